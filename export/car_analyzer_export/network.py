@@ -1,0 +1,105 @@
+"""Builds the network that a checkpoint belongs to."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .errors import NetworkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .checkpoint import StateDict
+
+
+def build_network(architecture: str) -> torch.nn.Module:
+    """Calls the factory that `path/to/file.py:factory` or `package.module:factory` names.
+
+    Raises:
+        NetworkError: The file, module or factory is not there, it fails, or it makes something else.
+    """
+    source, _, name = architecture.rpartition(":")
+    if not source or not name:
+        raise NetworkError(f"The architecture '{architecture}' is not of the form FILE.py:FACTORY or MODULE:FACTORY.")
+    factory = _factory(source, name)
+    try:
+        network = factory()
+    except Exception as error:
+        raise NetworkError(f"The architecture '{architecture}' failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, torch.nn.Module):
+        raise NetworkError(f"The architecture '{architecture}' made a {type(network).__name__}, not a torch.nn.Module.")
+    return network
+
+
+def load_weights(network: torch.nn.Module, weights: StateDict, origin: object) -> None:
+    """Loads a state_dict strictly: every name and shape must be there, and no other.
+
+    Raises:
+        NetworkError: The weights belong to another network; the message names the first that differ.
+    """
+    own = network.state_dict()
+    problems = [
+        _listed("missing from the checkpoint", sorted(own.keys() - weights.keys())),
+        _listed("unknown to the network", sorted(weights.keys() - own.keys())),
+        _listed(
+            "of another shape",
+            [
+                f"{name} ({tuple(weights[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the network)"
+                for name in own
+                if name in weights and own[name].shape != weights[name].shape
+            ],
+        ),
+    ]
+    if any(problems):
+        raise NetworkError(f"{origin}: these weights are not this network's: {'; '.join(filter(None, problems))}.")
+    network.load_state_dict(weights, strict=True)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{what}: {', '.join(names[:3])}{more}"
+
+
+def _factory(source: str, name: str) -> Callable[[], Any]:
+    try:
+        module = _import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+    except NetworkError:
+        raise
+    except Exception as error:
+        raise NetworkError(f"'{source}' cannot be imported: {type(error).__name__}: {error}") from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise NetworkError(f"'{source}' has no function or class '{name}'.")
+    return factory  # type: ignore[no-any-return]
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise NetworkError(f"The architecture's file {path} does not exist.")
+    spec = importlib.util.spec_from_file_location(f"car_analyzer_architecture_{path.stem}", path)
+    assert spec is not None  # noqa: S101 - a .py file always has a loader
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
+    with _importable(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Lets the file import its neighbours, as it could when it was run as a script."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

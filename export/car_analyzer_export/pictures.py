@@ -1,0 +1,83 @@
+"""The pictures on which ONNX Runtime is compared with PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from .errors import SpecError
+from .preprocess.photo import PhotoError, Preprocessing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+
+def comparison_pixels(preprocessing: Preprocessing, count: int, photos: Path | None) -> npt.NDArray[np.uint8]:
+    """Prepares pictures as the service would.
+
+    Args:
+        preprocessing: The preprocess step.
+        count: How many pictures.
+        photos: A folder of photos. Mirrored and cropped copies fill up what is missing; without a folder, pictures
+            with the edges, gradients and texture of photos are generated, always the same ones.
+
+    Returns:
+        uint8 [count, height, width, 3].
+
+    Raises:
+        SpecError: The folder holds no photo that can be read.
+    """
+    if photos is None:
+        return np.stack([_generated(seed, preprocessing) for seed in range(count)])
+    found = _read(photos, preprocessing, count)
+    variants = [_variant(found[index % len(found)], index // len(found)) for index in range(count)]
+    return np.stack(variants)
+
+
+def _read(folder: Path, preprocessing: Preprocessing, count: int) -> list[npt.NDArray[np.uint8]]:
+    if not folder.is_dir():
+        raise SpecError(f"The folder of photos {folder} does not exist.")
+    found: list[npt.NDArray[np.uint8]] = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            found.append(preprocessing.pixels(file.read_bytes()))
+        except PhotoError:
+            continue  # a folder of photos also holds notes, lists and the like
+        if len(found) == count:
+            break
+    if not found:
+        raise SpecError(f"The folder of photos {folder} holds no photo that can be read.")
+    return found
+
+
+def _variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
+    """The `turn`-th look at a picture: as it is, mirrored, then ever tighter crops."""
+    if turn == 0:
+        return pixels
+    mirrored = pixels[:, ::-1] if turn % 2 else pixels
+    image = Image.fromarray(np.ascontiguousarray(mirrored))
+    margin = min(0.04 * (turn // 2), 0.4)
+    box = (margin * image.width, margin * image.height, (1 - margin) * image.width, (1 - margin) * image.height)
+    return np.asarray(image.resize(image.size, Image.Resampling.BILINEAR, box=box))
+
+
+def _generated(seed: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    random = np.random.default_rng(seed)
+    size = (preprocessing.width, preprocessing.height)
+    # Noise at several scales has the spectrum of photos; shapes on it give edges and flat areas.
+    canvas = np.zeros((size[1], size[0], 3))
+    for cells in (2, 4, 8, 16, 32):
+        noise = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        canvas += np.asarray(noise.resize(size, Image.Resampling.BICUBIC), dtype=float) / cells
+    image = Image.fromarray((255 * canvas / canvas.max()).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y = random.integers(0, size[0]), random.integers(0, size[1])
+        box = (x, y, x + random.integers(1, size[0]), y + random.integers(1, size[1]))
+        colour = tuple(int(part) for part in random.integers(0, 256, 3))
+        (draw.ellipse if random.random() < 0.5 else draw.rectangle)([int(side) for side in box], fill=colour)
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(random.uniform(0, 2))))

@@ -1,0 +1,1 @@
+"""The preprocess step, as it is copied into every model repository."""

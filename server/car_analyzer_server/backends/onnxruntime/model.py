@@ -1,0 +1,80 @@
+"""A stand-in for Triton's ONNX Runtime backend, for a Triton that has none.
+
+Triton loads this file for every model with `backend: "onnxruntime"` (a "Python-based backend"). It runs `model.onnx`
+with the onnxruntime package and honours the configuration of the official backend as far as it is listed in
+`_session_options`, so that one model repository serves both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+# The official backend's meaning of `optimization.graph.level`; without it, everything is enabled.
+_GRAPH_LEVELS = {
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+class TritonPythonModel:
+    """One instance of one ONNX model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads the model onto the device that Triton chose for this instance."""
+        config = json.loads(args["model_config"])
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
+        folder = Path(args["model_repository"]) / args["model_version"]
+        file = folder / (config.get("default_model_filename") or "model.onnx")
+        self._session = onnxruntime.InferenceSession(file, _session_options(config), providers=_providers(args))
+        device = "CUDA" if "CUDAExecutionProvider" in self._session.get_providers() else "the CPU"
+        pb_utils.Logger.log_info(f"{args['model_instance_name']}: {file.name} runs on {device}")
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Runs all requests of a batch at once, and deals the answers out."""
+        inputs = {name: [_array(request, name) for request in requests] for name in self._inputs}
+        sizes = [len(array) for array in inputs[self._inputs[0]]]
+        outputs = self._session.run(
+            self._outputs,
+            {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in inputs.items()},
+        )
+        shares = [np.split(output, np.cumsum(sizes)[:-1]) for output in outputs]
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, share) for name, share in zip(self._outputs, answer, strict=True)]
+            )
+            for answer in zip(*shares, strict=True)
+        ]
+
+
+def _array(request: Any, name: str) -> Any:
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+
+
+def _providers(args: dict[str, str]) -> list[Any]:
+    if args["model_instance_kind"] == "GPU" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        cuda = ("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])})
+        return [cuda, "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
+
+
+def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _parameter(config, "intra_op_thread_count")
+    options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")
+    options.execution_mode = onnxruntime.ExecutionMode(_parameter(config, "execution_mode"))
+    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
+    options.graph_optimization_level = _GRAPH_LEVELS[level]
+    return options
+
+
+def _parameter(config: dict[str, Any], name: str) -> int:
+    return int(config.get("parameters", {}).get(name, {"string_value": "0"})["string_value"])

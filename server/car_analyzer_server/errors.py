@@ -1,0 +1,23 @@
+"""What can go wrong with a server.
+
+ServerError
+├── InstallationError   no tritonserver, or not a complete one
+├── RepositoryError     the model repository is missing, broken or not exported yet
+└── StartError          Triton did not start, or stopped by itself
+"""
+
+
+class ServerError(Exception):
+    """Base of everything raised on purpose; the message is a sentence for the user."""
+
+
+class InstallationError(ServerError):
+    """There is no Triton that can be started."""
+
+
+class RepositoryError(ServerError):
+    """The model repository cannot be served."""
+
+
+class StartError(ServerError):
+    """Triton did not become ready, or stopped by itself."""

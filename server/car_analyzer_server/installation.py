@@ -1,0 +1,104 @@
+"""Finds a tritonserver, and completes the one that comes in a Python wheel.
+
+NVIDIA's image has everything. The wheel `nvidia-pytriton` carries the same server and its Python backend, but keeps the
+parts in folders of its own and has no ONNX Runtime backend. Copies in one folder put them where Triton looks for them;
+it refuses links that lead out of that folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InstallationError
+
+IMAGE_BINARY = Path("/opt/tritonserver/bin/tritonserver")
+_NO_CACHES = shutil.ignore_patterns("__pycache__")
+_STAND_IN_BACKENDS = Path(__file__).parent / "backends"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A tritonserver that can be started.
+
+    Attributes:
+        binary: The executable.
+        wheel: The folder of the wheel's server, if that is where it comes from.
+    """
+
+    binary: Path
+    wheel: Path | None = None
+
+    def describe(self) -> str:
+        """Says where it comes from, for people."""
+        return "the nvidia-pytriton wheel" if self.wheel else str(self.binary)
+
+    def prepare(self, folder: Path) -> list[str]:
+        """Puts what the server needs beside the executable into a folder that lives as long as the server.
+
+        Returns:
+            Arguments for the server.
+
+        Raises:
+            InstallationError: The wheel has no Python stub for the running Python.
+        """
+        if self.wheel is None:
+            return []
+        stub = self.wheel / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
+        if not stub.is_file():
+            raise InstallationError(
+                f"The Triton of the nvidia-pytriton wheel cannot run models under Python {_python_version()}; "
+                "use Python 3.10, 3.11 or 3.12."
+            )
+        shutil.copytree(self.wheel / "backends", folder, ignore=_NO_CACHES, dirs_exist_ok=True)
+        shutil.copy(stub, folder / "python")
+        shutil.copytree(_STAND_IN_BACKENDS, folder, ignore=_NO_CACHES, dirs_exist_ok=True)
+        return ["--backend-directory", str(folder)]
+
+    def environment(self) -> dict[str, str]:
+        """The environment in which the server runs."""
+        variables = dict(os.environ)
+        if self.wheel is not None:
+            libraries = str(self.wheel.parents[1] / "nvidia_pytriton.libs")
+            variables["LD_LIBRARY_PATH"] = _joined(libraries, variables.get("LD_LIBRARY_PATH"))
+            # The stub asks the first `python3` on the path where its packages are.
+            variables["PATH"] = _joined(str(Path(sys.executable).parent), variables.get("PATH"))
+        return variables
+
+
+def find_installation(binary: Path | None = None) -> Installation:
+    """Looks for tritonserver: as told, on the PATH, where NVIDIA's image has it, then in the wheel.
+
+    Raises:
+        InstallationError: There is none; the message says how to get one.
+    """
+    if binary is not None:
+        if not os.access(binary, os.X_OK) or binary.is_dir():
+            raise InstallationError(f"{binary} is not a program that can be started.")
+        return Installation(binary.absolute())
+    if on_path := shutil.which("tritonserver"):
+        return Installation(Path(on_path))
+    if os.access(IMAGE_BINARY, os.X_OK):
+        return Installation(IMAGE_BINARY)
+    # Not imported: that would take a second and start its machinery.
+    wheel = importlib.util.find_spec("pytriton")
+    if wheel is not None and wheel.origin is not None:
+        folder = Path(wheel.origin).parent / "tritonserver"
+        if os.access(folder / "bin" / "tritonserver", os.X_OK):
+            return Installation(folder / "bin" / "tritonserver", wheel=folder)
+    raise InstallationError(
+        "No tritonserver was found. Install one with: pip install 'car-analyzer[server]' "
+        "(Linux, Python 3.10 to 3.12), run inside NVIDIA's Triton image, or name one with --tritonserver."
+    )
+
+
+def _python_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _joined(first: str, rest: str | None) -> str:
+    return f"{first}{os.pathsep}{rest}" if rest else first

@@ -1,0 +1,60 @@
+"""Looks a model repository over before Triton does, to say in one sentence what Triton says in fifty lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from .errors import RepositoryError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_repository(repository: Path) -> list[str]:
+    """Makes sure that a repository can be served.
+
+    Returns:
+        The names of its models, each with the version that will be served.
+
+    Raises:
+        RepositoryError: It is missing or empty, a configuration is broken, a head was never exported, or a step of an
+            ensemble is missing.
+    """
+    if not repository.is_dir():
+        raise RepositoryError(f"The model repository {repository} does not exist; make one with `car-analyzer export`.")
+    configs = {file.parent.name: _read(file) for file in sorted(repository.glob("*/config.pbtxt"))}
+    if not configs:
+        raise RepositoryError(f"The model repository {repository} holds no model; fill it with `car-analyzer export`.")
+    for name, config in configs.items():
+        for step in config.ensemble_scheduling.step:
+            if step.model_name not in configs:
+                raise RepositoryError(
+                    f"The ensemble '{name}' needs the model '{step.model_name}', which {repository} does not have."
+                )
+    # Heads first: an ensemble without a version only means that its heads were never exported.
+    ordered = sorted(configs, key=lambda name: bool(configs[name].ensemble_scheduling.step))
+    versions = {name: _served_version(repository / name, configs[name]) for name in ordered}
+    return [f"{name} {versions[name]}" for name in configs]
+
+
+def _read(file: Path) -> Any:
+    try:
+        return text_format.Parse(file.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise RepositoryError(f"{file} cannot be read: {error}.") from error
+
+
+def _served_version(model: Path, config: Any) -> int:
+    needed = (config.default_model_filename or "model.onnx") if config.backend == "onnxruntime" else ""
+    versions = [int(path.name) for path in model.iterdir() if path.name.isdecimal() and path.is_dir()]
+    if not versions:
+        raise RepositoryError(
+            f"The model '{model.name}' was never exported: {model} has no version. Run `car-analyzer export` first."
+        )
+    latest = max(versions)
+    if needed and not (model / str(latest) / needed).is_file():
+        raise RepositoryError(f"The model '{model.name}' is broken: {model / str(latest) / needed} is missing.")
+    return latest

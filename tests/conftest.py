@@ -1,0 +1,95 @@
+"""What every room's tests share: one exported repository, one real Triton on it, photos, and PyTorch's own answer."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from car_analyzer_export.export import export
+from car_analyzer_export.spec import Spec
+from car_analyzer_server import Server, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+REAL_PHOTOS = ROOT.parent / "shared" / "photos"
+HEADS = ("cleanliness", "condition")
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with the demo models as version 1. Not to be written to."""
+    folder = tmp_path_factory.mktemp("exported") / "model_repository"
+    export(Spec.from_file(EXAMPLES / "demo.toml"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[SimpleNamespace]:
+    """A real Triton on free ports, for the whole session."""
+    with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as running:
+        yield SimpleNamespace(
+            grpc_url=running.grpc_url,
+            http_url=running.http_url,
+            metrics_url=running.metrics_url,
+            repository=repository,
+            pid=running.pid,
+        )
+
+
+@pytest.fixture(params=["grpc", "http"])
+def url(request: pytest.FixtureRequest, server: SimpleNamespace) -> str:
+    """The server's address, once for each protocol."""
+    return str(getattr(server, f"{request.param}_url"))
+
+
+@pytest.fixture(scope="session")
+def sample_photos() -> list[Path]:
+    """The demo's photos of drawn cars; their names start with both labels."""
+    return sorted((EXAMPLES / "photos").glob("*.jpg"))
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> list[Path]:
+    """Photographs, where they lie beside the checkout."""
+    photos = sorted(path for path in REAL_PHOTOS.glob("*") if path.suffix in (".jpg", ".png"))
+    if not photos:
+        pytest.skip("no photographs beside the checkout")
+    return photos
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[bytes], dict[str, list[float]]]:
+    """PyTorch's logits for a photo, by the recipe the models were trained with and none of the project's code."""
+    networks = {head: load_demo_network(head) for head in HEADS}
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+    def logits(photo: bytes) -> dict[str, list[float]]:
+        image = Image.open(io.BytesIO(photo)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+        tensor = torch.from_numpy(np.array(image)).float().div(255).sub(mean).div(std).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            return {head: network(tensor)[0].tolist() for head, network in networks.items()}
+
+    return logits
+
+
+def load_demo_network(head: str) -> Any:
+    """The trained demo network of a head, in eval mode."""
+    spec = importlib.util.spec_from_file_location("demo_network", EXAMPLES / "demo_network.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.build()
+    network.load_state_dict(torch.load(EXAMPLES / f"{head}_model.pth", weights_only=True), strict=True)
+    return network.eval()

@@ -1,0 +1,93 @@
+"""A spec is checked in full before anything is done, and says which key is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from car_analyzer_export.errors import SpecError
+from car_analyzer_export.spec import Spec
+
+HEAD = {"weights": "a.pth", "architecture": "network.py:build", "labels": ["clean", "dirty"]}
+
+
+def spec(**changes: Any) -> Spec:
+    return Spec.from_values({"heads": {"cleanliness": HEAD}} | changes, "spec")
+
+
+def head(**changes: Any) -> Spec:
+    return spec(heads={"cleanliness": HEAD | changes})
+
+
+def test_relative_paths_start_at_the_spec(tmp_path: Path) -> None:
+    file = tmp_path / "cars.toml"
+    file.write_text(
+        'photos = "photos"\nphoto_size = [320, 240]\n[heads.cleanliness]\nweights = "a.pth"\n'
+        'architecture = "network.py:build"\n'
+        '[heads.condition]\nweights = "/models/b.pth"\narchitecture = "my.module:build"\n'
+    )
+    found = Spec.from_file(file)
+    assert found.photos == tmp_path / "photos"
+    assert found.heads["cleanliness"].weights == tmp_path / "a.pth"
+    assert found.heads["cleanliness"].architecture == f"{tmp_path}/network.py:build"
+    assert found.heads["condition"].weights == Path("/models/b.pth")
+    assert found.heads["condition"].architecture == "my.module:build"
+    assert (found.preprocessing.width, found.preprocessing.height) == (320, 240)
+    assert list(found.heads) == ["cleanliness", "condition"]
+
+
+def test_the_two_well_known_heads_need_no_labels() -> None:
+    found = Spec.from_values({"heads": {name: {"weights": "a.pth"} for name in ("cleanliness", "condition")}}, "spec")
+    assert found.heads["cleanliness"].labels == ("clean", "dirty")
+    assert found.heads["condition"].labels == ("intact", "damaged")
+
+
+def test_one_number_is_a_square() -> None:
+    assert spec(photo_size=96).photo_size == (96, 96)
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: spec(heads={}), "heads"),
+        (lambda: spec(photo_sise=224), "photo_sise"),
+        (lambda: spec(photo_size=0), "photo_size"),
+        (lambda: spec(photo_size=[224]), "photo_size"),
+        (lambda: spec(limits={"max_bytes": 0}), "limits.max_bytes"),
+        (lambda: spec(limits={"max_queue": 5}), "limits.max_queue"),
+        (lambda: spec(heads={"cleanliness": "a.pth"}), "heads.cleanliness"),
+        (lambda: spec(heads={"tires": {"weights": "a.pth"}}), "heads.tires.labels"),
+        (lambda: spec(heads={"Tires": HEAD}), "Tires"),
+        (lambda: spec(heads={"../up": HEAD}), "../up"),
+        (lambda: spec(heads={"preprocess": HEAD}), "preprocess"),
+        (lambda: spec(heads={"car_analyzer": HEAD}), "car_analyzer"),
+        (lambda: head(weight="b.pth"), "heads.cleanliness.weight"),
+        (lambda: head(labels=["clean"]), "heads.cleanliness.labels"),
+        (lambda: head(labels=["clean", "clean"]), "heads.cleanliness.labels"),
+        (lambda: head(labels=["clean", "dir\nty"]), "heads.cleanliness.labels"),
+        (lambda: head(labels=["clean", ""]), "heads.cleanliness.labels"),
+        (lambda: head(mean=[123.7, 116.3, 103.5]), "heads.cleanliness.mean"),
+        (lambda: head(mean=[0.5]), "heads.cleanliness.mean"),
+        (lambda: head(std=[0.2, 0.2, 0]), "heads.cleanliness.std"),
+        (lambda: head(std=["a", "b", "c"]), "heads.cleanliness.std"),
+    ],
+)
+def test_a_wrong_value_is_named(make: Any, key: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        make()
+    assert key in str(caught.value)
+    assert str(caught.value).startswith("spec: ")
+
+
+def test_a_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="nowhere.toml: No such file"):
+        Spec.from_file(tmp_path / "nowhere.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("heads = [")
+    with pytest.raises(SpecError, match="broken.toml: not valid TOML"):
+        Spec.from_file(broken)
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match="broken.toml: not valid TOML"):
+        Spec.from_file(broken)

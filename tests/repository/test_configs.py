@@ -1,0 +1,40 @@
+"""The committed model repository is what an export of the default spec writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+COMMITTED = Path(__file__).parents[2] / "model_repository"
+
+
+def test_committed_files_are_what_the_exporter_writes(repository: Path) -> None:
+    written = {path.relative_to(repository) for path in repository.rglob("*") if path.is_file()}
+    made_by_each_export = {path for path in written if path.name in ("model.onnx", "export.json")}
+    for path in written - made_by_each_export:
+        assert (COMMITTED / path).read_bytes() == (repository / path).read_bytes(), path
+    tracked = {path.relative_to(COMMITTED) for path in COMMITTED.rglob("*") if path.is_file()}
+    assert {path for path in tracked if path.suffix == ".pbtxt"} == {
+        path for path in written if path.suffix == ".pbtxt"
+    }
+
+
+def test_only_the_first_step_has_a_bounded_queue(repository: Path) -> None:
+    configs = {
+        file.parent.name: text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+        for file in repository.glob("*/config.pbtxt")
+    }
+    limits = {name: c.dynamic_batching.default_queue_policy.max_queue_size for name, c in configs.items()}
+    assert limits == {"preprocess": 128, "cleanliness": 0, "condition": 0, "car_analyzer": 0}
+
+
+def test_no_model_asks_for_a_gpu_or_leaves_its_instances_uncounted(repository: Path) -> None:
+    for file in repository.glob("*/config.pbtxt"):
+        config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+        if config.platform == "ensemble":
+            continue
+        (group,) = config.instance_group
+        assert group.count >= 1
+        assert group.kind != model_config_pb2.ModelInstanceGroup.KIND_GPU
