@@ -55,13 +55,9 @@ def _preprocess(spec: Spec) -> Any:
         output=[pb.ModelOutput(name="pixels", data_type=pb.TYPE_UINT8, dims=_pixel_dims(spec))],
         instance_group=[pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=_PREPROCESS_INSTANCES)],
         parameters={name: pb.ModelParameter(string_value=str(value)) for name, value in limits.items()},
-        # The gate of the whole ensemble. A queue policy on a later step would not do: Triton before 26.03 leaves the
+        # The gate of the whole ensemble. A bounded queue at a later step would not do: Triton before 26.03 leaves the
         # requests that it refuses there without an answer.
-        dynamic_batching=pb.ModelDynamicBatching(
-            default_queue_policy=pb.ModelQueuePolicy(
-                max_queue_size=spec.limits.max_queue_size, allow_timeout_override=True
-            )
-        ),
+        dynamic_batching=_batching(spec, max_queue_size=spec.limits.max_queue_size, allow_timeout_override=True),
     )
 
 
@@ -75,7 +71,8 @@ def _head(spec: Spec, name: str) -> Any:
         output=[pb.ModelOutput(name="logits", data_type=pb.TYPE_FP32, dims=[classes], label_filename=LABELS_FILE)],
         # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
         instance_group=[pb.ModelInstanceGroup(count=1)],
-        dynamic_batching=pb.ModelDynamicBatching(),
+        # When a head is slower than decoding, its queue is bounded by time.
+        dynamic_batching=_batching(spec),
         model_warmup=[_warmup(spec, batch) for batch in sorted({1, spec.limits.max_batch_size})],
     )
 
@@ -124,6 +121,16 @@ def _ensemble(spec: Spec) -> Any:
                 ),
             ]
         ),
+    )
+
+
+def _batching(spec: Spec, **policy: Any) -> Any:
+    return pb.ModelDynamicBatching(
+        default_queue_policy=pb.ModelQueuePolicy(
+            default_timeout_microseconds=round(spec.limits.max_queue_seconds * 1e6),
+            timeout_action=pb.ModelQueuePolicy.REJECT,
+            **policy,
+        )
     )
 
 

@@ -70,12 +70,14 @@ class Limits(_Table):
         max_pixels: Width times height of the largest accepted photo.
         max_batch_size: The largest batch that Triton forms or accepts.
         max_queue_size: Requests waiting to be decoded; one more is refused as UNAVAILABLE (HTTP 503).
+        max_queue_seconds: How long a request may wait for any one step before it is refused in the same way.
     """
 
     max_bytes: int = Field(default=Preprocessing.max_bytes, ge=1)
     max_pixels: int = Field(default=Preprocessing.max_pixels, ge=1)
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     max_queue_size: int = Field(default=128, ge=1)
+    max_queue_seconds: float = Field(default=10, gt=0, le=3600)
 
 
 class Spec(_Table):
