@@ -75,6 +75,7 @@ def write_onnx(model: PixelsToLogits, path: Path, photo_size: tuple[int, int]) -
 
     Raises:
         ExportError: PyTorch cannot export this network, or onnx.checker rejects the result.
+        OSError: The file cannot be written.
     """
     width, height = photo_size
     # Two examples: with one, the exporter may take the batch for a constant.
@@ -97,6 +98,8 @@ def write_onnx(model: PixelsToLogits, path: Path, photo_size: tuple[int, int]) -
                 node.metadata_props.clear()
             program.save(path, external_data=False)
         onnx.checker.check_model(path, full_check=True)
+    except OSError:
+        raise  # about the disk, not about the network
     except Exception as error:
         raise ExportError(f"PyTorch cannot export this network to ONNX: {_first_line(error)}") from error
 

@@ -60,7 +60,7 @@ def staging(repository: Path, spec: Spec) -> Iterator[Staging]:
     """Opens a staging folder for a repository, and removes it whatever happens.
 
     Raises:
-        PublishError: The repository's folder cannot be made or written.
+        PublishError: The repository, or the staging folder beside it, cannot be written.
     """
     with contextlib.ExitStack() as cleanup:
         try:
@@ -71,9 +71,10 @@ def staging(repository: Path, spec: Spec) -> Iterator[Staging]:
                 folder = Path(tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=place))
                 cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
                 cleanup.enter_context(_locked(folder))
+            yield Staging(folder, spec)
         except OSError as error:
-            raise PublishError(f"The model repository {repository} cannot be written: {error.strerror}.") from error
-        yield Staging(folder, spec)
+            reason = error.strerror or error
+            raise PublishError(f"The model repository {repository} cannot be written: {reason}.") from error
 
 
 def publish(staged: Staging, repository: Path, version: int | None, finish: Callable[[int], None]) -> int:
@@ -92,7 +93,8 @@ def publish(staged: Staging, repository: Path, version: int | None, finish: Call
         The version's number.
 
     Raises:
-        PublishError: The version exists already, or the repository cannot be written; nothing was changed then.
+        PublishError: The version exists already.
+        OSError: The repository cannot be written. In both cases it is as it was.
     """
     with _locked(repository):
         models = [path.parent for path in sorted(staged.folder.glob(f"*/{_NEW_VERSION}"))]
@@ -102,12 +104,9 @@ def publish(staged: Staging, repository: Path, version: int | None, finish: Call
             raise PublishError(
                 f"{repository} has a version {number} already; leave out --version to get {max(taken) + 1}."
             )
-        try:
-            finish(number)
-            _sync(staged.folder)
-            _move(staged.folder, repository, number)
-        except OSError as error:
-            raise PublishError(f"The model repository {repository} cannot be written: {error}.") from error
+        finish(number)
+        _sync(staged.folder)
+        _move(staged.folder, repository, number)
     return number
 
 
@@ -158,10 +157,16 @@ def _sync(folder: Path) -> None:
 
 
 def _staging_place(repository: Path) -> Path:
-    """Beside the repository, unless it is a mount: a rename is atomic on one file system only."""
+    """Beside the repository, or, if that is a mount of its own, in the one place in it where Triton does not look.
+
+    A rename is atomic on one file system only.
+    """
     parent = repository.resolve().parent
-    same = parent.stat().st_dev == repository.stat().st_dev
-    return parent if same and os.access(parent, os.W_OK) else repository
+    if parent.stat().st_dev == repository.stat().st_dev and os.access(parent, os.W_OK):
+        return parent
+    inside = repository / ENSEMBLE
+    inside.mkdir(exist_ok=True)
+    return inside
 
 
 def _staging_prefix(repository: Path) -> str:

@@ -61,7 +61,8 @@ class Installation:
 
     def environment(self) -> dict[str, str]:
         """The environment in which the server runs."""
-        variables = dict(os.environ)
+        # Python models would otherwise leave their __pycache__ in the model repository.
+        variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         if self.wheel is not None:
             libraries = str(self.wheel.parents[1] / "nvidia_pytriton.libs")
             variables["LD_LIBRARY_PATH"] = _joined(libraries, variables.get("LD_LIBRARY_PATH"))

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+_GPU_DRIVER = Path("/dev/nvidiactl")
+# Triton's errors that only say that there is no GPU.
+_SAID_WITHOUT_GPU = ("CUDA driver version is insufficient", "CudaDriverHelper", "NVML")
 _DRAIN_SECONDS = 30
 _PR_SET_PDEATHSIG = 1
 
@@ -223,6 +226,8 @@ class _Log:
     def errors(self) -> str:
         """The lines that say what went wrong, if there are any."""
         found = [line for line in self._lines if line.startswith(("E", "error:", "Unexpected"))]
+        if not _GPU_DRIVER.exists():
+            found = [line for line in found if not any(word in line for word in _SAID_WITHOUT_GPU)]
         return "".join(f"\n  {line}" for line in (found or list(self._lines))[-20:])
 
     def _read(self, process: subprocess.Popen[str]) -> None:
