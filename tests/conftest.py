@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from car_analyzer_export.export import export
+from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
 
@@ -30,7 +31,7 @@ HEADS = ("cleanliness", "condition")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the demo models as version 1. Not to be written to."""
     folder = tmp_path_factory.mktemp("exported") / "model_repository"
-    export(Spec.from_file(EXAMPLES / "demo.toml"), folder)
+    export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), folder)
     return folder
 
 

@@ -15,17 +15,19 @@ from .spec import WELL_KNOWN_LABELS, Spec
 
 if TYPE_CHECKING:
     from .export import Export
+    from .plan import NetworkPlan, Plan
 
 _EPILOG = """\
 examples:
   car-analyzer export cars.toml
   car-analyzer export --cleanliness cleanliness_model.pth --condition condition_model.pth \\
       --architecture network.py:build
+  car-analyzer export cars.toml --dry-run
 
 A spec names the heads (paths in it start at its folder):
   [heads.cleanliness]
   weights = "cleanliness_model.pth"
-  architecture = "network.py:build"      # or "package.module:factory"
+  architecture = "auto"                  # or torchvision:NAME, timm:NAME, network.py:build, package.module:factory
   labels = ["clean", "dirty"]            # in logit order
 
 exit codes: 0 published, 1 nothing published (the message says why), 2 wrong usage
@@ -42,14 +44,18 @@ def main(argv: list[str]) -> int:
     if not arguments.spec and not short_form:
         parser.error("give a spec, or at least one of --cleanliness and --condition")
     try:
-        export = _export(_spec(arguments, short_form), arguments)
+        spec = _spec(arguments, short_form)
+        plan, export = _run(spec, arguments)
     except ExportError as error:
         print(f"car-analyzer export: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("car-analyzer export: interrupted; nothing was published.", file=sys.stderr)
         return 130
-    _report(export, as_json=arguments.json)
+    if arguments.json:
+        print(json.dumps(_as_json(plan, export)))
+    else:
+        _report(plan, export)
     return 0
 
 
@@ -65,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}", type=Path, metavar="FILE.pth", help=f"weights of the {' / '.join(labels)} head"
         )
-    parser.add_argument("--architecture", metavar="FILE.py:FACTORY", help="the network of the weights given as flags")
+    parser.add_argument(
+        "--architecture",
+        metavar="FILE.py:FACTORY",
+        help="their network; default: find out",
+    )
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s"
     )
@@ -76,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust-pickle", action="store_true", help="accept a pickled network; this runs code in the file"
     )
-    parser.add_argument("--json", action="store_true", help="print what was published as JSON")
+    parser.add_argument("--dry-run", action="store_true", help="load and check everything, publish nothing")
+    parser.add_argument("--json", action="store_true", help="print what was planned and published as JSON")
     return parser
 
 
@@ -91,42 +102,66 @@ def _spec(arguments: argparse.Namespace, short_form: list[str]) -> Spec:
         spec = Spec.from_file(arguments.spec)
     else:
         heads: dict[str, dict[str, Any]] = {
-            name: {"weights": getattr(arguments, name), "architecture": arguments.architecture} for name in short_form
+            name: {"weights": getattr(arguments, name), "architecture": arguments.architecture or "auto"}
+            for name in short_form
         }
         spec = Spec.from_values({"heads": heads}, "flags")
     return spec.model_copy(update={"photos": arguments.photos}) if arguments.photos else spec
 
 
-def _export(spec: Spec, arguments: argparse.Namespace) -> Export:
+def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None]:
     # `disable=None` shows the bar on a terminal only. It is on screen before PyTorch is imported, which takes seconds.
-    steps = 1 + 3 * len(spec.heads)
-    with tqdm(total=steps, disable=None, bar_format="{l_bar}{bar}| {n}/{total} {desc}", leave=False) as bar:
+    bar_format = "{l_bar}{bar}| {n}/{total} {desc}"
+    with tqdm(total=1 + 3 * len(spec.networks), disable=None, bar_format=bar_format, leave=False) as bar:
         bar.set_description_str("starting PyTorch")
         from .export import export
+        from .graph import check_network
+        from .planning import plan_export
 
         def progress(step: str) -> None:
             bar.update()
             bar.set_description_str(step)
 
-        return export(
-            spec,
-            arguments.repository,
-            version=arguments.version,
-            trust_pickle=arguments.trust_pickle,
-            progress=progress,
-        )
+        plan = plan_export(spec, trust_pickle=arguments.trust_pickle, progress=progress)
+        if arguments.dry_run:
+            for network in plan.networks:
+                check_network(network)
+            return plan, None
+        return plan, export(plan, arguments.repository, version=arguments.version, progress=progress)
 
 
-def _report(export: Export, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"repository": str(export.repository), "version": export.version, "heads": export.heads}))
-        return
-    for name, facts in export.heads.items():
-        batches = facts["compared_with_pytorch"]["batches"]
-        difference = max(batch["max_difference"] for batch in batches)
-        pictures = max(batch["batch"] for batch in batches)
-        print(
-            f"{name}: {' / '.join(facts['labels'])}, {facts['model']['bytes'] / 1e6:.1f} MB; "
-            f"PyTorch and ONNX Runtime agree on {pictures} pictures (largest difference of a logit {difference:.1g})"
-        )
-    print(f"published as version {export.version} in {export.repository}")
+def _report(plan: Plan, export: Export | None) -> None:
+    for network in plan.networks:
+        for note in network.notes:
+            print(note, file=sys.stderr)
+        print(f"{network.name}: {network.weights.name}, {network.architecture}, {_describe_view(network)}")
+        for head in network.heads:
+            print(f"  {head.name}: {' / '.join(head.labels)} ({head.activation})")
+        if export is not None:
+            facts = export.networks[network.name]
+            batches = [batch for found in facts["compared_with_pytorch"]["batches"].values() for batch in found]
+            print(
+                f"  {facts['onnx']['bytes'] / 1e6:.1f} MB of ONNX; agrees with PyTorch on "
+                f"{max(batch['batch'] for batch in batches)} pictures "
+                f"(largest difference of a logit {max(batch['max_difference'] for batch in batches):.1g})"
+            )
+    if export is None:
+        print("Nothing was published: this was a dry run.")
+    else:
+        print(f"published as version {export.version} in {export.repository}")
+
+
+def _describe_view(network: NetworkPlan) -> str:
+    view = network.view
+    crop = f"shortest edge {view.shortest_edge}, middle " if view.shortest_edge else ""
+    parts = [f"{crop}{view.width} x {view.height} {'BGR' if network.bgr else 'RGB'}", view.interpolation]
+    parts += [text for text, said in (("no antialias", not view.antialias), ("upright", view.exif_rotation)) if said]
+    return ", ".join(parts)
+
+
+def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
+    if export is not None:
+        return {"repository": str(export.repository), "version": export.version, "networks": export.networks}
+    from .export import describe_network
+
+    return {"dry_run": True, "networks": {network.name: describe_network(network) for network in plan.networks}}

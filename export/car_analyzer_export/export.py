@@ -10,14 +10,10 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from .checkpoint import load_checkpoint
-from .errors import ExportError, SpecError
-from .graph import OPSET, PixelsToLogits, check_network, write_onnx
-from .network import build_network, load_weights
+from .errors import ExportError
+from .graph import OPSET, check_network, write_onnx
 from .pictures import comparison_pixels
-from .repository import publish, staging
+from .repository import Staging, publish, staging
 from .spec import ENSEMBLE
 from .verify import BATCHES, TOLERANCE, compare
 
@@ -25,12 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
-    import numpy.typing as npt
+    from .plan import NetworkPlan, Plan
 
-    from .spec import Head, Spec
-
-STEPS_PER_HEAD = 3
+STEPS_PER_NETWORK = 2
 
 
 @dataclass(frozen=True)
@@ -39,85 +32,64 @@ class Export:
 
     Attributes:
         repository: The model repository.
-        version: The version's number, the same for every head and the ensemble.
-        heads: Head name → what was compared and recorded in its `export.json`.
+        version: The version's number, the same for every network and the ensemble.
+        networks: Network name → what was compared and recorded in its `export.json`.
     """
 
     repository: Path
     version: int
-    heads: dict[str, dict[str, Any]]
+    networks: dict[str, dict[str, Any]]
 
 
 def export(
-    spec: Spec,
-    repository: Path,
-    *,
-    version: int | None = None,
-    trust_pickle: bool = False,
-    progress: Callable[[str], None] = lambda _step: None,
+    plan: Plan, repository: Path, *, version: int | None = None, progress: Callable[[str], None] = lambda _step: None
 ) -> Export:
-    """Exports every head, compares it with PyTorch, and publishes all of them together.
+    """Exports every network, compares it with PyTorch, and publishes all of them together.
 
     Args:
-        spec: What to export.
+        plan: What to export.
         repository: The model repository; made if it is not there.
         version: The version's number; the next free one by default.
-        trust_pickle: See `load_checkpoint`.
-        progress: Called with a few words at the start of each of `STEPS_PER_HEAD` steps a head.
+        progress: Called with a few words at the start of each of `STEPS_PER_NETWORK` steps a network.
 
     Raises:
         ExportError: Something is wrong; the repository is as it was.
     """
-    pixels = comparison_pixels(spec.preprocessing, max(BATCHES), spec.photos)
-    with staging(repository, spec) as staged:
-        records = {
-            name: _export_head(name, head, spec, staged.version_folder(name), pixels, trust_pickle, progress)
-            for name, head in spec.heads.items()
-        }
+    with staging(repository, plan) as staged:
+        records = {network.name: _export_network(network, plan, staged, progress) for network in plan.networks}
         staged.write_configs()
 
         def record(number: int) -> None:
             for name, facts in records.items():
-                _write_record(staged.version_folder(name), {"head": name, "version": number, **facts})
+                _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
             # Also keeps the ensemble's version folder from being empty: Git and object stores drop empty folders.
-            models = {name: facts["model"]["sha256"] for name, facts in records.items()}
-            _write_record(staged.version_folder(ENSEMBLE), {"version": number, "models": models})
+            models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
+            _write_record(staged.version_folder(ENSEMBLE), {"model": ENSEMBLE, "version": number, "models": models})
 
         number = publish(staged, repository, version, record)
     return Export(repository, number, records)
 
 
-def _export_head(
-    name: str,
-    head: Head,
-    spec: Spec,
-    folder: Path,
-    pixels: npt.NDArray[np.uint8],
-    trust_pickle: bool,
-    progress: Callable[[str], None],
+def _export_network(
+    network: NetworkPlan, plan: Plan, staged: Staging, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    file = folder / "model.onnx"
+    file = staged.version_folder(network.name) / "model.onnx"
     try:
-        progress(f"{name}: loading {head.weights.name}")
-        network = _load_network(head, trust_pickle).float().eval()
-        check_network(network, len(head.labels), spec.photo_size)
-        progress(f"{name}: exporting to ONNX")
-        write_onnx(PixelsToLogits(network, head).eval(), file, spec.photo_size)
-        progress(f"{name}: comparing with PyTorch")
-        comparisons = compare(file, network, head, pixels)
+        progress(f"{network.name}: exporting to ONNX")
+        check_network(network)
+        write_onnx(network, file)
+        progress(f"{network.name}: comparing with PyTorch")
+        pixels = comparison_pixels(network.view, max(BATCHES), plan.photos, plan.limits)
+        comparisons = compare(file, network, pixels)
     except ExportError as error:
-        raise type(error)(f"Head '{name}': {error}") from error
-    return {
-        "labels": head.labels,
-        "photo_size": spec.photo_size,
-        "mean": head.mean,
-        "std": head.std,
-        "weights": _file_facts(head.weights),
-        "model": _file_facts(file) | {"opset": OPSET},
+        raise type(error)(f"{'Head' if len(network.heads) == 1 else 'Network'} '{network.name}': {error}") from error
+    return describe_network(network) | {
+        "weights": _file_facts(network.weights),
+        "onnx": _file_facts(file) | {"opset": OPSET},
         "compared_with_pytorch": {
-            "pictures": "photos" if spec.photos else "generated",
+            "pictures": "photos" if plan.photos else "generated",
             "tolerance": TOLERANCE,
-            "batches": [asdict(comparison) for comparison in comparisons],
+            "batches": {name: [asdict(one) for one in found] for name, found in comparisons.items()},
         },
         "versions": {
             "python": platform.python_version(),
@@ -127,19 +99,26 @@ def _export_head(
     }
 
 
+def describe_network(network: NetworkPlan) -> dict[str, Any]:
+    """A network's plan as JSON-ready values."""
+    return {
+        "heads": {head.name: _without_defaults(asdict(head)) for head in network.heads},
+        # Without the folder of a factory's file: it is one of this machine.
+        "architecture": network.architecture.rpartition("/")[2],
+        "view": asdict(network.view),
+        "mean": network.mean,
+        "std": network.std,
+        "channels": "BGR" if network.bgr else "RGB",
+        "notes": network.notes,
+    }
+
+
+def _without_defaults(head: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in head.items() if key != "name" and value is not None}
+
+
 def _write_record(folder: Path, facts: dict[str, Any]) -> None:
     (folder / "export.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def _load_network(head: Head, trust_pickle: bool) -> torch.nn.Module:
-    loaded = load_checkpoint(head.weights, trust_pickle=trust_pickle)
-    if isinstance(loaded, torch.nn.Module):
-        return loaded
-    if head.architecture is None:
-        raise SpecError("no architecture is named; say which network the weights belong to, as FILE.py:FACTORY.")
-    network = build_network(head.architecture)
-    load_weights(network, loaded, head.weights)
-    return network
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

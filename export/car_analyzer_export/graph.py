@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import onnx
@@ -16,92 +17,152 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .spec import Head
+    from .plan import HeadPlan, NetworkPlan
 
 # The oldest opset that PyTorch's exporter writes without converting, so that older servers load it too.
 OPSET = 18
 
 
 class PixelsToLogits(torch.nn.Module):
-    """A network with its normalisation in front.
+    """A network with its normalisation in front, and its heads' logits picked out behind.
 
-    Takes `pixels`, uint8 [batch, height, width, 3], RGB; gives `logits`, float32 [batch, classes].
+    Takes `pixels`, uint8 [batch, height, width, 3], RGB; gives float32 [batch, logits] for every head.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, network: torch.nn.Module, head: Head) -> None:
+    def __init__(self, plan: NetworkPlan) -> None:
         super().__init__()
-        self.network = network
-        mean, std = torch.tensor(head.mean), torch.tensor(head.std)
+        self.network = plan.network
+        self._heads = plan.heads
+        self._bgr = plan.bgr
+        mean, std = torch.tensor(plan.mean), torch.tensor(plan.std)
         # (pixels / 255 - mean) / std as one multiplication and one addition.
-        self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
-        self.register_buffer("shift", (-mean / std).reshape(3, 1, 1))
+        scale, shift = (1 / (255 * std)).reshape(3, 1, 1), (-mean / std).reshape(3, 1, 1)
+        self.register_buffer("scale", scale.flip(0) if plan.bgr else scale)
+        self.register_buffer("shift", shift.flip(0) if plan.bgr else shift)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Transposes while the pixels are still uint8: a quarter of the memory traffic of transposing floats."""
-        channels_first = pixels.permute(0, 3, 1, 2).float()
-        logits: torch.Tensor = self.network(channels_first * self.scale + self.shift)
-        return logits
+        channels_first = pixels.permute(0, 3, 1, 2)
+        if self._bgr:
+            channels_first = channels_first[:, [2, 1, 0]]
+        outputs = self.network(channels_first.float() * self.scale + self.shift)
+        return tuple(head.read(outputs).float() for head in self._heads)
 
 
-def check_network(network: torch.nn.Module, classes: int, photo_size: tuple[int, int]) -> None:
-    """Runs the network on one photo and on two, so that a wrong one is told apart from a failed export.
+def run_network(plan: NetworkPlan, batch: int) -> object:
+    """Runs the network on a batch of black photos, so that a wrong network is told apart from a failed export.
 
     Raises:
-        NetworkError: It does not take photos of this size, or does not give [batch, classes].
+        NetworkError: It does not take photos of this size or number.
     """
-    width, height = photo_size
+    try:
+        with torch.inference_mode():
+            return plan.network(torch.zeros(batch, 3, plan.view.height, plan.view.width))
+    except Exception as error:
+        size = f"a batch of {batch} at {plan.view.width} x {plan.view.height} pixels"
+        raise NetworkError(f"The network fails on {size}: {_first_line(error)}") from error
+
+
+def check_network(plan: NetworkPlan) -> None:
+    """Makes sure that the network gives what its heads read, for one photo and for two.
+
+    Raises:
+        NetworkError: It does not; the message names the head.
+    """
     for batch in (1, 2):
+        outputs = run_network(plan, batch)
+        for head in plan.heads:
+            _check_output(outputs, head, batch)
+
+
+def _check_output(outputs: object, head: HeadPlan, batch: int) -> None:
+    found = outputs
+    if head.output is not None:
         try:
-            with torch.inference_mode():
-                output = network(torch.zeros(batch, 3, height, width))
-        except Exception as error:
+            found = outputs[head.output]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
             raise NetworkError(
-                f"The network fails on a batch of {batch} at {width} x {height} pixels: {_first_line(error)}"
-            ) from error
-        if not isinstance(output, torch.Tensor):
-            raise NetworkError(f"The network gives a {type(output).__name__}, not a tensor of logits.")
-        if output.shape != (batch, classes):
-            raise NetworkError(
-                f"The network gives an output of shape {list(output.shape)} for a batch of {batch}, "
-                f"but {classes} labels need [{batch}, {classes}]."
-            )
+                f"The network has no output {head.output!r} for head '{head.name}'; it gives {_described(outputs)}."
+            ) from None
+    if not isinstance(found, torch.Tensor):
+        raise NetworkError(
+            f"The network gives {_described(found)}, not a tensor of logits; "
+            f"if it answers several questions, say which with `output` in head '{head.name}'."
+        )
+    if found.shape == (batch,) and head.classes == 1:
+        return
+    if found.shape != (batch, head.classes):
+        raise NetworkError(
+            f"The network gives an output of shape {list(found.shape)} for a batch of {batch}, "
+            f"but head '{head.name}' with its labels {list(head.labels)} needs [{batch}, {head.classes}]."
+        )
 
 
-def write_onnx(model: PixelsToLogits, path: Path, photo_size: tuple[int, int]) -> None:
+def _described(outputs: object) -> str:
+    if isinstance(outputs, Mapping):
+        return f"a dict with the keys {', '.join(repr(key) for key in outputs)}"
+    if isinstance(outputs, (tuple, list)):
+        return f"a {type(outputs).__name__} of {len(outputs)}"
+    return f"a {type(outputs).__name__}"
+
+
+def write_onnx(plan: NetworkPlan, path: Path) -> None:
     """Exports to ONNX with a dynamic batch, weights inside the file, and checks what was written.
 
     Raises:
         ExportError: PyTorch cannot export this network, or onnx.checker rejects the result.
         OSError: The file cannot be written.
     """
-    width, height = photo_size
     # Two examples: with one, the exporter may take the batch for a constant.
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    example = torch.zeros(2, plan.view.height, plan.view.width, 3, dtype=torch.uint8)
+    model = PixelsToLogits(plan).eval()
+    outputs = [plan.output_name(head) for head in plan.heads]
     try:
         with _quiet():
-            program = torch.onnx.export(
-                model,
-                (example,),
-                input_names=["pixels"],
-                output_names=["logits"],
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-                verbose=False,
-            )
-            assert program is not None  # noqa: S101 - it is None only when a file is named
-            # Each node carries the stack trace it came from, with the paths of this machine.
-            for node in program.model.graph.all_nodes():
-                node.metadata_props.clear()
-            program.save(path, external_data=False)
+            if any(isinstance(module, torch.jit.ScriptModule) for module in plan.network.modules()):
+                _write_script(model, example, path, outputs)
+            else:
+                _write_exported(model, example, path, outputs)
         onnx.checker.check_model(path, full_check=True)
     except OSError:
         raise  # about the disk, not about the network
     except Exception as error:
         raise ExportError(f"PyTorch cannot export this network to ONNX: {_first_line(error)}") from error
+
+
+def _write_exported(model: PixelsToLogits, example: torch.Tensor, path: Path, outputs: list[str]) -> None:
+    program = torch.onnx.export(
+        model,
+        (example,),
+        input_names=["pixels"],
+        output_names=outputs,
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101 - it is None only when a file is named
+    # Each node carries the stack trace it came from, with the paths of this machine.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    program.save(path, external_data=False)
+
+
+def _write_script(model: PixelsToLogits, example: torch.Tensor, path: Path, outputs: list[str]) -> None:
+    """PyTorch's present exporter takes no TorchScript; the one before it takes nothing else."""
+    torch.onnx.export(
+        torch.jit.trace(model, example),  # type: ignore[no-untyped-call]
+        (example,),
+        path,
+        input_names=["pixels"],
+        output_names=outputs,
+        dynamo=False,
+        dynamic_axes={name: {0: "batch"} for name in ("pixels", *outputs)},
+        opset_version=OPSET,
+    )
 
 
 def _first_line(error: Exception) -> str:

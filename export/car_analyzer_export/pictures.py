@@ -8,22 +8,26 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from .errors import SpecError
-from .preprocess.photo import PhotoError, Preprocessing
+from .preprocess.photo import Photo, PhotoError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
+    from .preprocess.view import View
+    from .spec import Limits
 
-def comparison_pixels(preprocessing: Preprocessing, count: int, photos: Path | None) -> npt.NDArray[np.uint8]:
+
+def comparison_pixels(view: View, count: int, photos: Path | None, limits: Limits) -> npt.NDArray[np.uint8]:
     """Prepares pictures as the service would.
 
     Args:
-        preprocessing: The preprocess step.
+        view: How the network looks at a photo.
         count: How many pictures.
         photos: A folder of photos. Mirrored and cropped copies fill up what is missing; without a folder, pictures
             with the edges, gradients and texture of photos are generated, always the same ones.
+        limits: Larger photos are left out.
 
     Returns:
         uint8 [count, height, width, 3].
@@ -32,19 +36,17 @@ def comparison_pixels(preprocessing: Preprocessing, count: int, photos: Path | N
         SpecError: The folder holds no photo that can be read.
     """
     if photos is None:
-        return np.stack([_generated(seed, preprocessing) for seed in range(count)])
-    found = _read(photos, preprocessing, count)
-    variants = [_variant(found[index % len(found)], index // len(found)) for index in range(count)]
-    return np.stack(variants)
+        return np.stack([_generated(seed, view) for seed in range(count)])
+    found = _read(photos, view, count, limits)
+    return np.stack([_variant(found[index % len(found)], index // len(found)) for index in range(count)])
 
 
-def _read(folder: Path, preprocessing: Preprocessing, count: int) -> list[npt.NDArray[np.uint8]]:
-    if not folder.is_dir():
-        raise SpecError(f"The folder of photos {folder} does not exist.")
+def _read(folder: Path, view: View, count: int, limits: Limits) -> list[npt.NDArray[np.uint8]]:
     found: list[npt.NDArray[np.uint8]] = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            found.append(preprocessing.pixels(file.read_bytes()))
+            photo = Photo(file.read_bytes(), limits.max_bytes, limits.max_pixels)
+            found.append(view.pixels(photo.upright() if view.exif_rotation else photo.rgb))
         except PhotoError:
             continue  # a folder of photos also holds notes, lists and the like
         if len(found) == count:
@@ -65,9 +67,9 @@ def _variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image.resize(image.size, Image.Resampling.BILINEAR, box=box))
 
 
-def _generated(seed: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+def _generated(seed: int, view: View) -> npt.NDArray[np.uint8]:
     random = np.random.default_rng(seed)
-    size = (preprocessing.width, preprocessing.height)
+    size = (view.width, view.height)
     # Noise at several scales has the spectrum of photos; shapes on it give edges and flat areas.
     canvas = np.zeros((size[1], size[0], 3))
     for cells in (2, 4, 8, 16, 32):

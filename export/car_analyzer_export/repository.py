@@ -19,32 +19,32 @@ from .spec import ENSEMBLE, PREPROCESS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .spec import Spec
+    from .plan import Plan
 
 _PREPROCESS_VERSION = "1"
 # Stands for the version's number until it is known. No model can have this name.
 _NEW_VERSION = ".version"
-_PREPROCESS_FILES = ("model.py", "photo.py")
+_PREPROCESS_FILES = ("model.py", "photo.py", "view.py")
 
 
 class Staging:
     """A folder in which an export is put together before it is published."""
 
-    def __init__(self, folder: Path, spec: Spec) -> None:
+    def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
-        self._spec = spec
+        self._plan = plan
 
-    def version_folder(self, head_name: str) -> Path:
-        """Where a head's new version is put together; it gets its number when it is published."""
-        folder = self.folder / head_name / _NEW_VERSION
+    def version_folder(self, model: str) -> Path:
+        """Where a model's new version is put together; it gets its number when it is published."""
+        folder = self.folder / model / _NEW_VERSION
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def write_configs(self) -> None:
         """Writes everything that is not a version of a head: configs, labels and the preprocess step."""
-        for model, text in config_texts(self._spec).items():
+        for model, text in config_texts(self._plan).items():
             _write(self.folder / model / "config.pbtxt", text)
-        for model, labels in label_texts(self._spec).items():
+        for model, labels in label_texts(self._plan).items():
             for file, text in labels.items():
                 _write(self.folder / model / file, text)
         source = resources.files(f"{__package__}.preprocess")
@@ -56,7 +56,7 @@ class Staging:
 
 
 @contextlib.contextmanager
-def staging(repository: Path, spec: Spec) -> Iterator[Staging]:
+def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
     """Opens a staging folder for a repository, and removes it whatever happens.
 
     Raises:
@@ -71,7 +71,7 @@ def staging(repository: Path, spec: Spec) -> Iterator[Staging]:
                 folder = Path(tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=place))
                 cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
                 cleanup.enter_context(_locked(folder))
-            yield Staging(folder, spec)
+            yield Staging(folder, plan)
         except OSError as error:
             reason = error.strerror or error
             raise PublishError(f"The model repository {repository} cannot be written: {reason}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import signal
@@ -17,13 +18,15 @@ import onnxruntime
 import pytest
 import torch
 
-from car_analyzer_export import export as export_module
+from car_analyzer_export import graph
 from car_analyzer_export._cli import main
 from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, VerificationError
-from car_analyzer_export.export import export
+from car_analyzer_export.export import Export, export
 from car_analyzer_export.pictures import comparison_pixels
+from car_analyzer_export.planning import plan_export
+from car_analyzer_export.preprocess.photo import Photo
+from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
-from car_analyzer_export.verify import torch_logits
 
 from .conftest import make_network
 
@@ -32,37 +35,44 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def publish(spec: Spec, repository: Path, *, trust_pickle: bool = False, version: int | None = None) -> Export:
+    return export(plan_export(spec, trust_pickle=trust_pickle), repository, version=version)
+
+
 def changed(spec: Spec, **changes: Any) -> Spec:
-    head = spec.heads["cleanliness"].model_copy(update=changes)
-    return spec.model_copy(update={"heads": {"cleanliness": head}})
+    network = spec.networks["cleanliness"].model_copy(update=changes)
+    return spec.model_copy(update={"networks": {"cleanliness": network}})
 
 
 def test_the_model_says_what_pytorch_says(one_head: Spec, network_file: Path, tmp_path: Path) -> None:
-    export(one_head, tmp_path / "repository")
+    publish(one_head, tmp_path / "repository")
     folder = tmp_path / "repository" / "cleanliness" / "1"
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     network = make_network(network_file).eval()
     for batch in (1, 3, 32):
         pixels = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)
         (logits,) = session.run(["logits"], {"pixels": pixels})
-        expected = torch_logits(network, one_head.heads["cleanliness"], pixels)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        with torch.inference_mode():
+            expected = network((images - mean[:, None, None]) / std[:, None, None])
         np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def test_the_record_says_what_was_compared(one_head: Spec, weights: Path, tmp_path: Path) -> None:
-    export(one_head, tmp_path / "repository")
+    publish(one_head, tmp_path / "repository")
     folder = tmp_path / "repository" / "cleanliness" / "1"
     record = json.loads((folder / "export.json").read_text())
     assert record["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert record["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-    assert record["model"]["bytes"] == (folder / "model.onnx").stat().st_size
-    assert record["model"]["opset"] == onnx.load(folder / "model.onnx").opset_import[0].version
-    assert [batch["batch"] for batch in record["compared_with_pytorch"]["batches"]] == [1, 2, 7, 32]
+    assert record["onnx"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert record["onnx"]["bytes"] == (folder / "model.onnx").stat().st_size
+    assert record["onnx"]["opset"] == onnx.load(folder / "model.onnx").opset_import[0].version
+    assert [batch["batch"] for batch in record["compared_with_pytorch"]["batches"]["cleanliness"]] == [1, 2, 7, 32]
     assert record["versions"]["torch"] == torch.__version__
 
 
 def test_the_model_names_no_path_of_this_machine(one_head: Spec, tmp_path: Path) -> None:
-    export(one_head, tmp_path / "repository")
+    publish(one_head, tmp_path / "repository")
     content = (tmp_path / "repository" / "cleanliness" / "1" / "model.onnx").read_bytes()
     assert str(Path(torch.__file__).parent).encode() not in content
     assert str(tmp_path).encode() not in content
@@ -70,20 +80,20 @@ def test_the_model_names_no_path_of_this_machine(one_head: Spec, tmp_path: Path)
 
 def test_versions_count_up_and_can_be_named(one_head: Spec, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    assert export(one_head, repository).version == 1
-    assert export(one_head, repository).version == 2
-    assert export(one_head, repository, version=7).version == 7
-    assert export(one_head, repository).version == 8
+    assert publish(one_head, repository).version == 1
+    assert publish(one_head, repository).version == 2
+    assert publish(one_head, repository, version=7).version == 7
+    assert publish(one_head, repository).version == 8
     for model in ("cleanliness", "car_analyzer"):
         assert {path.name for path in (repository / model).iterdir() if path.is_dir()} == {"1", "2", "7", "8"}
 
 
 def test_a_version_that_exists_is_refused(one_head: Spec, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    export(one_head, repository)
+    publish(one_head, repository)
     before = tree(tmp_path)
     with pytest.raises(PublishError, match="has a version 1 already; leave out --version to get 2"):
-        export(one_head, repository, version=1)
+        publish(one_head, repository, version=1)
     assert tree(tmp_path) == before
 
 
@@ -106,41 +116,8 @@ def test_a_wrong_architecture_is_described(
 ) -> None:
     named = architecture.format(file=network_file, folder=tmp_path)
     with pytest.raises(NetworkError, match=message):
-        export(changed(one_head, architecture=named), tmp_path / "repository")
+        publish(changed(one_head, architecture=named), tmp_path / "repository")
     assert not tree(tmp_path / "repository")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not a checkpoint that PyTorch can read"),
-        (b"<html>404</html>", "refused|not a checkpoint"),
-        ([1, 2], "holds a list, not a state_dict"),
-        ({}, "holds an empty state_dict"),
-        ({"epoch": 3, "loss": 0.1}, "not a plain state_dict: the entry 'epoch' is a int"),
-        ({"0.weight": torch.tensor([float("nan")])}, "hold NaN or infinity"),
-    ],
-)
-def test_a_wrong_checkpoint_is_described(one_head: Spec, tmp_path: Path, content: Any, message: str) -> None:
-    file = tmp_path / "other.pth"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        torch.save(content, file)
-    with pytest.raises(CheckpointError, match=message):
-        export(changed(one_head, weights=file), tmp_path / "repository")
-
-
-def test_a_truncated_checkpoint_is_described(one_head: Spec, weights: Path, tmp_path: Path) -> None:
-    file = tmp_path / "half.pth"
-    file.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match="half.pth: not a checkpoint that PyTorch can read"):
-        export(changed(one_head, weights=file), tmp_path / "repository")
-
-
-def test_a_missing_checkpoint_is_named(one_head: Spec, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nowhere.pth: No such file"):
-        export(changed(one_head, weights=tmp_path / "nowhere.pth"), tmp_path / "repository")
 
 
 def test_a_pickled_network_needs_trust(one_head: Spec, tmp_path: Path) -> None:
@@ -148,8 +125,8 @@ def test_a_pickled_network_needs_trust(one_head: Spec, tmp_path: Path) -> None:
     torch.save(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)), file)
     spec = changed(one_head, weights=file)
     with pytest.raises(CheckpointError, match=r"names torch\.nn\.modules\.container\.Sequential.*--trust-pickle"):
-        export(spec, tmp_path / "repository")
-    assert export(spec, tmp_path / "repository", trust_pickle=True).version == 1
+        publish(spec, tmp_path / "repository")
+    assert publish(spec, tmp_path / "repository", trust_pickle=True).version == 1
 
 
 def test_a_network_that_needs_a_fixed_batch_is_not_published(
@@ -158,7 +135,7 @@ def test_a_network_that_needs_a_fixed_batch_is_not_published(
     file = tmp_path / "reshaping.pth"
     torch.save(make_network(network_file, "reshaping").state_dict(), file)
     with pytest.raises(NetworkError, match="fails on a batch of 1"):
-        export(changed(one_head, weights=file, architecture=f"{network_file}:reshaping"), tmp_path / "repository")
+        publish(changed(one_head, weights=file, architecture=f"{network_file}:reshaping"), tmp_path / "repository")
     assert not tree(tmp_path / "repository")
 
 
@@ -166,22 +143,18 @@ def test_a_model_that_disagrees_is_not_published(
     one_head: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The graph is made with another mean than PyTorch's side is told: no label may hide that."""
-    right = export_module.PixelsToLogits
-    monkeypatch.setattr(
-        export_module,
-        "PixelsToLogits",
-        lambda network, head: right(network, head.model_copy(update={"mean": (0.5, 0.5, 0.5)})),
-    )
+    right = graph.PixelsToLogits
+    monkeypatch.setattr(graph, "PixelsToLogits", lambda plan: right(dataclasses.replace(plan, mean=(0.5, 0.5, 0.5))))
     with pytest.raises(VerificationError, match="Head 'cleanliness': At batch 1 ONNX Runtime and PyTorch differ by"):
-        export(one_head, tmp_path / "repository")
+        publish(one_head, tmp_path / "repository")
     assert not tree(tmp_path / "repository")
 
 
 def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    export(one_head, repository)
+    publish(one_head, repository)
     before = tree(repository)
-    head = one_head.heads["cleanliness"]
+    head = one_head.networks["cleanliness"]
     command = [sys.executable, "-m", "car_analyzer", "export", "--cleanliness", str(head.weights)]
     command += ["--architecture", str(head.architecture), "--repository", str(repository)]
     for signal_number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
@@ -195,7 +168,7 @@ def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_pat
         assert process.wait() != 0
         assert tree(repository) == before
     # What the kill left beside the repository is cleared away by the next export.
-    assert export(one_head, repository).version == 2
+    assert publish(one_head, repository).version == 2
     assert not list(tmp_path.glob(".repository.export-*"))
 
 
@@ -203,7 +176,7 @@ def test_a_failure_in_mid_publication_is_undone(
     one_head: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "repository"
-    export(one_head, repository)
+    publish(one_head, repository)
     before = tree(repository)
     rename = Path.rename
 
@@ -213,9 +186,10 @@ def test_a_failure_in_mid_publication_is_undone(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail_on_the_last)
-    other_labels = changed(one_head, labels=("dirty", "clean"))
+    head = one_head.heads["cleanliness"].model_copy(update={"labels": ("dirty", "clean")})
+    other_labels = one_head.model_copy(update={"heads": {"cleanliness": head}})
     with pytest.raises(PublishError, match="No space left on device"):
-        export(other_labels, repository)
+        publish(other_labels, repository)
     assert tree(repository) == before
     assert not (repository / "car_analyzer" / "2").exists()
 
@@ -223,11 +197,11 @@ def test_a_failure_in_mid_publication_is_undone(
 def test_a_repository_that_cannot_be_made_is_named(one_head: Spec, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PublishError, match="file/repository cannot be written: Not a directory"):
-        export(one_head, tmp_path / "file" / "repository")
+        publish(one_head, tmp_path / "file" / "repository")
 
 
 def test_two_exports_at_once_both_land(one_head: Spec, tmp_path: Path) -> None:
-    head = one_head.heads["cleanliness"]
+    head = one_head.networks["cleanliness"]
     command = [sys.executable, "-m", "car_analyzer", "export", "--json", "--cleanliness", str(head.weights)]
     command += ["--architecture", str(head.architecture), "--repository", str(tmp_path / "repository")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -236,11 +210,11 @@ def test_two_exports_at_once_both_land(one_head: Spec, tmp_path: Path) -> None:
 
 
 def test_photos_are_used_where_there_are_some(one_head: Spec, sample_photos: list[Path]) -> None:
-    step = one_head.preprocessing
-    pixels = comparison_pixels(step, 32, sample_photos[0].parent)
-    np.testing.assert_array_equal(pixels[0], step.pixels(sample_photos[0].read_bytes()))
+    view, limits = View(64, 64), one_head.limits
+    pixels = comparison_pixels(view, 32, sample_photos[0].parent, limits)
+    np.testing.assert_array_equal(pixels[0], view.pixels(Photo(sample_photos[0].read_bytes()).rgb))
     assert len({picture.tobytes() for picture in pixels}) == 32
-    assert len({picture.tobytes() for picture in comparison_pixels(step, 32, None)}) == 32
+    assert len({picture.tobytes() for picture in comparison_pixels(view, 32, None, limits)}) == 32
 
 
 def test_the_command_publishes_and_reports(

@@ -30,18 +30,12 @@ def test_relative_paths_start_at_the_spec(tmp_path: Path) -> None:
     )
     found = Spec.from_file(file)
     assert found.photos == tmp_path / "photos"
-    assert found.heads["cleanliness"].weights == tmp_path / "a.pth"
-    assert found.heads["cleanliness"].architecture == f"{tmp_path}/network.py:build"
-    assert found.heads["condition"].weights == Path("/models/b.pth")
-    assert found.heads["condition"].architecture == "my.module:build"
-    assert (found.preprocessing.width, found.preprocessing.height) == (320, 240)
+    assert found.networks["cleanliness"].weights == tmp_path / "a.pth"
+    assert found.networks["cleanliness"].architecture == f"{tmp_path}/network.py:build"
+    assert found.networks["condition"].weights == Path("/models/b.pth")
+    assert found.networks["condition"].architecture == "my.module:build"
+    assert found.photo_size == (320, 240)
     assert list(found.heads) == ["cleanliness", "condition"]
-
-
-def test_the_two_well_known_heads_need_no_labels() -> None:
-    found = Spec.from_values({"heads": {name: {"weights": "a.pth"} for name in ("cleanliness", "condition")}}, "spec")
-    assert found.heads["cleanliness"].labels == ("clean", "dirty")
-    assert found.heads["condition"].labels == ("intact", "damaged")
 
 
 def test_one_number_is_a_square() -> None:
@@ -58,13 +52,27 @@ def test_one_number_is_a_square() -> None:
         (lambda: spec(limits={"max_bytes": 0}), "limits.max_bytes"),
         (lambda: spec(limits={"max_queue": 5}), "limits.max_queue"),
         (lambda: spec(heads={"cleanliness": "a.pth"}), "heads.cleanliness"),
-        (lambda: spec(heads={"tires": {"weights": "a.pth"}}), "heads.tires.labels"),
+        (lambda: head(channels="BRG"), "heads.cleanliness.channels"),
+        (lambda: head(interpolation="lanczos"), "heads.cleanliness.interpolation"),
+        (lambda: head(photo_size=224, shortest_edge=200), "shortest_edge 200 is smaller"),
+        (lambda: head(normalize=False, mean=[0, 0, 0]), "normalize"),
+        (lambda: head(sha256="abc"), "heads.cleanliness.sha256"),
+        (lambda: head(threshold=1.5), "heads.cleanliness.threshold"),
+        (lambda: head(unsure=[0.6, 0.4]), "unsure must be [lower, higher]"),
+        (lambda: head(unsure=[0.6, 0.8]), "threshold 0.5 is not within unsure"),
+        (lambda: head(labels=["unsure", "clean"]), "unsure"),
+        (lambda: head(positive="filthy"), "positive 'filthy' is not one of the labels"),
+        (lambda: head(activation="multilabel", unsure=[0.4, 0.6]), "multilabel"),
+        (lambda: head(network="other"), "heads.cleanliness.weights"),
+        (lambda: spec(heads={"cleanliness": {"network": "other"}}), "no such network"),
+        (lambda: spec(networks={"other": {"weights": "a.pth"}}), "no head reads the network 'other'"),
+        (lambda: spec(networks={"cleanliness": {"weights": "a.pth"}}), "a table in [heads] and in [networks]"),
         (lambda: spec(heads={"Tires": HEAD}), "Tires"),
         (lambda: spec(heads={"../up": HEAD}), "../up"),
         (lambda: spec(heads={"preprocess": HEAD}), "preprocess"),
         (lambda: spec(heads={"car_analyzer": HEAD}), "car_analyzer"),
         (lambda: head(weight="b.pth"), "heads.cleanliness.weight"),
-        (lambda: head(labels=["clean"]), "heads.cleanliness.labels"),
+        (lambda: head(labels=[]), "heads.cleanliness.labels"),
         (lambda: head(labels=["clean", "clean"]), "heads.cleanliness.labels"),
         (lambda: head(labels=["clean", "dir\nty"]), "heads.cleanliness.labels"),
         (lambda: head(labels=["clean", ""]), "heads.cleanliness.labels"),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from car_analyzer_export.preprocess.photo import PhotoError, Preprocessing
+from car_analyzer_export.preprocess.photo import Photo, PhotoError
+from car_analyzer_export.preprocess.view import View
 
 RANDOM = np.random.default_rng(7)
 COLOURS = RANDOM.integers(0, 256, (37, 53, 4), dtype=np.uint8)
@@ -62,20 +63,21 @@ PHOTOS = {
 def test_pixels_are_what_pillow_gives(name: str) -> None:
     with Image.open(io.BytesIO(PHOTOS[name])) as image:
         expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
-    pixels = Preprocessing().pixels(PHOTOS[name])
+    pixels = View().pixels(Photo(PHOTOS[name]).rgb)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, expected)
 
 
 def test_the_size_is_width_by_height() -> None:
-    assert Preprocessing(width=64, height=32).pixels(PHOTOS["jpeg"]).shape == (32, 64, 3)
+    assert View(width=64, height=32).pixels(Photo(PHOTOS["jpeg"]).rgb).shape == (32, 64, 3)
 
 
-def test_orientation_is_left_alone() -> None:
+def test_orientation_is_left_alone_unless_asked_for() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    turned = encoded("RGB", "JPEG", exif=exif)
-    np.testing.assert_array_equal(Preprocessing().pixels(turned), Preprocessing().pixels(PHOTOS["jpeg"]))
+    turned = Photo(encoded("RGB", "JPEG", exif=exif))
+    np.testing.assert_array_equal(turned.rgb, Photo(PHOTOS["jpeg"]).rgb)
+    np.testing.assert_array_equal(turned.upright(), np.rot90(turned.rgb, -1))
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -89,9 +91,9 @@ def test_a_truncated_photo_is_pillows_answer_or_an_error(name: str) -> None:
                 expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
         except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a PhotoError
             with pytest.raises(PhotoError):
-                Preprocessing().pixels(part)
+                Photo(part)
         else:
-            np.testing.assert_array_equal(Preprocessing().pixels(part), expected)
+            np.testing.assert_array_equal(View().pixels(Photo(part).rgb), expected)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -118,13 +120,13 @@ def png_header(width: int, height: int) -> bytes:
 )
 def test_a_bad_photo_is_described(photo: bytes, message: str) -> None:
     with pytest.raises(PhotoError, match=message):
-        Preprocessing().pixels(photo)
+        Photo(photo)
 
 
 def test_the_limits_are_settings() -> None:
     photo = PHOTOS["jpeg"]
-    assert Preprocessing(max_bytes=len(photo), max_pixels=37 * 53).pixels(photo).shape == (224, 224, 3)
+    assert Photo(photo, max_bytes=len(photo), max_pixels=37 * 53).rgb.size == (53, 37)
     with pytest.raises(PhotoError, match="at most"):
-        Preprocessing(max_bytes=len(photo) - 1).pixels(photo)
+        Photo(photo, max_bytes=len(photo) - 1)
     with pytest.raises(PhotoError, match="at most"):
-        Preprocessing(max_pixels=37 * 53 - 1).pixels(photo)
+        Photo(photo, max_pixels=37 * 53 - 1)

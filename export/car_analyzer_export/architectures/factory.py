@@ -1,4 +1,4 @@
-"""Builds the network that a checkpoint belongs to."""
+"""Networks that a factory in the user's own code makes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .errors import NetworkError
+from ..errors import NetworkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from .checkpoint import StateDict
+    from collections.abc import Callable, Iterator, Mapping
 
 
-def build_network(architecture: str) -> torch.nn.Module:
+def call_factory(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Module:
     """Calls the factory that `path/to/file.py:factory` or `package.module:factory` names.
 
     Raises:
@@ -27,10 +25,13 @@ def build_network(architecture: str) -> torch.nn.Module:
     """
     source, _, name = architecture.rpartition(":")
     if not source or not name:
-        raise NetworkError(f"The architecture '{architecture}' is not of the form FILE.py:FACTORY or MODULE:FACTORY.")
+        raise NetworkError(
+            f"The architecture '{architecture}' is not of the form FILE.py:FACTORY, MODULE:FACTORY, torchvision:NAME "
+            "or timm:NAME, nor is it 'auto'."
+        )
     factory = _factory(source, name)
     try:
-        network = factory()
+        network = factory(**kwargs)
     except Exception as error:
         raise NetworkError(f"The architecture '{architecture}' failed: {type(error).__name__}: {error}") from error
     if not isinstance(network, torch.nn.Module):
@@ -38,38 +39,7 @@ def build_network(architecture: str) -> torch.nn.Module:
     return network
 
 
-def load_weights(network: torch.nn.Module, weights: StateDict, origin: object) -> None:
-    """Loads a state_dict strictly: every name and shape must be there, and no other.
-
-    Raises:
-        NetworkError: The weights belong to another network; the message names the first that differ.
-    """
-    own = network.state_dict()
-    problems = [
-        _listed("missing from the checkpoint", sorted(own.keys() - weights.keys())),
-        _listed("unknown to the network", sorted(weights.keys() - own.keys())),
-        _listed(
-            "of another shape",
-            [
-                f"{name} ({tuple(weights[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the network)"
-                for name in own
-                if name in weights and own[name].shape != weights[name].shape
-            ],
-        ),
-    ]
-    if any(problems):
-        raise NetworkError(f"{origin}: these weights are not this network's: {'; '.join(filter(None, problems))}.")
-    network.load_state_dict(weights, strict=True)
-
-
-def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{what}: {', '.join(names[:3])}{more}"
-
-
-def _factory(source: str, name: str) -> Callable[[], Any]:
+def _factory(source: str, name: str) -> Callable[..., Any]:
     try:
         module = _import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except NetworkError:

@@ -1,0 +1,55 @@
+"""Writes the index of torchvision's and timm's networks, for maintainers: python export/build_architecture_index.py.
+
+Run it when a new version of either is worth supporting; it takes a few minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import metadata
+
+import torch
+
+from car_analyzer_export.architectures import index, zoo
+from car_analyzer_export.errors import NetworkError
+
+
+def main() -> None:
+    """Builds every network without weights and writes one line for each."""
+    _allow_torchvision_without_its_kernels()
+    warnings.simplefilter("ignore")
+    import timm
+    from torchvision import models
+
+    names = {zoo.TORCHVISION: models.list_models(module=models), zoo.TIMM: timm.list_models()}
+    lines = []
+    for source in zoo.SOURCES:
+        for name in sorted(names[source]):
+            try:
+                network = zoo.create(source, name, {"num_classes": 2})
+            except NetworkError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            weights = network.state_dict()
+            if any(part.partition(".")[0] in zoo.HEADS for part in weights):
+                lines.append(index.Entry.of(source, name, weights).to_line())
+            else:
+                print(f"left out: {source}:{name} is no classifier", file=sys.stderr)
+    versions = ", ".join(f"{source} {metadata.version(source)}" for source in zoo.SOURCES)
+    header = f"# Written by export/build_architecture_index.py from {versions}: source, name, fingerprint, sketch\n"
+    index.FILE.write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(f"{len(lines)} networks, {index.FILE.stat().st_size / 1e3:.0f} KB")
+
+
+def _allow_torchvision_without_its_kernels() -> None:
+    """Declares what keeps torchvision from importing beside another PyTorch than it was compiled for."""
+    if not torch.cuda.is_available():
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        globals()["_library"] = library  # declarations go when their library does
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Finds out which network of torchvision or timm a checkpoint belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import NetworkError
+from . import index, zoo
+from .fit import Fit, fit, head_names
+from .suspects import looks_like
+from .weights import MISFIT, load_weights, name_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..checkpoints.model import StateDict
+
+_NEAREST = 3
+_OWN = "name the network as FILE.py:FACTORY"
+
+
+def identify(weights: StateDict, kwargs: Mapping[str, Any], hint: str | None) -> Fit:
+    """Finds the network, and loads the weights into it.
+
+    Args:
+        weights: The checkpoint.
+        kwargs: For the network's factory.
+        hint: A name stored beside the weights; it decides between networks that fit.
+
+    Returns:
+        The loaded network.
+
+    Raises:
+        NetworkError: None fits, or several do that would answer differently.
+    """
+    variant, notes, candidates = _candidates(weights, hint)
+    if not candidates:
+        raise NetworkError(_unknown(weights))
+    fits, refusals = _fits(candidates, variant, kwargs)
+    if not fits:
+        raise NetworkError(next(iter(refusals.values())))
+    chosen, choice = _choose(fits, hint)
+    return replace(chosen, notes=(*notes, *choice, *chosen.notes))
+
+
+def fitting_names(weights: StateDict) -> list[str]:
+    """Names the networks whose body a checkpoint has, by the index alone."""
+    for variant, _ in name_variants(weights):
+        if found := index.matching(variant):
+            return [entry.architecture for entry in found]
+    return []
+
+
+def _candidates(weights: StateDict, hint: str | None) -> tuple[StateDict, tuple[str, ...], list[tuple[str, str]]]:
+    for variant, notes in name_variants(weights):
+        if found := index.matching(variant):
+            return variant, notes, [(entry.source, entry.name) for entry in found]
+    return weights, (), [named for named in _hinted(hint) if _installed(*named)]
+
+
+def _fits(
+    candidates: list[tuple[str, str]], weights: StateDict, kwargs: Mapping[str, Any]
+) -> tuple[list[Fit], dict[str, str]]:
+    fits, refusals = [], {}
+    for source, name in candidates:
+        try:
+            fits.append(fit(source, name, weights, kwargs))
+        except NetworkError as error:
+            refusals[f"{source}:{name}"] = f"The weights look like those of {source}:{name}, but: {_bare(error)}."
+    return fits, refusals
+
+
+def _choose(fits: list[Fit], hint: str | None) -> tuple[Fit, list[str]]:
+    """Picks one of the networks that fit, and says which others would answer differently."""
+    named = [one for one in fits if (one.source, one.name) in _hinted(hint)]
+    notes = []
+    if hint and not named:
+        notes.append(f"The checkpoint names the network '{hint}', which does not fit or is not known.")
+    fits = named or fits
+    # The shortest name of those that compute the same is the plainest: vit_..., not deit_....
+    fits.sort(key=lambda one: (one.source != zoo.TORCHVISION, len(one.name), one.name))
+    for one in fits:
+        load_weights(one.network, one.weights)
+        one.network.eval()
+    first, *rest = fits
+    others = [one for one in rest if not _answer_alike(first, one)]
+    names = ", ".join(one.architecture for one in others)
+    if not others:
+        return first, notes
+    if first.source == zoo.TORCHVISION and not any(one.source == zoo.TORCHVISION for one in others):
+        notes.append(
+            f"Taken for {first.architecture}. {names}, with weights of the same names and shapes, would answer "
+            "differently; if it is one of them, name it as the architecture."
+        )
+        return first, notes
+    raise NetworkError(
+        f"These weights fit {len(others) + 1} networks that answer differently: {first.architecture}, {names}. Say "
+        f'which one they were trained in, for example architecture = "{first.architecture}".'
+    )
+
+
+def _answer_alike(one: Fit, other: Fit) -> bool:
+    for side in dict.fromkeys((128, one.side)):
+        photos = _photos(side)
+        try:
+            with torch.inference_mode():
+                expected, answer = one.network(photos), other.network(photos)
+        except Exception:  # noqa: BLE001, S112 - a network of a fixed size refuses others in its own way
+            continue
+        if not isinstance(expected, torch.Tensor) or not isinstance(answer, torch.Tensor):
+            return False
+        # What matters is small beside the differences between photos; what float32 rounds, beside the logits.
+        spread = float((expected - expected.mean(0)).abs().max())
+        tolerance = 1e-4 * spread + 1e-6 * float(expected.abs().max())
+        return expected.shape == answer.shape and float((expected - answer).abs().max()) <= tolerance
+    return False
+
+
+def _photos(side: int) -> torch.Tensor:
+    """Three normalised pictures with structure at several scales, always the same: float32 [3, 3, side, side]."""
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.zeros(3, 3, side, side)
+    for cells in (2, 4, 8, 16, 32, 64):
+        noise = torch.randn(3, 3, cells, cells, generator=generator)
+        photos += torch.nn.functional.interpolate(noise, (side, side), mode="bilinear")
+    return photos / photos.std()
+
+
+def _hinted(hint: str | None) -> list[tuple[str, str]]:
+    """The networks that a name such as `resnet50`, `timm/resnet50.a1_in1k` or `torchvision:resnet50` may mean."""
+    if not hint:
+        return []
+    source, _, name = hint.lower().replace("/", ":").rpartition(":")
+    plain = name.replace("-", "_").partition(".")[0]
+    return [(known, plain) for known in zoo.SOURCES if source in ("", known)]
+
+
+def _installed(source: str, name: str) -> bool:
+    try:
+        return zoo.is_known(source, name)
+    except NetworkError:
+        return False
+
+
+def _unknown(weights: StateDict) -> str:
+    nobody = "No image classifier of torchvision or timm has these weights"
+    if wrapped := _wrapped(weights):
+        return f"{nobody} as a whole. {wrapped}"
+    if kind := looks_like(weights):
+        return f"{nobody}. They look like {kind}."
+    nearest, variant = max(
+        ((index.nearest(variant, _NEAREST), variant) for variant, _ in name_variants(weights)),
+        key=lambda pair: pair[0][0][0] if pair[0] else 0,
+    )
+    if not nearest:
+        first = ", ".join(list(weights)[:3])
+        return f"{nobody} ({first}, ...), nor is one near; if it is a network of your own, {_OWN}."
+    described = "; ".join(_described(entry, variant) for _, entry in nearest)
+    return f"{nobody}; if it is a network of your own, {_OWN}. The nearest: {described}."
+
+
+def _wrapped(weights: StateDict) -> str | None:
+    """Describes a known body inside a class of the user's own, with layers of theirs beside it."""
+    for variant, _ in name_variants(weights):
+        for top in dict.fromkeys(name.partition(".")[0] for name in variant):
+            part = {name[len(top) + 1 :]: tensor for name, tensor in variant.items() if name.startswith(f"{top}.")}
+            beside = [name for name in variant if not name.startswith(f"{top}.")]
+            found = index.matching(part) if beside and part else []
+            if found:
+                listed = ", ".join(beside[:3]) + (", ..." if len(beside) > 3 else "")
+                if head_names(part):
+                    return f"Below '{top}.' is {found[0].architecture}; save only that part, without {listed}."
+                return (
+                    f"Below '{top}.' is the body of {found[0].architecture}, and beside it {listed}: {_OWN}, with the "
+                    "class that joins the two."
+                )
+    return None
+
+
+def _described(entry: index.Entry, weights: StateDict) -> str:
+    try:
+        fit(entry.source, entry.name, weights, {})
+    except NetworkError as error:
+        # The long way of saying that they differ is in the sentence already.
+        return f"{entry.architecture} ({_bare(error).removeprefix(MISFIT)})"
+    return entry.architecture
+
+
+def _bare(error: Exception) -> str:
+    return str(error).rstrip(".")

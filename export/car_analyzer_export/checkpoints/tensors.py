@@ -1,0 +1,61 @@
+"""Reads safetensors files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from .model import StateDict
+
+# A header of ten thousand tensors takes about a megabyte.
+_MAX_HEADER = 16 << 20
+_DAMAGED = "not a safetensors file that can be read ({}); copy or download it again."
+
+
+def load_safetensors(file: BinaryIO, size: int) -> tuple[StateDict, dict[str, Any]]:
+    """Reads the tensors and the metadata, whose values are decoded where they are JSON.
+
+    Raises:
+        CheckpointError: The header lies about the file, or the library for it is not installed.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError as error:
+        raise CheckpointError(
+            "is a safetensors file; install the library for it with `pip install safetensors`."
+        ) from error
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(_MAX_HEADER, size - 8):
+        raise CheckpointError(_DAMAGED.format(f"its header is said to take {length:,} bytes"))
+    # The library takes the last of two entries of one name.
+    try:
+        header = json.loads(file.read(length), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(_DAMAGED.format(f"its header is no plain JSON: {str(error)[:80]}")) from error
+    file.seek(0)
+    try:
+        weights = load(file.read())
+    # A dtype that PyTorch does not have is a KeyError.
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(_DAMAGED.format(str(error))) from error
+    metadata = header.get("__metadata__", {})
+    return weights, {name: _decoded(value) for name, value in metadata.items()}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return entries
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError, RecursionError):
+        return value

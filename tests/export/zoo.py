@@ -1,0 +1,80 @@
+"""What the export's cases are made of: a small network in every shape that people's networks have, and torchvision."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+
+def import_torchvision(module: str) -> Any:
+    """Imports torchvision, whose compiled part only loads beside a CUDA build of PyTorch, without that part."""
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            torch.library.define(
+                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+    pytest.importorskip("torchvision")
+    return importlib.import_module(module)
+
+
+class Small(nn.Module):
+    """Sees edges and colours, and answers with logits far enough apart that a changed pixel shows."""
+
+    def __init__(self, classes: int = 2, width: int = 8) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, width, 5, stride=3),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 16, 3, stride=2),
+            nn.ReLU(),
+        )
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(16, classes)
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        return 20 * self.drop(self.features(images).mean((2, 3)))
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.head(self.embed(images))
+
+
+class OneLogit(Small):
+    """The last axis squeezed away, as for BCEWithLogitsLoss."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return super().forward(images).squeeze(1)
+
+
+class TupleOfTwo(Small):
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.second = nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        embedded = self.embed(images)
+        return self.head(embedded), self.second(embedded)
+
+
+class DictOfTwo(TupleOfTwo):
+    def forward(self, images: torch.Tensor) -> Any:
+        first, second = super().forward(images)
+        return {"dirt": first, "tires": second}
+
+
+def seeded(make: Any, seed: int) -> Any:
+    """A network with weights of its own, and statistics as if it had been trained."""
+    torch.manual_seed(seed)
+    network = make()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return network.eval()
