@@ -33,7 +33,7 @@ COMMANDS = {
 
 EXAMPLES = f"""\
 examples:
-  car-analyzer export && car-analyzer serve
+  car-analyzer export cars.toml && car-analyzer serve
   car-analyzer analyze car.jpg
   car-analyzer analyze photos/ --table --url http://triton.example:8000
   car-analyzer health
