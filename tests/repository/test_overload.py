@@ -81,9 +81,7 @@ def test_a_full_queue_refuses_at_once(copy: Path) -> None:
     answers = flood(copy, buffer.getvalue(), 40)
     refused = [answer for answer in answers if answer != "ok"]
     assert 2 <= answers.count("ok") < 40
-    assert all("UNAVAILABLE" in answer and "exceeds maximum queue size" in answer.lower() for answer in refused), (
-        refused
-    )
+    assert all("UNAVAILABLE" in answer and "exceeds maximum queue size" in answer.lower() for answer in refused)
 
 
 def test_a_slow_head_refuses_what_waited_too_long(copy: Path, sample_photos: list[Path]) -> None:

@@ -1,0 +1,47 @@
+"""Ask a Triton whether cars on photos are clean or dirty, intact or damaged.
+
+from car_analyzer import CarAnalyzer
+
+with CarAnalyzer("grpc://localhost:8001") as analyzer:
+    print(analyzer.analyze("car.jpg").to_dict())
+"""
+
+from ._client import AsyncCarAnalyzer
+from ._config import TLS, Retry
+from ._photo import Photo
+from ._results import Analysis, Failure, Head, Health
+from ._sync import CarAnalyzer
+from ._version import __version__
+from .errors import (
+    CarAnalyzerError,
+    ConfigurationError,
+    DeadlineExceededError,
+    ModelNotReadyError,
+    OverloadedError,
+    PhotoError,
+    ServerError,
+    ServiceError,
+    UnreachableError,
+)
+
+__all__ = [
+    "TLS",
+    "Analysis",
+    "AsyncCarAnalyzer",
+    "CarAnalyzer",
+    "CarAnalyzerError",
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "Failure",
+    "Head",
+    "Health",
+    "ModelNotReadyError",
+    "OverloadedError",
+    "Photo",
+    "PhotoError",
+    "Retry",
+    "ServerError",
+    "ServiceError",
+    "UnreachableError",
+    "__version__",
+]

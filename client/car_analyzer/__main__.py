@@ -1,0 +1,7 @@
+"""`python -m car_analyzer`, the same as `car-analyzer`."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())

@@ -1,0 +1,188 @@
+"""The command `car-analyzer`. Most of its sub-commands live in packages of their own, imported when they are used."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import math
+import os
+import sys
+from typing import NamedTuple
+
+from ._config import DEFAULT_URL, URL_VARIABLE
+from ._version import __version__
+from .errors import CarAnalyzerError, ConfigurationError
+
+FAILED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+
+
+class Command(NamedTuple):
+    """A sub-command from another package: its module's `main(argv)` is called with what follows its name."""
+
+    module: str
+    extra: str
+    summary: str
+
+
+COMMANDS = {
+    "export": Command("car_analyzer_export._cli", "export", "turn trained .pth files into a model repository"),
+    "serve": Command("car_analyzer_server._cli", "server", "start a Triton on a model repository"),
+}
+
+EXAMPLES = f"""\
+examples:
+  car-analyzer export cars.toml && car-analyzer serve
+  car-analyzer analyze car.jpg
+  car-analyzer analyze photos/ --table --url http://triton.example:8000
+  car-analyzer health
+
+Without --url, ${URL_VARIABLE} says where the server is, or else it is {DEFAULT_URL}.
+"""
+
+ANALYZE_EXAMPLES = """\
+examples:
+  car-analyzer analyze car.jpg                    one JSON object
+  car-analyzer analyze photos/ front.png          JSON Lines, each with its "image" first
+  car-analyzer analyze photos/ --recursive --table
+  curl -s https://example.com/car.jpg | car-analyzer analyze -
+
+exit code: 0 every photo was analysed, 1 some were not, 2 wrong usage, 3 no server answers
+"""
+
+HEALTH_EXAMPLES = """\
+example:
+  car-analyzer health --url http://localhost:8000
+
+exit code: 0 ready, 2 wrong usage, 3 not ready
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: What follows the program's name; None for the process's own arguments.
+
+    Returns:
+        The exit code.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        if arguments and arguments[0] in COMMANDS:
+            return _run_elsewhere(arguments[0], arguments[1:])
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except CarAnalyzerError as error:
+        print(f"car-analyzer: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigurationError) else FAILED
+    except OSError as error:
+        _silence_stdout()
+        if error.errno == errno.EPIPE:
+            return PIPE_CLOSED
+        print(f"car-analyzer: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    from . import _cli_analyze
+
+    code: int = getattr(_cli_analyze, options.command)(options)
+    return code
+
+
+def _run_elsewhere(name: str, arguments: list[str]) -> int:
+    command = COMMANDS[name]
+    try:
+        code: int = importlib.import_module(command.module).main(arguments)
+    except ModuleNotFoundError as error:
+        print(
+            f"car-analyzer {name} needs {error.name}, which is not installed. This installs it:\n"
+            f"  pip install 'car-analyzer[{command.extra}]'",
+            file=sys.stderr,
+        )
+        return USAGE
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED if end.code else 0
+    return code
+
+
+def _silence_stdout() -> None:
+    # Python flushes what is left at its end, and would complain once more.
+    with contextlib.suppress(AttributeError, OSError):  # there is none, or it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="car-analyzer",
+        description="Say of cars on photos whether they are clean or dirty, intact or damaged.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    analyze = _add(commands, "analyze", "analyse photos and print JSON", ANALYZE_EXAMPLES)
+    analyze.add_argument("photos", nargs="+", metavar="PHOTO", help="file, folder, or - for standard input")
+    _add_server(analyze, timeout=30.0)
+    analyze.add_argument(
+        "--concurrency", type=_count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"
+    )
+    analyze.add_argument("--table", action="store_true", help="print a table for people in place of JSON")
+    analyze.add_argument("--recursive", action="store_true", help="look into folders within folders too")
+
+    _add_server(_add(commands, "health", "ask whether the service is ready", HEALTH_EXAMPLES), timeout=5.0)
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.summary, add_help=False)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, examples: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_server(parser: argparse.ArgumentParser, timeout: float) -> None:
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help=f"grpc://, grpcs://, http:// or https://; default: ${URL_VARIABLE} or {DEFAULT_URL}",
+    )
+    parser.add_argument(
+        "--timeout", type=_seconds, default=timeout, metavar="SECONDS", help="for each answer; default: %(default)g"
+    )
+    parser.add_argument("--model", default="car_analyzer", metavar="NAME", help="default: %(default)s")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above zero")
+    return value

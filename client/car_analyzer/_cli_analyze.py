@@ -1,0 +1,87 @@
+"""`car-analyzer analyze` and `car-analyzer health`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from ._cli_output import JsonOutput, Output, TableOutput, progress
+from ._config import Retry
+from ._folders import STANDARD_INPUT, Entry, find_photos
+from ._results import Analysis, Failure
+from ._sync import CarAnalyzer
+from .errors import PhotoError, UnreachableError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from ._photo import Photo
+
+OK, FAILED, UNREACHABLE = 0, 1, 3
+
+# A person waits at the other end: a server that went away gets as little patience as one that was never there.
+RETRY = Retry(reconnect_patience=2.0)
+
+
+def analyze(arguments: argparse.Namespace) -> int:
+    """Analyse photos and print what came out.
+
+    Returns:
+        The exit code: 0 all analysed, 1 not all of them, 3 nobody answers at the URL.
+    """
+    with CarAnalyzer(arguments.url, timeout=arguments.timeout, model=arguments.model, retry=RETRY) as analyzer:
+        entries = find_photos(arguments.photos, recursive=arguments.recursive)
+        is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
+        output: Output = TableOutput() if arguments.table else JsonOutput(is_single=is_single)
+        try:
+            return _print_all(analyzer, entries, arguments.concurrency, output)
+        except UnreachableError as error:
+            print(f"car-analyzer analyze: {error}\nStart a server with: car-analyzer serve", file=sys.stderr)
+            return UNREACHABLE
+        finally:
+            output.finish()
+
+
+def health(arguments: argparse.Namespace) -> int:
+    """Print whether the service can take photos.
+
+    Returns:
+        The exit code: 0 it can, 3 it cannot.
+    """
+    with CarAnalyzer(arguments.url, model=arguments.model) as analyzer:
+        report = analyzer.health(arguments.timeout)
+    print(json.dumps(report.to_dict()), flush=True)
+    return OK if report.ready else UNREACHABLE
+
+
+def _print_all(analyzer: CarAnalyzer, entries: list[Entry], concurrency: int, output: Output) -> int:
+    code = OK
+    with progress(len(entries)) as step:
+        for entry, outcome in _outcomes(analyzer, entries, concurrency):
+            if not outcome.ok:
+                if isinstance(outcome.error, UnreachableError):
+                    raise outcome.error
+                code = FAILED
+            with step():
+                output.add(entry.name, outcome)
+    return code
+
+
+def _outcomes(
+    analyzer: CarAnalyzer, entries: list[Entry], concurrency: int
+) -> Iterator[tuple[Entry, Analysis | Failure]]:
+    sent = analyzer.analyze_many(map(_photo, (e for e in entries if e.error is None)), concurrency=concurrency)
+    try:
+        for entry in entries:
+            yield entry, next(sent) if entry.error is None else Failure(PhotoError(entry.error))
+    finally:
+        sent.close()
+
+
+def _photo(entry: Entry) -> Photo:
+    if entry.name != STANDARD_INPUT:
+        return entry.name
+    # Read here and not by the client's thread, where a Ctrl-C would not get through to it.
+    return b"" if sys.stdin is None else sys.stdin.buffer.read()

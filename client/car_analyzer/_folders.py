@@ -1,0 +1,66 @@
+"""From what was typed on a command line to the photos that are meant."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".mpo")
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the output to come.
+
+    Attributes:
+        name: The path as it was given or found.
+        error: Why there is no photo to send; None if there may be one.
+    """
+
+    name: str
+    error: str | None = None
+
+
+def find_photos(names: list[str], *, recursive: bool) -> list[Entry]:
+    """Replace each folder by the photos in it, in the order a person would give them.
+
+    Args:
+        names: Files, folders, and `-` for standard input.
+        recursive: Look into folders within folders too.
+
+    Returns:
+        Files as they are, whether they exist or not: that is found out when they are read.
+    """
+    entries: list[Entry] = []
+    for name in names:
+        if name != STANDARD_INPUT and os.path.isdir(name):  # noqa: PTH112 - Path would change how it is written
+            found = list(_walk(name, recursive=recursive))
+            where = "in it or below it" if recursive else "directly in it"
+            entries += found or [Entry(name, f"the folder has no photo {where}")]
+        else:
+            entries.append(Entry(name))
+    return entries
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorts `car2.jpg` before `car10.jpg`, and upper case beside lower case."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    return [(0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts], name
+
+
+def _walk(folder: str, *, recursive: bool) -> list[Entry]:
+    try:
+        with os.scandir(folder) as listing:
+            items = sorted(listing, key=lambda item: natural_key(item.name))
+    except OSError as error:
+        return [Entry(folder, f"cannot read {folder}: {error.strerror}")]
+    entries: list[Entry] = []
+    for item in items:
+        # Links to folders are not followed: they may lead in circles.
+        if item.is_dir(follow_symlinks=False):
+            entries += _walk(item.path, recursive=True) if recursive else []
+        elif item.name.lower().endswith(ENDINGS) and not item.is_dir():
+            entries.append(Entry(item.path))
+    return entries

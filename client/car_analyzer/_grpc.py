@@ -1,0 +1,187 @@
+"""Triton over gRPC, with tritonclient's generated stubs.
+
+The plain channel is used and bridged to asyncio here, not `grpc.aio`, whose one poller per process does not survive
+a fork: a child that makes its first call waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import struct
+from typing import TYPE_CHECKING, Any
+
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from ._config import TLS, Endpoint
+from ._heads import Tensor
+from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, unreachable
+from .errors import (
+    CarAnalyzerError,
+    DeadlineExceededError,
+    ModelNotReadyError,
+    OverloadedError,
+    PhotoError,
+    ServerError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Tritons before 24.12 crash when a call to an ensemble is cancelled at the wrong moment
+# (triton-inference-server/server#7840). So a call that nobody waits for any more is left to end by itself:
+# LINGER_S longer than it was given, and CLOSE_GRACE_S when the client is closed.
+LINGER_S = 10.0
+CLOSE_GRACE_S = 3.0
+
+OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A connection whose other side vanished without a word is noticed while calls wait on it.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # gRPC would otherwise send everything to the first address of a name that has several.
+    ("grpc.lb_policy_name", "round_robin"),
+    # Replicas come and go; by default a name is looked up every 30 s at most.
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+    # By default reconnecting waits up to two minutes; our own pauses between attempts are what spreads the load.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
+)
+
+# UNAVAILABLE is what both a busy server and a connection that is none are called; these are said on this side.
+NO_CONNECTION = re.compile(
+    r"\b(failed to connect|connections?|refused|reset|socket|endpoint|transport|goaway|keepalive|ping|broken pipe"
+    r"|recvmsg|sendmsg|end of tcp|stream removed|resolving|resolution)\b",
+    re.IGNORECASE,
+)
+
+
+class GrpcTransport:
+    """A gRPC channel; see `Transport`."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> None:
+        self._endpoint = endpoint
+        self._metadata = [(name.lower(), value) for name, value in headers.items()]
+        # A proxy for the wide world, from the environment, cannot reach this machine's loopback.
+        options = [*OPTIONS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else list(OPTIONS)
+        target = f"dns:///{endpoint.authority}"
+        if endpoint.is_secure:
+            credentials = grpc.ssl_channel_credentials(*(tls or TLS()).read())
+            self._channel = grpc.secure_channel(target, credentials, options)
+        else:
+            self._channel = grpc.insecure_channel(target, options)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._calls: set[asyncio.Future[None]] = set()
+
+    async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
+        request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+        tensor = request.inputs.add(name="image", datatype="BYTES")
+        tensor.shape.extend([1, 1])
+        request.raw_input_contents.append(struct.pack("<I", len(photo)) + photo)
+        request.parameters["timeout"].int64_param = max(1, int(timeout * 1e6))
+        try:
+            response = await self._call(self._stub.ModelInfer, request, timeout)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise PhotoError(plain(error.details())) from error
+            raise self._translate(error) from error
+        outputs = {}
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
+            if output.datatype == "FP32":
+                outputs[output.name] = Tensor(tuple(output.shape), read_floats(raw))
+        return Answer(response.model_version, outputs)
+
+    async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
+        request = service_pb2.ModelConfigRequest(name=model, version=version)
+        config = (await self._ask(self._stub.ModelConfig, request, timeout)).config
+        heads = config.parameters["heads"].string_value if "heads" in config.parameters else None
+        return ModelConfig(heads, tuple(step.model_name for step in config.ensemble_scheduling.step))
+
+    async def is_server_ready(self, *, timeout: float) -> bool:
+        return bool((await self._ask(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout)).ready)
+
+    async def is_model_ready(self, model: str, *, timeout: float) -> bool:
+        request = service_pb2.ModelReadyRequest(name=model)
+        try:
+            return bool((await self._ask(self._stub.ModelReady, request, timeout)).ready)
+        except ModelNotReadyError:
+            return False
+
+    async def close(self) -> None:
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=CLOSE_GRACE_S)
+        self._channel.close()
+
+    async def _ask(self, method: Any, request: Any, timeout: float) -> Any:
+        try:
+            return await self._call(method, request, timeout)
+        except grpc.RpcError as error:
+            raise self._translate(error) from error
+
+    async def _call(self, method: Any, request: Any, timeout: float) -> Any:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        call = method.future(request, timeout=timeout + LINGER_S, metadata=self._metadata)
+
+        def finish() -> None:
+            ended.set_result(None)
+            self._calls.discard(ended)
+
+        def post(_: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(finish)
+
+        self._calls.add(ended)
+        call.add_done_callback(post)
+        await asyncio.wait({ended}, timeout=timeout)
+        if not ended.done():
+            # A server that is slow and one that is not there look the same to a call that ran out of time.
+            if await self._is_connected():
+                raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s")
+            raise unreachable(self._endpoint, f"no connection within {timeout:g} s")
+        try:
+            return call.result()
+        except grpc.FutureCancelledError:
+            raise RuntimeError("this client was closed during the call") from None
+
+    async def _is_connected(self) -> bool:
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Any] = loop.create_future()
+
+        def tell(state: Any) -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(lambda: None if told.done() else told.set_result(state))
+
+        self._channel.subscribe(tell)
+        try:
+            await asyncio.wait({told}, timeout=1)
+        finally:
+            self._channel.unsubscribe(tell)
+        return told.done() and told.result() is grpc.ChannelConnectivity.READY
+
+    def _translate(self, error: Any) -> CarAnalyzerError:
+        code, details = error.code(), plain(error.details() or "")
+        if code is grpc.StatusCode.NOT_FOUND:
+            return ModelNotReadyError(details)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceededError(f"no answer from {self._endpoint} in time")
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return PhotoError(f"too large: {details}") if "larger than max" in details else OverloadedError(details)
+        if "is restricted, expecting header" in details:
+            return ServerError(f"{details}: send it with headers=")
+        if code is grpc.StatusCode.UNAVAILABLE:
+            if NO_CONNECTION.search(details):
+                return unreachable(self._endpoint, _reason(details))
+            return OverloadedError(details)
+        if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and "RST_STREAM" in details:
+            return unreachable(self._endpoint, details)
+        return ServerError(f"{details} ({code.name})")
+
+
+def _reason(details: str) -> str:
+    reason = re.sub(r"^.*last error: (?:UNKNOWN|UNAVAILABLE): (?:ipv[46]:\S+ )?", "", details)
+    return f"{reason} (if this is Triton's HTTP port, write http://)" if reason == "Socket closed" else reason

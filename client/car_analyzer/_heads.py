@@ -1,0 +1,186 @@
+"""From a model's own description of its heads and its logits to labels and confidences.
+
+The description travels with the model, as JSON in the ensemble's config, so that the client holds no class order
+of its own that could be another one than the server's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ._results import Head
+from .errors import ConfigurationError, ServerError
+
+UNSURE = "unsure"
+ADVICE = "update car-analyzer on this side, or export the model again"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An output for one photo: its shape with the batch axis first, and its values in row order."""
+
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """How to read one head's logits.
+
+    Attributes:
+        name: The head's name.
+        output: The ensemble output that carries its logits.
+        labels: Labels in logit order; for `sigmoid` the negative one and the positive one.
+        activation: `softmax` (a logit for each label), `sigmoid` (one logit for two labels), or `multilabel` (a logit
+            and a yes or no for each label).
+        threshold: From which probability on the positive label is chosen; None for the likeliest one.
+        positive: The label that `threshold` and `unsure` are about.
+        unsure: Between these probabilities of the positive label the answer is `UNSURE`.
+    """
+
+    name: str
+    output: str
+    labels: tuple[str, ...]
+    activation: str
+    threshold: float | None
+    positive: str
+    unsure: tuple[float, float] | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many logits there are."""
+        return 1 if self.activation == "sigmoid" else len(self.labels)
+
+    def read(self, tensor: Tensor | None) -> Head:
+        """Turn this head's logits for one photo into its answer.
+
+        Args:
+            tensor: FP32 of shape [1, classes], or None where the answer had none.
+
+        Raises:
+            ServerError: The tensor is missing, has another shape, or holds a number that is not finite.
+        """
+        if tensor is None:
+            raise ServerError(f"the answer has no output {self.output!r}")
+        if tensor.shape != (1, self.classes) or len(tensor.values) != self.classes:
+            raise ServerError(f"{self.output} has shape {list(tensor.shape)}; {self.name} needs [1, {self.classes}]")
+        if not all(map(math.isfinite, tensor.values)):
+            raise ServerError(f"{self.output} is not finite: {list(tensor.values)}")
+        match self.activation:
+            case "softmax":
+                probabilities = softmax(tensor.values)
+            case "sigmoid":
+                probabilities = [sigmoid(-tensor.values[0]), sigmoid(tensor.values[0])]
+            case _:
+                probabilities = [sigmoid(logit) for logit in tensor.values]
+        named = dict(zip(self.labels, probabilities, strict=True))
+        if self.activation == "multilabel":
+            threshold = 0.5 if self.threshold is None else self.threshold
+            found = tuple(label for label, probability in named.items() if probability >= threshold)
+            # Sure of all its yeses and noes is as sure as it is of the least sure one.
+            confidence = min(p if label in found else 1 - p for label, p in named.items())
+            return Head(", ".join(found), confidence, named, tensor.values, found)
+        label = self._choose(named)
+        confidence = max(probabilities) if label == UNSURE else named[label]
+        return Head(label, confidence, named, tensor.values)
+
+    def _choose(self, probabilities: dict[str, float]) -> str:
+        positive = probabilities[self.positive]
+        if self.unsure is not None and self.unsure[0] < positive < self.unsure[1]:
+            return UNSURE
+        if self.threshold is None:
+            return max(probabilities, key=probabilities.__getitem__)
+        if positive >= self.threshold:
+            return self.positive
+        (negative,) = (label for label in self.labels if label != self.positive)
+        return negative
+
+
+def softmax(logits: tuple[float, ...]) -> list[float]:
+    """Probabilities of finite logits; the largest is taken off first, so that none overflows."""
+    top = max(logits)
+    weights = [math.exp(logit - top) for logit in logits]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
+
+
+def sigmoid(logit: float) -> float:
+    """The logistic function, without overflow on either side."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    weight = math.exp(logit)
+    return weight / (1 + weight)
+
+
+def parse_heads(text: str | None, model: str) -> tuple[HeadSpec, ...]:
+    """Read the description that the ensemble's config carries.
+
+    Args:
+        text: JSON, head name → {output, labels, activation, threshold}, in display order; None if there is none.
+        model: The ensemble's name, for messages.
+
+    Raises:
+        ConfigurationError: It is missing, or not what this client understands.
+    """
+    if text is None:
+        raise ConfigurationError(f"model {model!r} does not say what its outputs mean; `car-analyzer export` makes one")
+    try:
+        return _parse(json.loads(text))
+    except (TypeError, ValueError, KeyError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+        raise ConfigurationError(f"cannot read the heads of model {model!r}: {reason}; {ADVICE}") from error
+
+
+def _parse(heads: Any) -> tuple[HeadSpec, ...]:
+    if not isinstance(heads, dict) or not heads:
+        raise TypeError("not an object of heads")
+    return tuple(_parse_head(name, fields) for name, fields in heads.items())
+
+
+def _parse_head(name: str, fields: Any) -> HeadSpec:
+    if not isinstance(fields, dict):
+        raise TypeError(f"{name} is not an object")
+    output, labels, activation = fields["output"], fields["labels"], fields["activation"]
+    threshold = fields.get("threshold")
+    if not isinstance(output, str):
+        raise TypeError(f"{name}: output is {output!r}")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"{name}: labels are {labels!r}")
+    if len(labels) < (1 if activation == "multilabel" else 2) or len(set(labels)) != len(labels):
+        raise ValueError(f"{name}: labels are {labels!r}")
+    if activation not in ("softmax", "sigmoid", "multilabel"):
+        raise ValueError(f"{name}: unknown activation {activation!r}")
+    if activation == "sigmoid" and len(labels) != 2:
+        raise ValueError(f"{name}: sigmoid has two labels, not {len(labels)}")
+    if threshold is not None:
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise ValueError(f"{name}: threshold is {threshold!r}")
+        if len(labels) != 2 and activation != "multilabel":
+            raise ValueError(f"{name}: a threshold chooses between two labels, not {len(labels)}")
+    elif activation == "sigmoid":
+        threshold = 0.5
+    positive = fields.get("positive", labels[-1])
+    if not isinstance(positive, str) or positive not in labels:
+        raise ValueError(f"{name}: positive is {positive!r}, and no label")
+    return HeadSpec(
+        name,
+        output,
+        tuple(labels),
+        activation,
+        None if threshold is None else float(threshold),
+        positive,
+        _parse_band(name, fields.get("unsure"), labels),
+    )
+
+
+def _parse_band(name: str, band: Any, labels: list[str]) -> tuple[float, float] | None:
+    if band is None:
+        return None
+    if not isinstance(band, list) or len(band) != 2 or not all(isinstance(edge, int | float) for edge in band):
+        raise TypeError(f"{name}: unsure is {band!r}")
+    if len(labels) != 2:
+        raise ValueError(f"{name}: unsure lies between two labels, not {len(labels)}")
+    return float(band[0]), float(band[1])

@@ -1,0 +1,171 @@
+"""Triton over HTTP: the inference protocol with its binary tensor extension, on aiohttp.
+
+tritonclient's own HTTP clients are of no help here: one is not safe across threads, the other cannot tell a
+connection that is not made from an answer that is late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import aiohttp
+
+from ._config import TLS, Endpoint
+from ._heads import Tensor
+from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, unreachable
+from .errors import (
+    CarAnalyzerError,
+    ConfigurationError,
+    DeadlineExceededError,
+    ModelNotReadyError,
+    OverloadedError,
+    PhotoError,
+    ServerError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+BUSY = {429, 502, 503, 504}
+
+
+class HttpTransport:
+    """A pool of HTTP connections; see `Transport`. Made and used inside one event loop."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> None:
+        self._endpoint = endpoint
+        context = (tls or TLS()).context() if endpoint.is_secure else True
+        # How many calls run at once is the caller's choice (limit=0: no other limit here).
+        connector = aiohttp.TCPConnector(ssl=context, limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, headers=headers)
+
+    async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
+        length = len(photo) + 4
+        header: dict[str, Any] = {
+            "inputs": [
+                {"name": "image", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": length}}
+            ],
+            "parameters": {"binary_data_output": True, "timeout": max(1, int(timeout * 1e6))},
+        }
+        if request_id:
+            header["id"] = request_id
+        text = json.dumps(header).encode()
+        # As a file, or aiohttp warns that large bodies should be one.
+        body = io.BytesIO(b"".join((text, struct.pack("<I", len(photo)), photo)))
+        headers = {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}
+        path = f"/v2/models/{quote(model)}/infer"
+        status, answered, content = await self._call("POST", path, timeout, body, headers)
+        if status in (400, 413) and (message := _error_message(content)) is not None:
+            raise PhotoError(plain(message))
+        if status == 413:
+            raise PhotoError(f"{self._endpoint} refuses a photo of {len(photo):,} bytes as too large")
+        if status != 200:
+            raise self._translate(status, content)
+        try:
+            return _read_answer(content, int(answered[HEADER_LENGTH]))
+        except (KeyError, ValueError, TypeError, struct.error) as error:
+            raise ServerError(f"cannot read the answer of {self._endpoint}: {error!r}") from error
+
+    async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
+        path = f"/v2/models/{quote(model)}" + (f"/versions/{quote(version)}" if version else "") + "/config"
+        status, _, content = await self._call("GET", path, timeout)
+        if status != 200:
+            raise self._translate(status, content)
+        try:
+            config = json.loads(content)
+            steps = config.get("ensemble_scheduling", {}).get("step", [])
+            heads = config.get("parameters", {}).get("heads", {}).get("string_value")
+            return ModelConfig(heads, tuple(step["model_name"] for step in steps))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ServerError(f"cannot read the model's config from {self._endpoint}: {error!r}") from error
+
+    async def is_server_ready(self, *, timeout: float) -> bool:
+        status, _, _ = await self._call("GET", "/v2/health/ready", timeout)
+        return status == 200
+
+    async def is_model_ready(self, model: str, *, timeout: float) -> bool:
+        status, _, _ = await self._call("GET", f"/v2/models/{quote(model)}/ready", timeout)
+        return status == 200
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        timeout: float,
+        body: io.BytesIO | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        # Connecting gets a little less than the whole time, so that its failure is known for what it is.
+        # aiohttp would round up timeouts above the threshold to whole seconds.
+        limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_S, timeout * 0.9), ceil_threshold=math.inf)
+        url = f"{self._endpoint}{path}"
+        try:
+            async with self._session.request(
+                method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
+            ) as response:
+                return response.status, response.headers, await response.read()
+        except aiohttp.ConnectionTimeoutError as error:
+            raise unreachable(self._endpoint, f"no connection within {min(CONNECT_S, timeout):g} s") from error
+        except asyncio.TimeoutError as error:
+            raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s") from error
+        except aiohttp.InvalidURL as error:
+            raise ConfigurationError(f"{self._endpoint} is no URL: {error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: Exception) -> UnreachableError:
+        if isinstance(error, aiohttp.ClientResponseError):
+            return unreachable(self._endpoint, "it does not speak HTTP (if this is Triton's gRPC port, write grpc://)")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return unreachable(self._endpoint, _reason(error.os_error))
+        return unreachable(self._endpoint, str(error) or type(error).__name__)
+
+    def _translate(self, status: int, content: bytes) -> CarAnalyzerError:
+        message = _error_message(content)
+        if status in BUSY:
+            return OverloadedError(plain(message or f"{self._endpoint} answers with status {status}"))
+        if message is None:
+            return ServerError(f"{self._endpoint} answers with status {status} and not as Triton does")
+        if status in (400, 404) and "unknown model" in message:
+            return ModelNotReadyError(plain(message))
+        if status == 403:
+            return ServerError(f"{plain(message)}: send it with headers=")
+        return ServerError(f"{plain(message)} (status {status})")
+
+
+def _reason(error: OSError) -> str:
+    # aiohttp's own text hides the plain one; names that are not found, and TLS, have other numbers than the system's.
+    is_numbered = type(error) in (OSError, ConnectionRefusedError, ConnectionResetError, TimeoutError)
+    return os.strerror(error.errno) if is_numbered and error.errno else str(error.strerror or error)
+
+
+def _error_message(content: bytes) -> str | None:
+    """What Triton says went wrong, or None when it is not Triton that speaks."""
+    try:
+        return str(json.loads(content)["error"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_answer(content: bytes, header_length: int) -> Answer:
+    header = json.loads(content[:header_length])
+    outputs, start = {}, header_length
+    for output in header["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        if output["datatype"] == "FP32":
+            values = read_floats(content[start : start + size])
+            outputs[output["name"]] = Tensor(tuple(output["shape"]), values)
+        start += size
+    return Answer(header["model_version"], outputs)

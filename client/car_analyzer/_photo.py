@@ -1,0 +1,123 @@
+"""From whatever a caller has of a photo to the bytes that are sent.
+
+Files and bytes go as they are: whether they are an image is for the server to judge, with the decoder that counts.
+Pillow images and arrays, which are pixels already, go as PNG, which loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
+
+from .errors import PhotoError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+Photo: TypeAlias = Union[
+    str,
+    "os.PathLike[str]",
+    bytes,
+    bytearray,
+    memoryview,
+    BinaryIO,
+    "Image.Image",
+    "npt.NDArray[np.uint8]",
+]
+"""A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array (uint8, H x W x 3)."""
+
+# A gRPC message ends at 2 GiB; a real photo is a thousand times smaller.
+MAX_BYTES = 2**31 - 2**20
+
+
+async def to_bytes(photo: Photo) -> bytes:
+    """Get the bytes to send, without holding up the event loop.
+
+    Args:
+        photo: See `Photo`. An open file is read from where it stands.
+
+    Raises:
+        PhotoError: It cannot be read, is empty, or is no photo at all.
+    """
+    if isinstance(photo, bytes | bytearray | memoryview):
+        data = bytes(photo)
+    else:
+        # In a thread: a file may lie on a slow disk, and making a PNG takes a while.
+        data = await asyncio.to_thread(_convert, photo)
+    if not data:
+        raise PhotoError(f"{_describe(photo)} is empty")
+    if len(data) > MAX_BYTES:
+        raise PhotoError(f"{_describe(photo)} is too large: {len(data):,} bytes")
+    return data
+
+
+def _convert(photo: Photo) -> bytes:
+    if isinstance(photo, str | os.PathLike):
+        return _read_path(photo)
+    if _is_a(photo, "PIL.Image", "Image"):
+        return _encode(photo)
+    if _is_a(photo, "numpy", "ndarray"):
+        return _encode_array(photo)
+    if hasattr(photo, "read"):
+        return _read_file(photo)
+    raise PhotoError(f"a photo is a path, bytes, a binary file, a Pillow image or an array, not {_describe(photo)}")
+
+
+def _is_a(photo: Any, module: str, name: str) -> bool:
+    # Whoever holds such an object has imported its module; importing it here would slow down those who do not.
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(photo, kind)
+
+
+def _describe(photo: Any) -> str:
+    if isinstance(photo, str | os.PathLike):
+        return os.fspath(photo)
+    kind = type(photo)
+    return f"this {kind.__name__}" if kind.__module__ == "builtins" else f"this {kind.__module__}.{kind.__name__}"
+
+
+def _read_path(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise PhotoError(f"cannot read {os.fspath(path)}: {reason}") from error
+
+
+def _read_file(file: Any) -> bytes:
+    try:
+        data = file.read()
+    except Exception as error:
+        raise PhotoError(f"cannot read {_describe(file)}: {error}") from error
+    if isinstance(data, str):
+        raise PhotoError("the file is open for text; open it with mode 'rb'")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise PhotoError(f"reading {_describe(file)} gave {type(data).__name__}, not bytes")
+    return bytes(data)
+
+
+def _encode(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        # convert("RGB") is what the preprocessing does with a file, so both ways meet in the same pixels.
+        image.convert("RGB").save(buffer, "PNG", compress_level=1)
+    except Exception as error:
+        raise PhotoError(f"cannot read the Pillow image: {error}") from error
+    return buffer.getvalue()
+
+
+def _encode_array(array: Any) -> bytes:
+    if array.dtype != "uint8" or array.ndim != 3 or array.shape[2] != 3:
+        shape = " x ".join(map(str, array.shape)) or "()"
+        raise PhotoError(f"an array must be uint8 of shape height x width x 3 (RGB), not {array.dtype} of {shape}")
+    if not array.size:
+        raise PhotoError(f"the array is empty: {' x '.join(map(str, array.shape))}")
+    from PIL import Image
+
+    return _encode(Image.fromarray(array))

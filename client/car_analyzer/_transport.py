@@ -1,0 +1,105 @@
+"""What the client needs of a protocol, and the two that there are. Neither is imported before it is used."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from .errors import CarAnalyzerError, ConfigurationError, ServerError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._config import TLS, Endpoint
+    from ._heads import Tensor
+
+# For how long opening a connection may take. Who has not answered by then is down or behind a firewall.
+CONNECT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One photo's logits, and which version of the ensemble gave them."""
+
+    model_version: str
+    outputs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The parts of a model's config that a client cares for.
+
+    Attributes:
+        heads: The JSON that describes its outputs, or None.
+        steps: The models an ensemble is made of.
+    """
+
+    heads: str | None
+    steps: tuple[str, ...]
+
+
+class Transport(Protocol):
+    """A connection to one Triton.
+
+    Every method ends within its `timeout` in seconds, or little later, and raises nothing but `CarAnalyzerError`s:
+    `UnreachableError` when there was no connection, `DeadlineExceededError` when there was one and no answer.
+    """
+
+    async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
+        """Have one photo analysed."""
+
+    async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
+        """Read the config of one version; an empty version means the newest."""
+
+    async def is_server_ready(self, *, timeout: float) -> bool:
+        """Ask whether the server is ready."""
+
+    async def is_model_ready(self, model: str, *, timeout: float) -> bool:
+        """Ask whether a model is loaded."""
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+
+
+def open_transport(endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> Transport:
+    """Make the transport that the endpoint's scheme names. It connects when it is first used.
+
+    Raises:
+        ConfigurationError: A TLS file cannot be used, or a library is missing.
+    """
+    try:
+        if endpoint.is_grpc:
+            from ._grpc import GrpcTransport
+
+            return GrpcTransport(endpoint, tls, headers)
+        from ._http import HttpTransport
+
+        return HttpTransport(endpoint, tls, headers)
+    except ImportError as error:
+        raise ConfigurationError(f"{endpoint.scheme}:// needs a library that is missing: {error}") from error
+
+
+def read_floats(data: bytes) -> tuple[float, ...]:
+    """The numbers of a tensor of FP32, as Triton sends it."""
+    if len(data) % 4:
+        raise ServerError(f"a tensor of {len(data)} bytes is not FP32")
+    return struct.unpack(f"<{len(data) // 4}f", data)
+
+
+def plain(message: str) -> str:
+    """A message of Triton's without its note on the way it took, which means nothing to a caller."""
+    return (
+        re.sub(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )*", "", message.strip()) or "the server gave no reason"
+    )
+
+
+def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
+    """The error for when nobody answers."""
+    return UnreachableError(f"no Triton answers at {endpoint}: {reason}")
+
+
+def is_mending(error: CarAnalyzerError) -> bool:
+    """Whether Triton says that a process of its own died, which it replaces within seconds."""
+    return isinstance(error, ServerError) and "Stub process" in str(error) and "not healthy" in str(error)
