@@ -52,8 +52,9 @@ def main(argv: list[str]) -> int:
         if name == "--allow-http" and value.lower() in ("false", "0"):
             parser.error("--allow-http cannot be switched off: `car-analyzer serve` asks over HTTP whether it is ready")
     # A SIGTERM unwinds the stack like a Ctrl-C, wherever it comes: while starting, waiting, or in between.
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    # SIGINT too: a shell starts its background jobs with it ignored, which Python would leave so.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     from .server import Server, Settings
 
     settings = Settings(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +55,24 @@ class Installation:
                 f"The Triton of the nvidia-pytriton wheel cannot run models under Python {_python_version()}; "
                 "use Python 3.10, 3.11 or 3.12."
             )
+        self._check_stub(stub)
         shutil.copytree(self.wheel / "backends", folder, ignore=_NO_CACHES, dirs_exist_ok=True)
         shutil.copy(stub, folder / "python")
         shutil.copytree(_STAND_IN_BACKENDS, folder, ignore=_NO_CACHES, dirs_exist_ok=True)
         return ["--backend-directory", str(folder)]
 
+    def _check_stub(self, stub: Path) -> None:
+        """Makes sure that the stub finds its libraries: Triton would wait for one that does not start for minutes."""
+        loaded = subprocess.run([stub], env=self.environment(), capture_output=True, text=True, check=False)  # noqa: S603
+        if "error while loading shared libraries" in loaded.stderr:
+            raise InstallationError(
+                f"Triton's Python stub cannot start: {loaded.stderr.strip().rpartition('libraries: ')[2]}. "
+                "It needs a Python with a shared library (built with --enable-shared, as Linux distributions do)."
+            )
+
     def environment(self) -> dict[str, str]:
         """The environment in which the server runs."""
-        # Python models would otherwise leave their __pycache__ in the model repository.
-        variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        variables = dict(os.environ)
         if self.wheel is not None:
             libraries = str(self.wheel.parents[1] / "nvidia_pytriton.libs")
             variables["LD_LIBRARY_PATH"] = _joined(libraries, variables.get("LD_LIBRARY_PATH"))

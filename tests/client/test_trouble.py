@@ -111,9 +111,10 @@ def test_connections_that_are_cut(proxy: Proxy, proxy_url: str, sample_photos: l
     assert proxy.connections >= 4
 
 
-def test_cut_in_the_middle_of_a_crowd(proxy: Proxy, proxy_url: str, sample_photos: list[Path]) -> None:
-    proxy.listen()
-    with CarAnalyzer(proxy_url) as analyzer:
+def test_cut_in_the_middle_of_a_crowd(server: Any, make_proxy: Callable[..., Proxy], sample_photos: list[Path]) -> None:
+    # Over HTTP only: the Triton in the PyPI wheel may crash when a gRPC call to an ensemble is cut off.
+    proxy = make_proxy(server.http_url).listen()
+    with CarAnalyzer(f"http://127.0.0.1:{proxy.port}") as analyzer:
         results = analyzer.analyze_many([sample_photos[0]] * 120, concurrency=16)
         for number, result in enumerate(results):
             assert result.ok, result
