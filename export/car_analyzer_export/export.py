@@ -10,9 +10,12 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .errors import ExportError
 from .graph import OPSET, check_network, write_onnx
-from .pictures import comparison_pixels
+from .pictures import comparison_pixels, read_photos
+from .precision import MAX_PICTURES, convert
 from .repository import Staging, publish, staging
 from .spec import ENSEMBLE
 from .verify import BATCHES, TOLERANCE, compare
@@ -22,8 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .plan import NetworkPlan, Plan
-
-STEPS_PER_NETWORK = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def export(
         plan: What to export.
         repository: The model repository; made if it is not there.
         version: The version's number; the next free one by default.
-        progress: Called with a few words at the start of each of `STEPS_PER_NETWORK` steps a network.
+        progress: Called with a few words at the start of each step.
 
     Raises:
         ExportError: Something is wrong; the repository is as it was.
@@ -81,22 +82,35 @@ def _export_network(
         progress(f"{network.name}: comparing with PyTorch")
         pixels = comparison_pixels(network.view, max(BATCHES), plan.photos, plan.limits)
         comparisons = compare(file, network, pixels)
+        precision = {}
+        if plan.precision != "fp32":
+            progress(f"{network.name}: converting to {plan.precision}")
+            if plan.photos is not None:
+                pixels = np.stack(read_photos(network.view, plan.photos, MAX_PICTURES, plan.limits))
+            precision = {"precision": convert(file, plan.precision, network, pixels)}
     except ExportError as error:
         raise type(error)(f"{'Head' if len(network.heads) == 1 else 'Network'} '{network.name}': {error}") from error
-    return describe_network(network) | {
-        "weights": _file_facts(network.weights),
-        "onnx": _file_facts(file) | {"opset": OPSET},
-        "compared_with_pytorch": {
-            "pictures": "photos" if plan.photos else "generated",
-            "tolerance": TOLERANCE,
-            "batches": {name: [asdict(one) for one in found] for name, found in comparisons.items()},
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("car-analyzer", "torch", "onnx", "onnxscript", "onnxruntime")},
-        },
-        "exported_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+    return (
+        describe_network(network)
+        | precision
+        | {
+            "weights": _file_facts(network.weights),
+            "onnx": _file_facts(file) | {"opset": OPSET},
+            "compared_with_pytorch": {
+                "pictures": "photos" if plan.photos else "generated",
+                "tolerance": TOLERANCE,
+                "batches": {name: [asdict(one) for one in found] for name, found in comparisons.items()},
+            },
+            "versions": {
+                "python": platform.python_version(),
+                **{
+                    name: metadata.version(name)
+                    for name in ("car-analyzer", "torch", "onnx", "onnxscript", "onnxruntime")
+                },
+            },
+            "exported_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+    )
 
 
 def describe_network(network: NetworkPlan) -> dict[str, Any]:

@@ -37,11 +37,16 @@ def comparison_pixels(view: View, count: int, photos: Path | None, limits: Limit
     """
     if photos is None:
         return np.stack([_generated(seed, view) for seed in range(count)])
-    found = _read(photos, view, count, limits)
+    found = read_photos(view, photos, count, limits)
     return np.stack([_variant(found[index % len(found)], index // len(found)) for index in range(count)])
 
 
-def _read(folder: Path, view: View, count: int, limits: Limits) -> list[npt.NDArray[np.uint8]]:
+def read_photos(view: View, folder: Path, most: int, limits: Limits) -> list[npt.NDArray[np.uint8]]:
+    """Prepares up to `most` photos of a folder and its sub-folders, in the order of their paths.
+
+    Raises:
+        SpecError: It holds no photo that can be read.
+    """
     found: list[npt.NDArray[np.uint8]] = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
@@ -49,7 +54,7 @@ def _read(folder: Path, view: View, count: int, limits: Limits) -> list[npt.NDAr
             found.append(view.pixels(photo.upright() if view.exif_rotation else photo.rgb))
         except PhotoError:
             continue  # a folder of photos also holds notes, lists and the like
-        if len(found) == count:
+        if len(found) == most:
             break
     if not found:
         raise SpecError(f"The folder of photos {folder} holds no photo that can be read.")

@@ -103,12 +103,14 @@ class Plan:
         head_order: The heads' names in the order of the answer's keys.
         limits: See `spec.Limits`.
         photos: See `spec.Spec`.
+        precision: See `spec.Spec`.
     """
 
     networks: tuple[NetworkPlan, ...]
     head_order: tuple[str, ...]
     limits: Limits
     photos: Path | None = None
+    precision: str = "fp32"
     views: dict[View, str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -41,6 +41,8 @@ def plan_export(
     """
     if spec.photos is not None and not spec.photos.is_dir():
         raise SpecError(f"The folder of photos {spec.photos} does not exist.")
+    if spec.precision == "int8" and spec.photos is None:
+        raise SpecError("int8 is calibrated on photos like those to come; name a folder of some, as `photos`.")
     networks = []
     for name, network in spec.networks.items():
         progress(f"{name}: loading {network.weights.name}")
@@ -49,7 +51,7 @@ def plan_export(
             networks.append(_plan_network(name, network, heads, spec, trust_pickle=trust_pickle))
         except ExportError as error:
             raise type(error)(f"{'Head' if name in heads else 'Network'} '{name}': {error}") from error
-    return Plan(tuple(networks), tuple(spec.heads), spec.limits, spec.photos)
+    return Plan(tuple(networks), tuple(spec.heads), spec.limits, spec.photos, spec.precision)
 
 
 def _plan_network(

@@ -169,6 +169,7 @@ class Spec(_Table):
         networks: By name. A head with weights of its own has a network of its own name.
         photo_size: For networks that name none.
         photos: A folder of photos to compare ONNX Runtime with PyTorch on; without it, generated pictures are used.
+        precision: Of the published models; int8 needs `photos` for its calibration.
         limits: What the service takes before it refuses.
     """
 
@@ -176,6 +177,7 @@ class Spec(_Table):
     networks: dict[str, Network]
     photo_size: tuple[_Side, _Side] | None = None
     photos: Path | None = None
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     limits: Limits = Limits()
 
     @model_validator(mode="before")
@@ -215,6 +217,11 @@ class Spec(_Table):
         if unread := set(self.networks) - {head.network for head in self.heads.values()}:
             raise ValueError(f"no head reads the network '{min(unread)}'")
         return self
+
+    @property
+    def steps(self) -> int:
+        """How many steps an export of it reports."""
+        return len(self.networks) * (3 if self.precision == "fp32" else 4)
 
     @classmethod
     def from_values(cls, values: dict[str, Any], where: str, folder: Path | None = None) -> Spec:

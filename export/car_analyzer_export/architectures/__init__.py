@@ -91,5 +91,5 @@ def _likely(weights: StateDict, architecture: str) -> str:
         return ""
     if names:
         return f" By their names and shapes they are those of {' or '.join(names[:3])}."
-    kind = looks_like(weights)
+    kind = looks_like(weights) if architecture.partition(":")[0] in zoo.SOURCES else None
     return f" They look like {kind}." if kind else ""

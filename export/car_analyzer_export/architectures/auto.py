@@ -36,12 +36,15 @@ def identify(weights: StateDict, kwargs: Mapping[str, Any], hint: str | None) ->
     Raises:
         NetworkError: None fits, or several do that would answer differently.
     """
-    variant, notes, candidates = _candidates(weights, hint)
-    if not candidates:
+    variant, notes, candidates = _candidates(weights)
+    named = [] if candidates else [one for one in _hinted(hint) if _installed(*one)]
+    if not candidates and not named:
         raise NetworkError(_unknown(weights))
-    fits, refusals = _fits(candidates, variant, kwargs)
+    fits, refusals = _fits(candidates or named, variant, kwargs)
     if not fits:
-        raise NetworkError(next(iter(refusals.values())))
+        (source, name), refusal = refusals[0]
+        said = "The checkpoint names" if named else "The weights look like those of"
+        raise NetworkError(f"{said} {source}:{name}, but: {_bare(refusal)}.")
     chosen, choice = _choose(fits, hint)
     return replace(chosen, notes=(*notes, *choice, *chosen.notes))
 
@@ -54,22 +57,22 @@ def fitting_names(weights: StateDict) -> list[str]:
     return []
 
 
-def _candidates(weights: StateDict, hint: str | None) -> tuple[StateDict, tuple[str, ...], list[tuple[str, str]]]:
+def _candidates(weights: StateDict) -> tuple[StateDict, tuple[str, ...], list[tuple[str, str]]]:
     for variant, notes in name_variants(weights):
         if found := index.matching(variant):
             return variant, notes, [(entry.source, entry.name) for entry in found]
-    return weights, (), [named for named in _hinted(hint) if _installed(*named)]
+    return weights, (), []
 
 
 def _fits(
     candidates: list[tuple[str, str]], weights: StateDict, kwargs: Mapping[str, Any]
-) -> tuple[list[Fit], dict[str, str]]:
-    fits, refusals = [], {}
+) -> tuple[list[Fit], list[tuple[tuple[str, str], NetworkError]]]:
+    fits, refusals = [], []
     for source, name in candidates:
         try:
             fits.append(fit(source, name, weights, kwargs))
         except NetworkError as error:
-            refusals[f"{source}:{name}"] = f"The weights look like those of {source}:{name}, but: {_bare(error)}."
+            refusals.append(((source, name), error))
     return fits, refusals
 
 
@@ -78,7 +81,7 @@ def _choose(fits: list[Fit], hint: str | None) -> tuple[Fit, list[str]]:
     named = [one for one in fits if (one.source, one.name) in _hinted(hint)]
     notes = []
     if hint and not named:
-        notes.append(f"The checkpoint names the network '{hint}', which does not fit or is not known.")
+        notes.append(f"The checkpoint names the network {hint!r}, which does not fit or is not known.")
     fits = named or fits
     # The shortest name of those that compute the same is the plainest: vit_..., not deit_....
     fits.sort(key=lambda one: (one.source != zoo.TORCHVISION, len(one.name), one.name))
@@ -133,7 +136,8 @@ def _hinted(hint: str | None) -> list[tuple[str, str]]:
     """The networks that a name such as `resnet50`, `timm/resnet50.a1_in1k` or `torchvision:resnet50` may mean."""
     if not hint:
         return []
-    source, _, name = hint.lower().replace("/", ":").rpartition(":")
+    spelled = hint.lower().replace("torchvision.models.", "torchvision:").replace("/", ":")
+    source, _, name = spelled.rpartition(":")
     plain = name.replace("-", "_").partition(".")[0]
     return [(known, plain) for known in zoo.SOURCES if source in ("", known)]
 

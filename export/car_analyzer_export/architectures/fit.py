@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..checkpoints.model import StateDict
 
+_NUMBER = re.compile(r"[0-9]{1,6}")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -96,17 +98,20 @@ def head_names(names: Iterable[str]) -> list[str]:
 def _classes(weights: StateDict) -> int | None:
     *_, (bare, _) = name_variants(weights)
     layers = [name for name in head_names(bare) if bare[name].ndim in (2, 4)]
-    # Some files are sorted as text, which puts 10 before 4.
-    layers.sort(key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
-    return bare[layers[-1]].shape[0] if layers else None
+    if not layers:
+        return None
+    # Some files are sorted as text, which puts layer 10 before layer 4.
+    alike = [name for name in layers if _NUMBER.sub("", name) == _NUMBER.sub("", layers[-1])]
+    last = max(alike, key=lambda name: [int(number) for number in _NUMBER.findall(name)])
+    return bare[last].shape[0]
 
 
 def _inception(weights: StateDict, arguments: Mapping[str, Any], notes: list[str]) -> StateDict:
     if "transform_input" not in arguments:
         notes.append(
-            "Input is normalised once more inside the network (transform_input=True), as in every network made from "
-            "torchvision's own weights, which a checkpoint does not tell; say transform_input=False if it was trained "
-            "from scratch."
+            "The network is built with transform_input=True, which changes how its input is normalised, as torchvision "
+            "does whenever it loads weights of its own. A checkpoint does not tell; if this one was trained from "
+            "scratch, say transform_input=False."
         )
     extra = [name for name in weights if name.partition(".")[0] in zoo.TRAINING_HEADS]
     if not extra or arguments.get("aux_logits"):
@@ -157,8 +162,8 @@ def _replace_heads(network: torch.nn.Module, weights: StateDict, differences: Di
 
 
 def _is_head(name: str, own_tops: set[str]) -> bool:
-    top = name.partition(".")[0]
-    return top in zoo.HEADS and top in own_tops
+    top, _, below = name.partition(".")
+    return top in zoo.HEADS and top in own_tops and bool(below)
 
 
 def _common_module(network: torch.nn.Module, names: list[str]) -> str:

@@ -21,7 +21,9 @@ _Tree: TypeAlias = dict[str, Union["_Tree", torch.Tensor]]
 
 # A photo's features come as maps where the original head holds one of these.
 _FOR_MAPS = (nn.Flatten, nn.AdaptiveAvgPool2d, nn.Conv2d)
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU)
+_NOT_ACTIVATIONS = (nn.Dropout, nn.Identity, nn.Flatten, nn.AdaptiveAvgPool2d)
+# No head is larger; names that say so are made to fill the memory.
+_DEEPEST, _MOST_LAYERS = 8, 64
 _NORM_STATE = {"running_mean", "running_var", "num_batches_tracked"}
 
 
@@ -70,6 +72,8 @@ class _Rebuild:
             return self.sequence(node, path, original if isinstance(original, nn.Sequential) else None)
         if len(own) < len(node):
             raise _unclear(path, "it has weights of its own and layers too")
+        if any(tensor.numel() == 0 for tensor in own.values()):
+            raise _unclear(path, "its weights are empty")
         shapes = {name: tensor.shape for name, tensor in own.items()}
         kept = original is not None and {name: part.shape for name, part in original.state_dict().items()} == shapes
         module = original if kept and original is not None else self.new_layer(own, path, original)
@@ -77,7 +81,9 @@ class _Rebuild:
 
     def sequence(self, node: _Tree, path: str, original: nn.Sequential | None) -> nn.Module:
         """Builds a `Sequential`: by number, filling gaps, or by name, in the order of the checkpoint."""
-        numbered = all(name.isdigit() for name in node)
+        numbered = all(name.isascii() and name.isdecimal() for name in node)
+        if numbered and any(len(name) > len(str(_MOST_LAYERS)) or int(name) > _MOST_LAYERS for name in node):
+            raise _unclear(f"{path}.{max(node, key=len)[:20]}", "too many layers in front of it have no weights")
         names = sorted(node, key=int) if numbered else list(node)
         originals = dict(original.named_children()) if original is not None and numbered else {}
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -107,7 +113,7 @@ class _Rebuild:
         for number in gap:
             if isinstance(originals[number], nn.Flatten):
                 self.maps = False
-            if isinstance(originals[number], _ACTIVATIONS):
+            if not isinstance(originals[number], _NOT_ACTIVATIONS):
                 name = type(originals[number]).__name__
                 self.notes.append(f"Before {path}.{following} the original's {name}, at {path}.{number}, is assumed.")
                 self.bare = None
@@ -116,17 +122,21 @@ class _Rebuild:
     def gap(self, gap: list[str], path: str, following: str) -> dict[str, nn.Module]:
         """Fills a gap with what a head needs there: a way from maps to numbers, or one activation."""
         layers: dict[str, nn.Module] = {number: nn.Identity() for number in gap}
-        if gap and self.maps:
+        if not gap:
+            return layers
+        if self.maps:
             layers[gap[-1]] = nn.Flatten()
             if len(gap) > 1:
                 layers[gap[-2]] = nn.AdaptiveAvgPool2d(1)
             self.maps = False
             step = "averaged over the photo and flattened" if len(gap) > 1 else "flattened"
             self.notes.append(f"Before {path}.{following} the features are assumed to be {step}.")
-        elif gap and self.bare:
+        elif self.bare:
             layers[gap[0]] = nn.ReLU()
             self.notes.append(f"Between {self.bare} and {path}.{following} a ReLU is assumed, at {path}.{gap[0]}.")
             self.bare = None
+        if still := [f"{path}.{number}" for number, layer in layers.items() if isinstance(layer, nn.Identity)]:
+            self.notes.append(f"{' and '.join(still)} {'is' if len(still) == 1 else 'are'} taken for dropout.")
         return layers
 
     def new_layer(self, own: dict[str, torch.Tensor], path: str, original: nn.Module | None) -> nn.Module:
@@ -135,7 +145,7 @@ class _Rebuild:
         sizes = {tuple(tensor.shape) for name, tensor in own.items() if name != "num_batches_tracked"}
         affine = names & {"weight", "bias"}
         if names <= {"weight", "bias"} and weight is not None:
-            if weight.ndim == 2 and own.get("bias", weight[:, 0]).shape == weight.shape[:1]:
+            if weight.ndim == 2 and ("bias" not in own or own["bias"].shape == weight.shape[:1]):
                 return nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in own)
             if weight.ndim == 4 and isinstance(original, nn.Conv2d) and weight.shape[2:] == original.kernel_size:
                 stride, padding = original.stride, original.padding
@@ -190,12 +200,16 @@ def _tree(path: str, weights: StateDict) -> _Tree:
     root: _Tree = {}
     for name, tensor in weights.items():
         *folders, last = name.split(".")
+        if len(folders) > _DEEPEST or any(hasattr(nn.Sequential, folder) or not folder for folder in folders):
+            raise _unclear(f"{path}.{name}", "the names of its layers are not those of a Sequential")
         node = root
         for folder in folders:
             below = node.setdefault(folder, {})
             if isinstance(below, torch.Tensor):
                 raise _unclear(f"{path}.{name}", "it lies below weights")
             node = below
+        if last in node:
+            raise _unclear(f"{path}.{name}", "there are layers below these weights")
         node[last] = tensor
     return root
 

@@ -24,6 +24,8 @@ _TRAINING_ONLY = re.compile(
 # Counts training steps; evaluation never reads it, and checkpoints of early PyTorch lack it.
 UNUSED_BUFFER = "num_batches_tracked"
 _SHOWN = 3
+# Frameworks stack a few; names of a thousand parts are made to keep a program busy.
+_MOST_PREFIXES = 8
 
 MISFIT = "these weights are not this network's: "
 
@@ -103,7 +105,7 @@ def name_variants(weights: StateDict) -> Iterator[tuple[StateDict, tuple[str, ..
     """Yields the weights as they are, then with ever more taken off their names, each with what was done."""
     notes: tuple[str, ...] = ()
     yield weights, notes
-    while True:
+    for _ in range(_MOST_PREFIXES):
         network = {name: tensor for name, tensor in weights.items() if not _is_training_only(name)}
         if network and len(network) < len(weights):
             dropped = [name for name in weights if name not in network]

@@ -23,15 +23,7 @@ INSTALL = "pip install 'car-analyzer[zoo]'"
 # Top-level names that hold a classifier's last layers, across both libraries.
 TRAINING_HEADS = frozenset({"aux1", "aux2", "AuxLogits"})
 HEADS = TRAINING_HEADS | {
-    "aux_head",
-    "classif",
-    "classifier",
-    "fc",
-    "head",
-    "head_dist",
-    "heads",
-    "heads_dist",
-    "last_linear",
+    *("aux_head", "classif", "classifier", "fc", "head", "head_dist", "heads", "heads_dist", "last_linear"),
 }
 
 # These two have heads that only training uses, and may normalise their input once more.

@@ -1,0 +1,148 @@
+"""Smaller, faster models that still give the same answers: half precision and 8-bit integers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from .errors import ExportError, VerificationError
+from .verify import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from .plan import NetworkPlan
+
+MIN_AGREEMENT = 0.995
+# More photos than these change neither the agreement nor the calibration by much.
+MAX_PICTURES = 1000
+_MAX_CALIBRATION = 200
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a converted model compares with the one in single precision.
+
+    Attributes:
+        precision: `fp16` or `int8`.
+        pictures: On how many they were compared.
+        answers_agreeing: The share of pictures with the same answer; the smallest over all heads.
+        max_difference: The largest difference of a logit.
+        fp32_bytes: The size of the model in single precision.
+    """
+
+    precision: str
+    pictures: int
+    answers_agreeing: float
+    max_difference: float
+    fp32_bytes: int
+
+
+def convert(file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """Replaces a model by one of lower precision; its inputs and outputs stay as they are.
+
+    Args:
+        file: The model in single precision.
+        precision: `fp16` or `int8`.
+        plan: Its network.
+        pixels: What to compare on, and to calibrate int8 with: uint8 [count, height, width, 3].
+
+    Returns:
+        The agreement, JSON-ready.
+
+    Raises:
+        VerificationError: Fewer than `MIN_AGREEMENT` of the answers agree; the file is as it was.
+        ExportError: The conversion failed.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder, _quiet():
+        converted = Path(folder) / "converted.onnx"
+        try:
+            if precision == "fp16":
+                onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), converted)
+            else:
+                _quantize(file, converted, pixels[:_MAX_CALIBRATION])
+            found = _compare(file, converted, precision, plan, pixels)
+        except (OSError, ExportError):
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ExportError(f"ONNX Runtime cannot convert this network to {precision}: {reason}") from error
+        if found.answers_agreeing < MIN_AGREEMENT:
+            raise VerificationError(
+                f"In {precision} only {found.answers_agreeing:.1%} of the answers on {found.pictures} pictures are "
+                f"those of fp32 (at least {MIN_AGREEMENT:.1%} is accepted); nothing was published."
+            )
+        converted.replace(file)
+    return asdict(found)
+
+
+def _quantize(file: Path, converted: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    prepared = converted.with_name("prepared.onnx")
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)  # made for transformers, and stumbles over others
+    quantize_static(
+        prepared,
+        converted,
+        _Pictures(pixels),
+        quant_format=QuantFormat.QDQ,
+        # The normalisation in front is cheap, and everything behind depends on it.
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        per_channel=True,
+    )
+
+
+class _Pictures(CalibrationDataReader):  # type: ignore[misc]
+    """Hands pictures to the calibration, one batch after the other."""
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        self._batches = iter([pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)])
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"pixels": batch}
+
+
+def _compare(
+    file: Path, converted: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]
+) -> Agreement:
+    names = [plan.output_name(head) for head in plan.heads]
+    before, after = _run(file, names, pixels), _run(converted, names, pixels)
+    shares = []
+    for head, one, other in zip(plan.heads, before, after, strict=True):
+        same = answers(head, one) == answers(head, other)
+        shares.append(float(same.reshape(len(pixels), -1).all(axis=1).mean()))
+    differences = [np.abs(one - other).max() for one, other in zip(before, after, strict=True)]
+    # NaN must not count as agreement; half precision overflows above 65504.
+    if not np.isfinite(differences).all():
+        raise VerificationError(f"In {precision} the network overflows: a logit is not finite.")
+    return Agreement(precision, len(pixels), min(shares), float(max(differences)), file.stat().st_size)
+
+
+def _run(file: Path, names: list[str], pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    parts = [session.run(names, {"pixels": pixels[start : start + _BATCH]}) for start in range(0, len(pixels), _BATCH)]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser logs advice for its own developers at warning level."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
