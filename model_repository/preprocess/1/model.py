@@ -1,4 +1,7 @@
-"""Triton's Python backend runs this: `image` (photo bytes) in, `pixels` (uint8 RGB [height, width, 3]) out."""
+"""Triton's Python backend runs this: `image` (photo bytes) in, uint8 RGB pixels [height, width, 3] out.
+
+There is one output for each way in which the heads' networks look at a photo; all of them share one decoding.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,25 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from photo import PhotoError, Preprocessing
+from photo import Photo, PhotoError
+from view import View
 
 
 class TritonPythonModel:
     """Decodes and resizes the photos of each request; a bad photo fails its own request and no other."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Reads size and limits from the model's configuration."""
-        self._preprocessing = Preprocessing.from_model_config(json.loads(args["model_config"]))
-        warnings.simplefilter("ignore")
+        """Reads views and limits from the model's configuration."""
+        config = json.loads(args["model_config"])
+        parameters = {name: json.loads(value["string_value"]) for name, value in config["parameters"].items()}
+        self._limits = {name: parameters[name] for name in ("max_bytes", "max_pixels")}
+        self._views = {
+            output["name"]: View(
+                height=int(output["dims"][0]), width=int(output["dims"][1]), **parameters["views"][output["name"]]
+            )
+            for output in config["output"]
+        }
+        warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers every request of a batch on its own."""
@@ -25,11 +37,13 @@ class TritonPythonModel:
 
     def _respond(self, request: Any) -> Any:
         photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
-        pixels = []
-        for position, photo in enumerate(photos, start=1):
+        pixels: dict[str, list[Any]] = {name: [] for name in self._views}
+        for position, content in enumerate(photos, start=1):
             try:
-                pixels.append(self._preprocessing.pixels(photo))
+                photo = Photo(content, **self._limits)
+                for name, view in self._views.items():
+                    pixels[name].append(view.pixels(photo.upright() if view.exif_rotation else photo.rgb))
             except PhotoError as error:
                 message = str(error) if len(photos) == 1 else f"Photo {position} of {len(photos)}: {error}"
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
-        return pb_utils.InferenceResponse([pb_utils.Tensor("pixels", np.stack(pixels))])
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.stack(parts)) for name, parts in pixels.items()])

@@ -1,0 +1,104 @@
+"""A decoded picture to the pixels that a network was trained with, by the arithmetic of torchvision's transforms.
+
+Runs inside Triton, so it needs nothing but Pillow and numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_PILLOW_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """How one group of networks looks at a photo.
+
+    Attributes:
+        width: Of the pixels.
+        height: Of the pixels.
+        shortest_edge: Scale the photo until its shorter side has this length, and cut width x height out of its
+            middle; None squashes the photo into width x height.
+        interpolation: `bilinear`, `bicubic` or `nearest`.
+        antialias: Average over all that falls into a pixel, as torchvision does with a PIL image. Without it, a pixel
+            is interpolated between its next neighbours only, as torchvision's `antialias=False` does with a tensor.
+        exif_rotation: Turn the photo upright first.
+    """
+
+    width: int = 224
+    height: int = 224
+    shortest_edge: int | None = None
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    exif_rotation: bool = False
+
+    def pixels(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
+        """Resizes a picture, RGB: uint8 [height, width, 3]."""
+        size = self._scaled_size(picture.size)
+        # Nearest neighbour has nothing to average.
+        if self.antialias or self.interpolation == "nearest":
+            scaled = np.asarray(picture.resize(size, _PILLOW_FILTERS[self.interpolation]))
+        else:
+            scaled = _interpolated(np.asarray(picture), size, self.interpolation)
+        left, top = (round((scaled.shape[1] - self.width) / 2), round((scaled.shape[0] - self.height) / 2))
+        return scaled[top : top + self.height, left : left + self.width]
+
+    def _scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        if self.shortest_edge is None:
+            return self.width, self.height
+        # torchvision cuts the longer side off to whole pixels; it does not round.
+        shorter, longer = min(size), max(size)
+        scaled = int(self.shortest_edge * longer / shorter)
+        return (self.shortest_edge, scaled) if size[0] <= size[1] else (scaled, self.shortest_edge)
+
+
+def _interpolated(pixels: npt.NDArray[np.uint8], size: tuple[int, int], kind: str) -> npt.NDArray[np.uint8]:
+    """Interpolates like `torch.nn.functional.interpolate(..., align_corners=False, antialias=False)`."""
+    width, height = size
+    rows = _along_rows(pixels, height, kind)
+    columns = _along_rows(rows.transpose(1, 0, 2), width, kind).transpose(1, 0, 2)
+    return np.ascontiguousarray(np.rint(columns).clip(0, 255).astype(np.uint8))
+
+
+def _along_rows(pixels: npt.NDArray[Any], count: int, kind: str) -> npt.NDArray[np.float32]:
+    taps = _linear_taps(len(pixels), count) if kind == "bilinear" else _cubic_taps(len(pixels), count)
+    total = np.zeros((count, *pixels.shape[1:]), np.float32)
+    for indices, weights in taps:
+        total += pixels[indices] * weights[:, None, None]
+    return total
+
+
+_Tap = tuple["npt.NDArray[np.int64]", "npt.NDArray[np.float32]"]
+
+
+def _linear_taps(length: int, count: int) -> list[_Tap]:
+    positions = np.maximum((np.arange(count) + 0.5) * (length / count) - 0.5, 0)
+    first = np.minimum(positions.astype(np.int64), length - 1)
+    fraction = (positions - first).astype(np.float32)
+    return [(first, 1 - fraction), (np.minimum(first + 1, length - 1), fraction)]
+
+
+def _cubic_taps(length: int, count: int) -> list[_Tap]:
+    # The cubic convolution kernel with a = -0.75, PyTorch's choice; Pillow's is -0.5.
+    a = -0.75
+    positions = (np.arange(count) + 0.5) * (length / count) - 0.5
+    first = np.floor(positions).astype(np.int64)
+    taps = []
+    for offset in (-1, 0, 1, 2):
+        distance = np.abs(positions - first - offset)
+        near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+        far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+        weights = np.where(distance <= 1, near, far).astype(np.float32)
+        taps.append((np.clip(first + offset, 0, length - 1), weights))
+    return taps
