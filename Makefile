@@ -18,7 +18,7 @@ serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it
 	@exec $(BIN)/car-analyzer serve --repository $(REPOSITORY)
 
 test: lint ## Check style and types, then run every test on a real Triton
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check .

@@ -39,9 +39,8 @@ class PixelsToLogits(torch.nn.Module):
         self._bgr = plan.bgr
         mean, std = torch.tensor(plan.mean), torch.tensor(plan.std)
         # (pixels / 255 - mean) / std as one multiplication and one addition.
-        scale, shift = (1 / (255 * std)).reshape(3, 1, 1), (-mean / std).reshape(3, 1, 1)
-        self.register_buffer("scale", scale.flip(0) if plan.bgr else scale)
-        self.register_buffer("shift", shift.flip(0) if plan.bgr else shift)
+        self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
+        self.register_buffer("shift", (-mean / std).reshape(3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Transposes while the pixels are still uint8: a quarter of the memory traffic of transposing floats."""

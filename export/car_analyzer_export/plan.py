@@ -68,7 +68,7 @@ class NetworkPlan:
     Attributes:
         name: Of the Triton model.
         network: In eval mode, float32, on the CPU; takes normalised images, float32 [batch, 3, height, width].
-        mean: Of the normalisation, in RGB order.
+        mean: Of the normalisation, in the order in which the network expects the channels.
         std: Likewise.
         bgr: The network expects blue first.
         view: How it looks at a photo.

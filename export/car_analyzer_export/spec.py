@@ -51,7 +51,7 @@ class Network(_Table):
         architecture: `auto`, `torchvision:NAME`, `timm:NAME`, `path/to/file.py:factory` or `package.module:factory`.
         kwargs: Arguments for the factory.
         classes: The names of its classes in logit order, where a class answers several questions (`dirty_intact`).
-        mean: Of the normalisation, for R, G and B, on a scale of 0 to 1.
+        mean: Of the normalisation, in the order of `channels`, on a scale of 0 to 1.
         std: Likewise. `normalize = false` in the TOML stands for a mean of 0 and a std of 1.
         channels: The order in which the network expects them.
         photo_size: Width and height in pixels of what the network sees.

@@ -68,9 +68,8 @@ def torch_logits(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, 
     """
     images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(part).reshape(3, 1, 1) for part in (plan.mean, plan.std))
-    images = (images - mean) / std
     with torch.inference_mode():
-        outputs = plan.network(images.flip(1) if plan.bgr else images)
+        outputs = plan.network(((images.flip(1) if plan.bgr else images) - mean) / std)
         return {head.name: head.read(outputs).float().numpy() for head in plan.heads}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.export.zoo import import_torchvision
 from torch import nn
 
 from car_analyzer_export.architectures import Built, build, index, zoo
@@ -22,9 +23,7 @@ StateDict = dict[str, torch.Tensor]
 @pytest.fixture(scope="module")
 def libraries() -> tuple[Any, Any]:
     """torchvision.models and timm."""
-    _declare_torchvision_kernels()
-    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
-    return models, pytest.importorskip("timm", reason="timm is not installed")
+    return import_torchvision("torchvision.models"), pytest.importorskip("timm", reason="timm is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +36,9 @@ def timm(libraries: tuple[Any, Any]) -> Any:
     return libraries[1]
 
 
-def _declare_torchvision_kernels() -> None:
-    """torchvision's compiled part belongs to one build of PyTorch; beside another, it imports with these declared."""
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        return
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for name in ("nms", "qnms"):
-            _LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
-_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # the declarations go when it goes
+@pytest.fixture(autouse=True)
+def _same_weights_every_time() -> None:
+    torch.manual_seed(0)
 
 
 def lively(network: nn.Module) -> nn.Module:
