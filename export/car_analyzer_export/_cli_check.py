@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,7 +132,7 @@ def _print(outcome: Outcome, arguments: argparse.Namespace) -> None:
 
         text = as_text(outcome)
         if arguments.report:
-            text += f"The report is in {arguments.report}{os.linesep}"
+            text += f"The report is in {arguments.report}\n"
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()

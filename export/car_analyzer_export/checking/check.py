@@ -83,7 +83,7 @@ def _try_readings(
     from .readings import ServedDiffersError, choose_photos, count_steps, fit_all
 
     try:
-        networks = open_networks(repository, heads)
+        networks = open_networks(repository, heads, tallies)
         photos = choose_photos(answers, tallies)
         begin("trying other readings", count_steps(networks, photos))
         found = fit_all(networks, photos, step)

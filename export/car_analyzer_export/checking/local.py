@@ -23,7 +23,7 @@ from ..preprocess.view import View
 from ..spec import ENSEMBLE, PREPROCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -83,12 +83,13 @@ class LocalNetwork:
         return {head.name: rows for head, rows in zip(self.heads, found, strict=True)}
 
 
-def open_networks(repository: Path, served: Mapping[str, Head]) -> list[LocalNetwork]:
-    """Loads the networks of a repository's newest version.
+def open_networks(repository: Path, served: Mapping[str, Head], wanted: Collection[str]) -> list[LocalNetwork]:
+    """Loads networks of a repository's newest version.
 
     Args:
         repository: The model repository.
         served: The heads as the server describes them.
+        wanted: Only networks that answer one of these heads.
 
     Raises:
         LocalError: They are not there, or cannot be loaded, or are not those that are served.
@@ -99,7 +100,8 @@ def open_networks(repository: Path, served: Mapping[str, Head]) -> list[LocalNet
         heads = parse_heads(config.parameters["heads"].string_value or None, ENSEMBLE)
         _check_same(repository, heads, served)
         steps = [step for step in config.ensemble_scheduling.step if step.model_name != PREPROCESS]
-        return [_open(repository, step, heads) for step in steps]
+        outputs = {head.output for head in heads if head.name in wanted}
+        return [_open(repository, step, heads) for step in steps if outputs & set(step.output_map.values())]
     except LocalError:
         raise
     except FileNotFoundError as error:

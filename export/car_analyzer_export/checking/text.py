@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 WORST = 10
 LISTED = 10
 WIDTH = 100
+NO_BREAK = "\N{NO-BREAK SPACE}"
 CORNER = "is \\ says"
 
 
@@ -23,7 +24,10 @@ def as_text(outcome: Outcome) -> str:
     """Lays out the outcome."""
     lines: list[str] = []
     for advice in outcome.advice:
-        lines += [*_wrapped(f"WARNING  {advice.sentence}"), ""]
+        sentence = advice.sentence
+        for _, change in advice.changes:
+            sentence = sentence.replace(change, change.replace(" ", NO_BREAK))  # so that it can be copied
+        lines += [*_wrapped(f"WARNING  {sentence}"), ""]
     for tally in outcome.tallies.values():
         lines += [*_head(tally), ""]
     if mistakes := outcome.mistakes[:WORST]:
@@ -76,8 +80,8 @@ def _head(tally: Tally) -> Iterator[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    # A word of the spec that is broken in two could not be copied.
-    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    wrapped = textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [line.replace(NO_BREAK, " ") for line in wrapped]
 
 
 def _more(total: int) -> list[str]:
