@@ -6,6 +6,7 @@ import csv
 import html
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -194,6 +195,13 @@ def test_another_repository_is_not_believed(run: Any, server: Any, faulty: Any, 
     result = run(pictures, "--url", server.grpc_url, "--repository", faulty.repository)
     assert result.code == 0
     assert "are not those of the server" in result.words
+
+
+def test_a_head_without_photos_is_named(run: Any, faulty: Any, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures / "clean_intact", tmp_path / "blue" / "clean")
+    result = run(tmp_path, "--url", faulty.url, "--repository", faulty.repository)
+    assert "bare was not checked. It shares labels with swapped, one_logit, blue, zoomed" in result.words
+    assert "blue: all photos are 'clean'" in result.words
 
 
 def test_minimum_accuracy(run: Any, faulty: Any, pictures: Path, tmp_path: Path) -> None:

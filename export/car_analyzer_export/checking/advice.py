@@ -131,8 +131,10 @@ def _differences(served: Fit, fit: Fit) -> list[tuple[str, str, str]]:
     if head.labels != served.head.labels:
         order = _toml(head.labels)
         if head.name in network.combined:
-            change = f"put classes into the order of training (for {head.name}, it comes out as {order})"
-            found.append((f"the network's classes had another order in training, giving {order}", owner, change))
+            pairs = zip(head.labels, served.head.labels, strict=True)
+            meant = " and ".join(f"{new} where the spec says {old}" for new, old in pairs if new != old)
+            what = f"the network's classes had another order in training: {meant}"
+            found.append((what, owner, "put classes into that order"))
         else:
             change = f"write labels = {order}"
             if served.head.unsure or (served.head.threshold is not None and head.activation == "softmax"):

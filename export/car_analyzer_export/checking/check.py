@@ -66,9 +66,21 @@ def check(
             notes.append(
                 f"{name}: all photos are '{counted.truths[0]}'; other readings need photos of other labels, too."
             )
+    notes += [_unchecked(name, labels) for name in labels if name not in tallies]
     if fits and not advice:
         notes.append("No other reading of the photos fits clearly better.")
     return Outcome(printable(str(source)), analyzer.url, answers, found.unlabelled, tallies, fits, advice, notes)
+
+
+def _unchecked(head: str, labels: dict[str, tuple[str, ...]]) -> str:
+    """Says that a head was not checked, and how it could be."""
+    shared = [other for other in labels if other != head and {*labels[head]} & {*labels[other]}]
+    if shared:
+        return (
+            f"{head} was not checked. It shares labels with {', '.join(shared)}, so its folders need its name, too: "
+            f"{head}/{labels[head][0]}/."
+        )
+    return f"{head} was not checked: no photo with an answer has one of its labels ({', '.join(labels[head])})."
 
 
 def _try_readings(
