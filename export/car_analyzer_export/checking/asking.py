@@ -1,0 +1,68 @@
+"""Sends photos with known answers to the server."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from car_analyzer import UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from car_analyzer import Analysis, CarAnalyzer, Head
+
+    from .labelled import LabelledPhoto
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A photo and what the server said.
+
+    Attributes:
+        photo: What was sent.
+        analysis: The answer; None if there is none.
+        error: Why there is none.
+    """
+
+    photo: LabelledPhoto
+    analysis: Analysis | None
+    error: str | None = None
+
+
+def ask_for_heads(analyzer: CarAnalyzer) -> dict[str, Head]:
+    """Asks about a grey picture, because an answer holds all heads with all of their labels.
+
+    Raises:
+        CarAnalyzerError: The server cannot be reached, or cannot answer.
+    """
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(picture, "PNG")
+    return dict(analyzer.analyze(picture.getvalue()).heads)
+
+
+def ask(
+    analyzer: CarAnalyzer, photos: list[LabelledPhoto], concurrency: int, step: Callable[[], object]
+) -> list[Answer]:
+    """Has every photo analysed; `step` is called after each.
+
+    Raises:
+        UnreachableError: The server is gone. What is wrong with a single photo stands in its answer.
+    """
+    answers: list[Answer] = []
+    sent = analyzer.analyze_many((photo.path for photo in photos), concurrency=concurrency)
+    try:
+        for photo, outcome in zip(photos, sent, strict=True):
+            if outcome.ok:
+                answers.append(Answer(photo, outcome))
+            elif isinstance(outcome.error, UnreachableError):
+                raise outcome.error
+            else:
+                answers.append(Answer(photo, None, str(outcome.error)))
+            step()
+    finally:
+        sent.close()
+    return answers

@@ -1,0 +1,125 @@
+"""A check's outcome as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import jinja2
+from PIL import Image, ImageOps
+
+from ..preprocess.photo import FORMATS, MAX_PIXELS
+from .advice import describe
+from .text import count, summary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .asking import Answer
+    from .outcome import Outcome
+    from .readings import Fit
+
+# A thousand thumbnails are some 10 MB, which a browser still opens at once.
+MOST_PHOTOS = 1000
+SIDE = 256
+QUALITY = 72
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One head's answer about one photo."""
+
+    head: str
+    label: str
+    confidence: float
+    truth: str | None
+
+    @property
+    def wrong(self) -> bool:
+        """Known to be wrong."""
+        return self.truth is not None and self.truth != self.label
+
+
+@dataclass(frozen=True)
+class Card:
+    """One photo on the page."""
+
+    name: str
+    error: str | None
+    verdicts: list[Verdict]
+    path: Path
+
+    @property
+    def wrong(self) -> bool:
+        """At least one head is wrong, or there is no answer."""
+        return self.error is not None or any(verdict.wrong for verdict in self.verdicts)
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Mistakes first, the most confident one at the top; then failures; then the least confident right answers."""
+        if self.error is not None:
+            return (1,)
+        wrong = [verdict.confidence for verdict in self.verdicts if verdict.wrong]
+        return (0, -max(wrong)) if wrong else (2, min(verdict.confidence for verdict in self.verdicts))
+
+    @property
+    def thumbnail(self) -> str | None:
+        """A small JPEG as a data URI; None where Pillow cannot make one."""
+        return _thumbnail(self.path)
+
+
+def write_report(outcome: Outcome, file: Path) -> None:
+    """Writes the page.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"summary": summary, "count": count}
+    source = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
+    cards = sorted(map(_card, outcome.answers), key=lambda card: card.rank)
+    readings = {
+        head: [(describe(fits[0], fit), sum(fit.right), len(fit.right)) for fit in [fits[0], *_best(fits[1:])]]
+        for head, fits in outcome.fits.items()
+    }
+    page = environment.from_string(source).stream(
+        outcome=outcome,
+        readings=readings,
+        cards=cards[:MOST_PHOTOS],
+        left_out=max(0, len(cards) - MOST_PHOTOS),
+        wrong=sum(card.wrong for card in cards),
+    )
+    with file.open("w", encoding="utf-8") as target:
+        target.writelines(page)
+
+
+def _best(fits: list[Fit]) -> list[Fit]:
+    return sorted(fits, key=lambda fit: -fit.balanced)[:8]
+
+
+def _card(answer: Answer) -> Card:
+    heads = {} if answer.analysis is None else answer.analysis.heads
+    verdicts = [
+        Verdict(name, head.label, head.confidence, answer.photo.truth.get(name)) for name, head in heads.items()
+    ]
+    return Card(answer.photo.name, answer.error, verdicts, answer.photo.path)
+
+
+def _thumbnail(path: Path) -> str | None:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return None
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes a large JPEG at a fraction of its size
+            small = ImageOps.exif_transpose(image)
+            small.thumbnail((SIDE, SIDE))
+            content = io.BytesIO()
+            small.convert("RGB").save(content, "JPEG", quality=QUALITY)
+    except Exception:  # noqa: BLE001 - Pillow's errors are many, and the page does without this picture
+        return None
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
