@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,9 +9,9 @@ import onnx
 import torch
 
 from .errors import ExportError, NetworkError
+from .quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from .plan import HeadPlan, NetworkPlan
@@ -120,7 +117,7 @@ def write_onnx(plan: NetworkPlan, path: Path) -> None:
     model = PixelsToLogits(plan).eval()
     outputs = [plan.output_name(head) for head in plan.heads]
     try:
-        with _quiet():
+        with quiet():
             if any(isinstance(module, torch.jit.ScriptModule) for module in plan.network.modules()):
                 _write_script(model, example, path, outputs)
             else:
@@ -167,17 +164,3 @@ def _write_script(model: PixelsToLogits, example: torch.Tensor, path: Path, outp
 def _first_line(error: Exception) -> str:
     # PyTorch's errors run over pages, and some start with empty lines.
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's notes to its developers off the user's terminal; errors still come as exceptions."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +15,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from .errors import ExportError, VerificationError
+from .quiet import quiet
 from .verify import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
     from .plan import NetworkPlan
@@ -68,7 +65,7 @@ def convert(file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[n
         VerificationError: Fewer than `MIN_AGREEMENT` of the answers agree; the file is as it was.
         ExportError: The conversion failed.
     """
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder, quiet():
         converted = Path(folder) / "converted.onnx"
         try:
             if precision == "fp16":
@@ -135,14 +132,3 @@ def _run(file: Path, names: list[str], pixels: npt.NDArray[np.uint8]) -> list[np
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     parts = [session.run(names, {"pixels": pixels[start : start + _BATCH]}) for start in range(0, len(pixels), _BATCH)]
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser logs advice for its own developers at warning level."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)

@@ -11,21 +11,17 @@ what is not trusted.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import torch
 
 from ..errors import CheckpointError
+from ..quiet import quiet
 from .model import Facts
 from .pickled import TRUST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .archive import Archive
 
 _DYNAMIC = 'dynamic_shapes=({0: torch.export.Dim("batch")},)'
@@ -69,7 +65,7 @@ def load_program(
         raise CheckpointError("refused, because it holds compiled code (AOTInductor); save it with torch.export.save.")
     file.seek(0)
     try:
-        with _quiet():
+        with quiet():
             if kind == "TorchScript":
                 script = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
                 return script.eval(), Facts(), ()
@@ -125,17 +121,3 @@ def _on_cpu(program: torch.export.ExportedProgram) -> torch.export.ExportedProgr
     from torch.export.passes import move_to_device_pass
 
     return move_to_device_pass(program, "cpu")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps deprecation warnings and torch.export's notes off the terminal; errors still come as exceptions."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
