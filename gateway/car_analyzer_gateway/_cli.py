@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,10 @@ def main(argv: list[str]) -> int:
         print(f"{PROG}: {error}", file=sys.stderr)
         return USAGE
     except OSError as error:
+        # Python adds the address to the system's words, and names that are not found have none.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         print(
-            f"{PROG}: port {settings.port} on {settings.host} cannot be used ({error.strerror}); "
+            f"{PROG}: port {settings.port} on {settings.host} cannot be used ({reason}); "
             "stop what listens there, or choose another with --port.",
             file=sys.stderr,
         )

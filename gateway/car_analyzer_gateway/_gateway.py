@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from car_analyzer import AsyncCarAnalyzer, CarAnalyzerError, Retry
 
 from ._logs import logger
+from ._memory import Litter
 from ._metrics import Metrics
 from ._problems import AnswerError, from_sdk, stopping
 from ._room import Room
@@ -44,6 +45,7 @@ class Gateway:
         self.metrics = Metrics(self.room)
         self.stopping = False
         self.in_flight = 0
+        self._litter = Litter()
 
     async def analyze(self, request: Request) -> Response:
         """`POST /analyze`."""
@@ -120,7 +122,9 @@ class Gateway:
         try:
             analysis = await self.client.analyze(photo, timeout=timeout, request_id=request_id)
         except CarAnalyzerError as error:
-            return from_sdk(error, self.settings.timeout)
+            answer = from_sdk(error, self.settings.timeout)
+            self._litter.add(len(photo))
+            return answer
         self.metrics.count_analysis(analysis)
         return analysis.to_dict()
 

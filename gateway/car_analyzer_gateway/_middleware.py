@@ -57,7 +57,9 @@ class Exchange:
         """Hand on a piece of the answer, with the request's id."""
         if message["type"] == "http.response.start":
             # A client that waits to be invited sends nothing, and there is nothing to throw away.
-            if self._unread and (self._asked or not self._on_invitation):
+            # Nor is it of use with one that was too slow.
+            is_sending = self._unread and (self._asked or not self._on_invitation)
+            if is_sending and message["status"] != 408:
                 with anyio.move_on_after(DISCARD_S):
                     while self._unread:
                         await self.receive()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 16_384
 # For a request's head, and for what a client still sends after its answer.
 HEAD_S = 10.0
+# For a client to read why it was refused, before its connection is closed.
+LINGER_S = 1.0
 BACKLOG = 2048
 
 
@@ -35,6 +37,7 @@ class Protocol(H11Protocol):
         super().__init__(*arguments, **options)
         self._timer: asyncio.TimerHandle | None = None
         self._heard = False
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it if there are too many."""
@@ -51,11 +54,13 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what a client sends, and watch the time while that is no request yet."""
+        if self._refused:
+            return
         self._heard = True
         super().data_received(data)
         if self._is_answering:
             self._stop_watch()
-        else:
+        elif not self._refused:
             self._watch()
 
     def on_response_complete(self) -> None:
@@ -89,18 +94,27 @@ class Protocol(H11Protocol):
             self.transport.close()
 
     def _refuse(self, status: int, message: str, *, retry: bool = False) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if self._is_answering:
             # In the middle of a request: the application hears that its client is gone.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if not self._is_answering or not self.cycle.response_started:
+        if self._is_answering and self.cycle.response_started:
+            self.transport.close()
+        else:
             body = json.dumps({"error": message}).encode()
             head = [f"HTTP/1.1 {status} Refused", "Content-Type: application/json", f"Content-Length: {len(body)}"]
             head += ["Retry-After: 1"] if retry else []
             self.transport.write("\r\n".join([*head, "Connection: close", "", ""]).encode() + body)
-        self.transport.close()
+            self._linger()
+
+    def _linger(self) -> None:
+        # Closed at once, with something unread, the connection would break before the client has the answer.
+        self._refused = True
+        self._stop_watch()
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.close)
 
 
 class Server(uvicorn.Server):
