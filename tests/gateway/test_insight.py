@@ -106,12 +106,12 @@ def test_openmetrics_for_those_who_ask(gateway: Gateway) -> None:
     assert response.text.endswith("# EOF\n")
 
 
-def test_the_service_keeps_what_its_document_says(gateway: Gateway) -> None:
+def test_the_service_keeps_what_its_document_says(gateway: Gateway, tmp_path: Path) -> None:
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance"
     checks += ",response_schema_conformance,unsupported_method"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json"]
     command += ["--checks", checks, "--max-examples", "20", "--generation-database", "none", "--no-color"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
