@@ -13,9 +13,9 @@ help: ## Show this list
 demo: $(INSTALLED) ## Export the demo models, start Triton, analyse the sample photos, print JSON
 	@$(BIN)/python examples/demo.py
 
-serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it has none)
+serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it has none): Triton and the gateway
 	@ls $(REPOSITORY)/*/*/model.onnx >/dev/null 2>&1 || $(BIN)/car-analyzer export examples/demo.toml --repository $(REPOSITORY)
-	@exec $(BIN)/car-analyzer serve --repository $(REPOSITORY)
+	@exec $(BIN)/car-analyzer gateway --repository $(REPOSITORY)
 
 test: lint ## Check style and types, then run every test on a real Triton
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -1,0 +1,96 @@
+"""The ASGI application: routes, and what surrounds them."""
+
+from __future__ import annotations
+
+import contextlib
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Route
+
+from ._docs import DOCS_POLICY, render_docs
+from ._gateway import Gateway
+from ._middleware import Cors, Errors, Guard, Observe
+from ._openapi import describe
+from ._problems import error_response
+from ._static import static_routes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from ._settings import Settings
+
+HEADERS_FOR_PAGES = ["X-Request-ID", "Retry-After"]
+
+
+def make_app(settings: Settings) -> Starlette:
+    """Make the application, for `car-analyzer gateway` or any other ASGI server.
+
+    Args:
+        settings: See `Settings`.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
+    """
+    token = settings.read_token()
+    gateway = Gateway(settings)
+    document = describe(settings, needs_token=token is not None)
+
+    async def openapi(_request: Request) -> Response:
+        return JSONResponse(document)
+
+    async def docs(_request: Request) -> Response:
+        return HTMLResponse(render_docs(document), headers={"Content-Security-Policy": DOCS_POLICY})
+
+    routes = [
+        Route("/analyze", gateway.analyze, methods=["POST"]),
+        Route("/health", gateway.health),
+        Route("/metrics", gateway.render_metrics),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        *static_routes(),
+    ]
+    paths = frozenset(route.path for route in routes)
+    middleware = [Middleware(Observe, metrics=gateway.metrics, paths=paths)]
+    if settings.cors_origins:
+        middleware.append(
+            Middleware(
+                Cors,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+                expose_headers=HEADERS_FOR_PAGES,
+            )
+        )
+    middleware.append(Middleware(Errors))
+    if token is not None:
+        guarded = None if settings.protect == "all" else frozenset({"/analyze"})
+        middleware.append(Middleware(Guard, token=token, paths=guarded))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await gateway.open()
+        yield
+        await gateway.close()
+
+    handlers: dict[Any, Any] = {HTTPException: _answer_http_error}
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    # /analyze/ is not /analyze; a redirect would have the photo sent twice.
+    app.router.redirect_slashes = False
+    app.state.gateway = gateway
+    return app
+
+
+async def _answer_http_error(request: Request, error: HTTPException) -> Response:
+    path, method = request.url.path, request.method
+    messages = {404: f"There is nothing at {path}.", 405: f"{path} does not take {method}."}
+    request.state.facts["error"] = {404: "not_found", 405: "method"}.get(error.status_code, "request")
+    message = messages.get(error.status_code, HTTPStatus(error.status_code).phrase)
+    return error_response(error.status_code, message, error.headers)

@@ -1,0 +1,146 @@
+"""What the endpoints share, and what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+
+from car_analyzer import AsyncCarAnalyzer, CarAnalyzerError, Retry
+
+from ._logs import logger
+from ._memory import Litter
+from ._metrics import Metrics
+from ._problems import AnswerError, from_sdk, stopping
+from ._room import Room
+from ._upload import Photo, Upload
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from ._settings import Settings
+
+# Enough to bridge a worker of Triton's that restarts. Longer than that, callers hear the truth and decide themselves.
+RETRY = Retry(attempts=6, connect_patience=2.0, reconnect_patience=2.0)
+# Below the second that Kubernetes gives a probe by default.
+HEALTH_S = 0.9
+
+
+class Gateway:
+    """One gateway to one Triton.
+
+    Args:
+        settings: See `Settings`.
+
+    Raises:
+        ConfigurationError: The URL is none.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.client = AsyncCarAnalyzer(settings.url, timeout=settings.timeout, retry=RETRY, model=settings.model)
+        self.room = Room(settings.max_held_bytes)
+        self.metrics = Metrics(self.room)
+        self.stopping = False
+        self.in_flight = 0
+        self._litter = Litter()
+
+    async def analyze(self, request: Request) -> Response:
+        """`POST /analyze`."""
+        if self.stopping:
+            raise stopping()
+        self.in_flight += 1
+        try:
+            answers = await self._analyze_all(request)
+        finally:
+            self.in_flight -= 1
+        request.state.facts["photos"] = len(answers)
+        if len(answers) == 1:
+            if isinstance(answers[0], AnswerError):
+                raise answers[0]
+            return JSONResponse(answers[0])
+        return JSONResponse([self._entry(answer) for answer in answers])
+
+    async def health(self, _request: Request) -> Response:
+        """`GET /health`."""
+        if self.stopping:
+            return _unavailable("the gateway is stopping")
+        health = await self.client.health(HEALTH_S)
+        if health.ready:
+            return JSONResponse({"status": "OK"}, headers={"Cache-Control": "no-store"})
+        logger.warning("not ready", extra={"facts": {"reason": health.message}})
+        # Without models it is the connection that failed; its message has addresses in it.
+        return _unavailable(str(health.message) if health.models else "the model server cannot be reached")
+
+    async def render_metrics(self, request: Request) -> Response:
+        """`GET /metrics`."""
+        text, content_type = self.metrics.render(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type})
+
+    async def open(self) -> None:
+        """Connect to Triton, so that the first photo does not have to wait for it."""
+        health = await self.client.health(HEALTH_S)
+        if not health.ready:
+            logger.warning("Triton is not ready yet", extra={"facts": {"url": health.url, "reason": health.message}})
+
+    async def close(self) -> None:
+        """Let go of the connection to Triton."""
+        await self.client.close()
+
+    async def _analyze_all(self, request: Request) -> list[dict[str, Any] | AnswerError]:
+        upload = Upload(request.headers, request.receive, self.settings, self.room)
+        tasks: list[asyncio.Task[dict[str, Any] | AnswerError]] = []
+        try:
+            async with contextlib.aclosing(upload.photos()) as photos:
+                async for photo in photos:
+                    self.metrics.photos.observe(len(photo.data))
+                    name = request.state.request_id if not tasks else f"{request.state.request_id}-{len(tasks) + 1}"
+                    tasks.append(self._start(photo, name, upload.patience))
+                    # Named here until the next photo is there, it would be held for as long.
+                    del photo
+                    _check([task.result() for task in tasks if task.done()])
+            answers = [await task for task in tasks]
+            _check(answers)
+            return answers
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, photo: Photo, request_id: str, timeout: float) -> asyncio.Task[dict[str, Any] | AnswerError]:
+        task = asyncio.create_task(self._analyze(photo.data, request_id, timeout))
+        # Not in the task itself: one that is cancelled early never starts.
+        share = photo.share
+        task.add_done_callback(lambda _: share.release())
+        return task
+
+    async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> dict[str, Any] | AnswerError:
+        if not photo:
+            return AnswerError(400, "photo", "The photo is empty: it has 0 bytes.")
+        try:
+            analysis = await self.client.analyze(photo, timeout=timeout, request_id=request_id)
+        except CarAnalyzerError as error:
+            answer = from_sdk(error, self.settings.timeout)
+            self._litter.add(len(photo))
+            return answer
+        self.metrics.count_analysis(analysis)
+        return analysis.to_dict()
+
+    def _entry(self, answer: dict[str, Any] | AnswerError) -> dict[str, Any]:
+        if isinstance(answer, AnswerError):
+            self.metrics.errors.labels(answer.kind).inc()
+            return {"error": answer.message}
+        return answer
+
+
+def _check(answers: list[dict[str, Any] | AnswerError]) -> None:
+    """Raise what went wrong on the service's side: it concerns all photos, not one."""
+    for answer in answers:
+        if isinstance(answer, AnswerError) and answer.status != 400:
+            raise answer
+
+
+def _unavailable(reason: str) -> Response:
+    return JSONResponse({"status": "unavailable", "error": reason}, 503, {"Cache-Control": "no-store"})

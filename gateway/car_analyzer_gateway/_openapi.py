@@ -1,0 +1,187 @@
+"""The OpenAPI document. Written by hand: the bodies are read as they stream, which no framework can describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from car_analyzer import __version__
+
+if TYPE_CHECKING:
+    from ._settings import Settings
+
+CONFIDENCE = {"type": "number", "minimum": 0, "maximum": 1, "example": 0.97}
+
+SCHEMAS: dict[str, Any] = {
+    "Analysis": {
+        "type": "object",
+        "description": (
+            "For each head of the model its label, and the label's probability under the head's name with "
+            "`Confidence` behind it. These are the default two; another model may have others."
+        ),
+        "required": ["processingTime"],
+        "properties": {
+            "cleanliness": {"type": "string", "example": "dirty"},
+            "cleanlinessConfidence": CONFIDENCE,
+            "condition": {"type": "string", "example": "intact"},
+            "conditionConfidence": {**CONFIDENCE, "example": 0.88},
+            "processingTime": {
+                "type": "number",
+                "minimum": 0,
+                "description": "Milliseconds from sending the photo to Triton to having its answer.",
+                "example": 41.3,
+            },
+        },
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string", "description": "What was wrong, in a sentence."}},
+    },
+    "Unavailable": {
+        "type": "object",
+        "required": ["status", "error"],
+        "properties": {
+            "status": {"type": "string", "enum": ["unavailable"]},
+            "error": {"type": "string", "example": "not loaded: condition"},
+        },
+    },
+}
+
+HEADERS = {
+    "X-Request-ID": {
+        "description": "The request's id: the one that was sent, or a new one. It is in the logs, Triton's included.",
+        "schema": {"type": "string"},
+    }
+}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
+
+ERRORS = {
+    "400": "There is no photo, or it cannot be read.",
+    "408": "The upload took too long.",
+    "413": "A photo is too large, or there are too many.",
+    "415": "The body is neither a multipart form nor an image.",
+    "500": "A bug in the gateway.",
+    "502": "Triton failed on this photo.",
+    "503": "Too busy, stopping, or Triton is down: try again later.",
+    "504": "There was no answer in time.",
+}
+
+UNAUTHORIZED = "The token is missing or wrong."
+
+
+def describe(settings: Settings, *, needs_token: bool) -> dict[str, Any]:
+    """Make the document.
+
+    Args:
+        settings: The limits that are told.
+        needs_token: Whether callers have to send a bearer token.
+    """
+    everywhere = needs_token and settings.protect == "all"
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "car-analyzer",
+            "version": __version__,
+            "description": "Says of cars on photos whether they are clean or dirty, intact or damaged.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/analyze": {"post": _guarded(_analyze(settings), needs=needs_token)},
+            "/health": {"get": _guarded(_health(), needs=everywhere)},
+            "/metrics": {"get": _guarded(_metrics(), needs=everywhere)},
+        },
+        "components": {"schemas": SCHEMAS},
+    }
+    if needs_token:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return document
+
+
+def _analyze(settings: Settings) -> dict[str, Any]:
+    photo = {"type": "string", "format": "binary"}
+    one_or_more = {"type": "array", "items": photo, "minItems": 1, "maxItems": settings.max_photos}
+    form = {"type": "object", "required": ["image"], "properties": {"image": one_or_more}}
+    analysis = _schema("Analysis")
+    several = {"type": "array", "items": {"anyOf": [analysis, _schema("Error")]}}
+    errors = {status: _error(text) for status, text in ERRORS.items()}
+    errors["503"]["headers"] = {**HEADERS, **RETRY_AFTER}
+    return {
+        "summary": "Analyse photos",
+        "description": (
+            f"One photo is answered with an object, several `image` fields (at most {settings.max_photos}) with a "
+            "list, in which a photo that cannot be read has an error in its place. A photo is JPEG, PNG, WebP, BMP, "
+            f"GIF, TIFF or AVIF of at most {settings.max_photo_bytes:,} bytes."
+        ),
+        "operationId": "analyze",
+        "parameters": [
+            {
+                "name": "X-Request-ID",
+                "in": "header",
+                "description": "An id for this request; without it, one is made.",
+                "schema": {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9._:/+=-]+$"},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "image/*": {"schema": photo},
+                "application/octet-stream": {"schema": photo},
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "What the model says.",
+                "headers": HEADERS,
+                "content": {"application/json": {"schema": {"anyOf": [analysis, several]}}},
+            },
+            **errors,
+        },
+    }
+
+
+def _health() -> dict[str, Any]:
+    ok = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "enum": ["OK"]}}}
+    return {
+        "summary": "Ask whether photos can be analysed now",
+        "operationId": "health",
+        "responses": {
+            "200": {
+                "description": "Triton and all models are ready.",
+                "headers": HEADERS,
+                "content": {"application/json": {"schema": ok}},
+            },
+            "503": {
+                "description": "Something is not; `error` says what.",
+                "headers": HEADERS,
+                "content": {"application/json": {"schema": _schema("Unavailable")}},
+            },
+        },
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    text = {"schema": {"type": "string"}}
+    content = {"text/plain": text, "application/openmetrics-text": text}
+    return {
+        "summary": "Metrics for Prometheus",
+        "operationId": "metrics",
+        "responses": {"200": {"description": "The metrics.", "headers": HEADERS, "content": content}},
+    }
+
+
+def _guarded(operation: dict[str, Any], *, needs: bool) -> dict[str, Any]:
+    if needs:
+        operation["security"] = [{"token": []}]
+        operation["responses"]["401"] = _error(UNAUTHORIZED)
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+    return operation
+
+
+def _error(description: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": _schema("Error")}}
+    return {"description": description, "headers": HEADERS, "content": content}
+
+
+def _schema(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}

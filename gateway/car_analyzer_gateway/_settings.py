@@ -1,0 +1,160 @@
+"""What can be set, by flag or by variable, and how it is checked."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path  # noqa: TC003 - pydantic reads it at runtime
+from typing import Annotated, Any, Literal
+
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from car_analyzer import ConfigurationError
+
+PREFIX = "CAR_ANALYZER_"
+# A token on the command line would be seen by everybody who can list processes.
+NOT_A_FLAG = {"token"}
+
+EPILOG = """\
+Each flag has a variable: --max-photos is CAR_ANALYZER_MAX_PHOTOS. A flag wins over its variable. A token is read from
+CAR_ANALYZER_TOKEN or from a file, never from the command line.
+
+examples:
+  car-analyzer gateway
+  car-analyzer gateway --url grpc://triton:8001 --host 0.0.0.0
+  car-analyzer gateway --cors-origins https://app.example,https://www.example --token-file /run/secrets/token
+  car-analyzer gateway --repository model_repository      start a Triton as well, and stop both together
+  curl -F image=@car.jpg http://localhost:5000/analyze
+
+exit codes: 0 stopped when asked to, 1 could not start or stopped by itself, 2 wrong usage
+"""
+
+
+class Settings(BaseSettings):
+    """The gateway's settings. What is not given comes from `CAR_ANALYZER_*` variables, or is the default."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    url: str = Field("grpc://localhost:8001", description="where Triton is: grpc://, grpcs://, http:// or https://")
+    model: str = Field("car_analyzer", description="name of the ensemble")
+    host: str = Field("127.0.0.1", description="address to listen at")
+    port: int = Field(5000, ge=0, le=65535, description="port to listen at; 0 takes any free one")
+    timeout: float = Field(30.0, gt=0, allow_inf_nan=False, description="seconds for an answer, once a photo is there")
+    upload_timeout: float = Field(30.0, gt=0, allow_inf_nan=False, description="seconds a client may take for a photo")
+    max_photo_bytes: ByteSize = Field(ByteSize(20_000_000), ge=1, description="size of the largest photo taken")
+    max_photos: int = Field(16, ge=1, description="photos taken in one request")
+    max_held_bytes: ByteSize = Field(
+        ByteSize(32_000_000), ge=1, description="photos held at once; further uploads wait, unread, for room"
+    )
+    max_connections: int = Field(1000, ge=1, description="connections served at once; more are answered 503")
+    token: SecretStr | None = Field(None, description="what callers have to send as a bearer token")
+    token_file: Path | None = Field(None, description="file with the bearer token; default: none is asked for")
+    protect: Literal["analyze", "all"] = Field("analyze", description="what the token is for: analyze, or all")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="web origins that may call, with commas, or *; default: none"
+    )
+    keep_alive: int = Field(75, ge=1, description="seconds an idle connection is kept")
+    drain_timeout: float = Field(30.0, ge=0, description="seconds for what is in flight when told to stop")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error; debug also logs health checks"
+    )
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_service_link(cls, value: Any) -> Any:
+        # Kubernetes sets CAR_ANALYZER_PORT to such a URL in every pod beside a service named `car-analyzer`.
+        return 5000 if isinstance(value, str) and value.startswith(("tcp://", "udp://")) else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            scheme, _, host = origin.partition("://")
+            if origin != "*" and (scheme not in ("http", "https") or not host or "/" in host):
+                raise ValueError(f"{origin!r} is no origin; write it like https://app.example or http://localhost:3000")
+        return value
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Settings:
+        if self.max_held_bytes < self.max_photo_bytes:
+            raise ValueError("--max-held-bytes must have room for one photo of --max-photo-bytes")
+        if self.token is not None and self.token_file is not None:
+            raise ValueError(f"give {PREFIX}TOKEN or --token-file, not both")
+        return self
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The size of the largest request body: as many photos as may be, and what stands between them."""
+        return self.max_photos * self.max_photo_bytes + 1_000_000
+
+    def read_token(self) -> bytes | None:
+        """The bearer token, or None when none is asked for.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or there is no usable token in it.
+        """
+        if self.token is not None:
+            token = self.token.get_secret_value()
+        elif self.token_file is not None:
+            try:
+                token = self.token_file.read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"cannot read the token file {self.token_file}: {error}") from error
+        else:
+            return None
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ConfigurationError("the token must be one word of printable ASCII characters")
+        return token.encode()
+
+
+def read_settings(arguments: dict[str, Any]) -> Settings:
+    """Make the settings from parsed flags and from the environment.
+
+    Raises:
+        ConfigurationError: A value is wrong; the message says which.
+    """
+    try:
+        return Settings(**arguments)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The command line: one flag for each setting."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Serve POST /analyze and GET /health in front of a Triton.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for name, field in Settings.model_fields.items():
+        if name in NOT_A_FLAG:
+            continue
+        description = field.description or ""
+        if "default:" not in description:
+            description += f"; default: {field.default}"
+        parser.add_argument(_flag(name), metavar=name.rpartition("_")[2].upper(), help=description.replace("%", "%%"))
+    return parser
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _explain(detail: Any) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return message
+    name = str(detail["loc"][0])
+    value = "" if name in NOT_A_FLAG else f", not {detail['input']!r}"
+    return f"{_flag(name)} ({PREFIX}{name.upper()}): {message}{value}"

@@ -1,0 +1,205 @@
+"""Real gateways as processes of their own, on the shared Triton or on one that a test may mistreat."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from google.protobuf import text_format
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.grpc import model_config_pb2
+
+from car_analyzer_server import Server, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SLOW_HEAD = """
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        time.sleep({seconds})
+        with open({names!r}, "a") as names:
+            names.writelines(request.request_id() + "\\n" for request in requests)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("logits", np.zeros((1, 2), np.float32))]) for _ in requests]
+"""
+
+
+class Gateway:
+    """A running `car-analyzer gateway`."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._log = log
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, log.read_text()
+        self.url: str = json.loads(line)["gateway"]
+        self.port = int(self.url.rpartition(":")[2])
+        self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+
+    def analyze(self, *photos: bytes, **options: Any) -> httpx.Response:
+        """Send photos as a form."""
+        files = [("image", ("car.jpg", photo, "image/jpeg")) for photo in photos]
+        return self.http.post("/analyze", files=files, **options)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The log's lines, all of which have to be JSON."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+    def log_of(self, request_id: str) -> list[dict[str, Any]]:
+        """The log's lines of one request."""
+        deadline = time.monotonic() + 5
+        while not (lines := [line for line in self.log() if line.get("request_id") == request_id]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return lines
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric; 0 if it was never counted."""
+        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+
+    def rss(self) -> int:
+        """The memory that the process has, in bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    def stop(self) -> int:
+        """Stop it; its exit code."""
+        self.http.close()
+        self.process.terminate()
+        try:
+            code = self.process.wait(60)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+        return code
+
+
+@contextlib.contextmanager
+def running_gateway(folder: Path, *arguments: str, **variables: str) -> Iterator[Gateway]:
+    log = folder / f"gateway-{len(list(folder.iterdir()))}.log"
+    command = [sys.executable, "-m", "car_analyzer_gateway", "--port", "0", "--json", *arguments]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CAR_ANALYZER_")}
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**inherited, **variables}
+        )
+    gateway = None
+    try:
+        gateway = Gateway(process, log)
+        yield gateway
+    finally:
+        if gateway is None:
+            process.kill()
+            process.communicate()
+        else:
+            gateway.stop()
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """Start gateways with flags and variables of the test's choice."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+
+        def start(url: str, *arguments: str, **variables: str) -> Gateway:
+            return stack.enter_context(running_gateway(folder, "--url", url, *arguments, **variables))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def gateway(server: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with default settings, on the shared Triton, for all tests that only ask."""
+    with running_gateway(tmp_path_factory.mktemp("gateway"), "--url", server.grpc_url) as running:
+        yield running
+
+
+@pytest.fixture
+def start_triton() -> Iterator[Callable[..., Server]]:
+    """Start a Triton of one's own."""
+    with contextlib.ExitStack() as stack:
+
+        def start(repository: Path, **settings: Any) -> Server:
+            ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+            return stack.enter_context(Server(Settings(repository, **{**ports, **settings})))
+
+        yield start
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    """A model repository to change."""
+    return shutil.copytree(repository, tmp_path / "model_repository")
+
+
+def edit(repository: Path, model: str, change: Callable[[Any], None]) -> None:
+    """Change a model's configuration."""
+    file = repository / model / "config.pbtxt"
+    config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+    change(config)
+    file.write_text(text_format.MessageToString(config))
+
+
+def slow_down(repository: Path, seconds: float) -> Path:
+    """Put a model that only waits in the place of `condition`; the file in which it notes its requests."""
+
+    def change(config: Any) -> None:
+        config.backend = "python"
+        config.max_batch_size = 1
+        del config.model_warmup[:]
+
+    names = repository.parent / "requests.txt"
+    edit(repository, "condition", change)
+    edit(repository, "car_analyzer", lambda config: setattr(config, "max_batch_size", 1))
+    (repository / "condition" / "1" / "model.py").write_text(SLOW_HEAD.format(seconds=seconds, names=str(names)))
+    return names
+
+
+@pytest.fixture(scope="session")
+def photo(sample_photos: list[Path]) -> bytes:
+    """One photo."""
+    return sample_photos[0].read_bytes()
+
+
+@pytest.fixture(scope="session")
+def large_photo() -> bytes:
+    """Twelve megapixels as a phone makes them: 5 to 6 MB."""
+    noise = Image.effect_noise((1000, 750), 60).resize((4000, 3000), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    Image.merge("RGB", (noise, noise.rotate(180), noise)).save(buffer, "JPEG", quality=92)
+    assert 4_000_000 < len(buffer.getvalue()) < 8_000_000
+    return buffer.getvalue()
+
+
+def make_form(*photos: bytes) -> tuple[bytes, dict[str, str]]:
+    """A form's bytes, made once for many requests, and its header."""
+    head = (
+        b'--x1y2\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    )
+    body = b"".join(head + photo + b"\r\n" for photo in photos) + b"--x1y2--\r\n"
+    return body, {"Content-Type": "multipart/form-data; boundary=x1y2"}

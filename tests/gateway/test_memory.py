@@ -1,0 +1,147 @@
+"""Photos stay in memory, and memory stays within bounds, however many come at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from car_analyzer_gateway._room import Room
+
+from .conftest import Gateway, make_form
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import SimpleNamespace
+
+MB = 1_000_000
+
+
+@contextlib.contextmanager
+def watched(gateway: Gateway) -> Iterator[SimpleNamespace]:
+    """Look at a process every few milliseconds: its memory, and the files it has open."""
+    from types import SimpleNamespace
+
+    seen = SimpleNamespace(rss=0, files=set())
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.005):
+            seen.rss = max(seen.rss, gateway.rss())
+            for link in Path(f"/proc/{gateway.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    seen.files.add(str(link.readlink()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watcher.join()
+
+
+async def flood(gateway: Gateway, photo: bytes, count: int) -> list[int]:
+    body, headers = make_form(photo)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=gateway.url, limits=limits, timeout=600, trust_env=False) as client:
+        sent = (client.post("/analyze", content=body, headers=headers) for _ in range(count))
+        return [response.status_code for response in await asyncio.gather(*sent)]
+
+
+async def test_200_large_uploads_at_once(
+    server: SimpleNamespace, start_gateway: Callable[..., Gateway], large_photo: bytes
+) -> None:
+    patient = ["--timeout", "600", "--upload-timeout", "600"]
+    gateway = start_gateway(server.grpc_url, *patient)  # gRPC makes more copies than HTTP does
+    with watched(gateway) as seen:
+        assert await flood(gateway, large_photo, 200) == [200] * 200
+    assert seen.rss < 300 * MB
+    assert gateway.metric("car_analyzer_held_bytes") == 0
+    # What a burst took is given back after it.
+    assert gateway.rss() < 200 * MB
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+async def test_large_uploads_for_a_triton_that_is_down(
+    protocol: str, start_gateway: Callable[..., Gateway], large_photo: bytes
+) -> None:
+    gateway = start_gateway(f"{protocol}://127.0.0.1:9", "--timeout", "600", "--upload-timeout", "600")
+    with watched(gateway) as seen:
+        statuses = await flood(gateway, large_photo, 80)
+    assert set(statuses) == {503}
+    assert seen.rss < 300 * MB
+
+
+def test_a_photo_is_never_on_disk(
+    server: SimpleNamespace, start_gateway: Callable[..., Gateway], large_photo: bytes, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "read-only"
+    nowhere.mkdir(mode=0o500)
+    gateway = start_gateway(server.grpc_url, TMPDIR=str(nowhere / "missing"))
+    with watched(gateway) as seen:
+        for _ in range(3):
+            assert len(gateway.analyze(large_photo, large_photo).json()) == 2
+    opened = {name for name in seen.files if name.startswith("/") and not name.startswith(("/dev/", "/proc/"))}
+    assert {name for name in opened if "gateway-" not in name} == set()
+    assert not list(nowhere.iterdir())
+
+
+async def test_room_is_given_in_turn() -> None:
+    room = Room(10)
+    first = await room.take(6)
+    turns: list[str] = []
+
+    async def wait(name: str, size: int) -> None:
+        share = await room.take(size)
+        turns.append(name)
+        share.release()
+
+    tasks = [asyncio.create_task(wait(name, size)) for name, size in (("large", 8), ("small", 1), ("gone", 2))]
+    await asyncio.sleep(0)
+    # The small one would fit, but it came later: large ones would never have their turn.
+    assert turns == []
+    tasks[2].cancel()
+    part = first.split(4)
+    first.release()
+    await asyncio.sleep(0)
+    assert turns == []
+    part.release()
+    part.release()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert turns == ["large", "small"]
+    assert room.used == 0
+
+
+async def test_room_is_not_lost_when_waiting_is_cut_short() -> None:
+    room = Room(10)
+    for delay in (0.0, 0.001, 0.002):
+        share = await room.take(10)
+        waiting = [asyncio.create_task(room.take(5)) for _ in range(4)]
+        await asyncio.sleep(0)
+        share.release()
+        for task in waiting:
+            task.cancel()
+        await asyncio.sleep(delay)
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        for result in results:
+            if not isinstance(result, BaseException):
+                result.release()
+        assert room.used == 0
+
+
+async def test_the_next_in_line_is_served_when_the_first_gives_up() -> None:
+    room = Room(10)
+    share = await room.take(6)
+    large = asyncio.create_task(room.take(10))
+    small = asyncio.create_task(room.take(4))
+    await asyncio.sleep(0)
+    large.cancel()
+    assert (await small).size == 4
+    share.release()
+    assert room.used == 4

@@ -1,0 +1,245 @@
+"""Starting and stopping: what is in flight is finished, wrong settings are named, nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .conftest import Gateway, slow_down
+from .test_refusals import refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import SimpleNamespace
+
+    import httpx
+
+    from car_analyzer_server import Server
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "car_analyzer_gateway", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **variables})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_it_finish_what_is_in_flight(
+    copy: Path,
+    start_triton: Callable[..., Server],
+    start_gateway: Callable[..., Gateway],
+    photo: bytes,
+    number: signal.Signals,
+) -> None:
+    slow_down(copy, 2)
+    gateway = start_gateway(start_triton(copy).grpc_url)
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(gateway.analyze(photo)))
+    asking.start()
+    deadline = time.monotonic() + 10
+    while not gateway.metric("car_analyzer_held_bytes"):
+        assert time.monotonic() < deadline
+    gateway.process.send_signal(number)
+    while (health := gateway.http.get("/health")).status_code == 200:
+        assert time.monotonic() < deadline
+    assert health.json() == {"status": "unavailable", "error": "the gateway is stopping"}
+    refusal = gateway.analyze(photo)
+    refused(refusal, 503, "The service is stopping")
+    assert "retry-after" in refusal.headers
+    asking.join()
+    assert answers[0].status_code == 200
+    assert gateway.process.wait(10) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", gateway.port))
+
+
+def test_what_takes_too_long_is_cut_off(
+    copy: Path, start_triton: Callable[..., Server], start_gateway: Callable[..., Gateway], photo: bytes
+) -> None:
+    slow_down(copy, 6)
+    gateway = start_gateway(start_triton(copy).grpc_url, "--drain-timeout", "0.5")
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(gateway.analyze(photo)))
+    asking.start()
+    deadline = time.monotonic() + 10
+    while not gateway.metric("car_analyzer_held_bytes"):
+        assert time.monotonic() < deadline
+    gateway.process.terminate()
+    asking.join()
+    refused(answers[0], 503, "The service is stopping")
+    assert gateway.process.wait(15) == 0
+    assert not [line for line in gateway.log() if "traceback" in line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (
+            ["--port", "99999"],
+            {},
+            "--port (CAR_ANALYZER_PORT): Input should be less than or equal to 65535, not '99999'",
+        ),
+        ([], {"CAR_ANALYZER_TIMEOUT": "soon"}, "--timeout (CAR_ANALYZER_TIMEOUT): Input should be a valid number"),
+        (["--timeout", "0"], {}, "--timeout"),
+        (["--timeout", "inf"], {}, "--timeout"),
+        (["--url", "ftp://x"], {}, "must be one of grpc, grpcs, http, https"),
+        (["--cors-origins", "app.example"], {}, "'app.example' is no origin"),
+        (["--token-file", "/nowhere/token"], {}, "cannot read the token file /nowhere/token"),
+        (["--token-file", "/dev/null"], {}, "the token must be one word"),
+        (["--token-file", "x"], {"CAR_ANALYZER_TOKEN": "y"}, "not both"),
+        (["--token", "x"], {}, "unrecognized arguments: --token"),
+        (["--max-photo-bytes", "40MB"], {}, "must have room for one photo"),
+        (["--max-photos", "0"], {}, "--max-photos"),
+        (["--protect", "none"], {}, "--protect"),
+        (["--repository", "x", "--port", "-1"], {}, "--port"),
+    ],
+)
+def test_wrong_settings_are_named(arguments: list[str], variables: dict[str, str], message: str) -> None:
+    ran = run(*arguments, **variables)
+    assert ran.returncode == 2
+    assert message in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_wrong_token_is_not_shown() -> None:
+    ran = run(CAR_ANALYZER_TOKEN="two words")
+    assert ran.returncode == 2
+    assert "two words" not in ran.stderr
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = run("--port", str(port))
+    assert ran.returncode == 1
+    assert f"port {port} on 127.0.0.1 cannot be used (Address already in use)" in ran.stderr
+
+
+def test_help_shows_flags_defaults_and_examples() -> None:
+    text = run("--help").stdout
+    for word in (
+        "--url",
+        "--port",
+        "default: 5000",
+        "--cors-origins",
+        "CAR_ANALYZER_TOKEN",
+        "examples:",
+        "exit codes:",
+    ):
+        assert word in text
+    assert "--token " not in text
+
+
+def test_variables_and_flags(server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes) -> None:
+    # The second is what Kubernetes sets beside a service of this name.
+    variables = {"CAR_ANALYZER_MAX_PHOTOS": "1", "CAR_ANALYZER_PORT": "tcp://10.0.0.1:8001", "CAR_ANALYZER_TOKEN": ""}
+    gateway = start_gateway(server.grpc_url, **variables)
+    refused(gateway.analyze(photo, photo), 413, "at most 1")
+    gateway = start_gateway(server.grpc_url, "--max-photos", "2", **variables)
+    assert gateway.analyze(photo, photo).status_code == 200
+
+
+class TestTogether:
+    """`car-analyzer gateway --repository`: a Triton and its gateway as one command."""
+
+    # `serve` takes its usual ports, which something else may hold on the machine that runs the tests.
+    @pytest.fixture
+    def together(self, repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+        for port in (8000, 8001, 8002):
+            try:
+                socket.create_server(("127.0.0.1", port)).close()
+            except OSError:
+                pytest.skip(f"port {port} is in use")
+        processes = []
+
+        def start() -> subprocess.Popen[str]:
+            command = [sys.executable, "-m", "car_analyzer_gateway", "--port", "0", "--json"]
+            command += ["--repository", str(repository)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            processes.append(process)
+            return process
+
+        yield start
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+    @staticmethod
+    def ready(process: subprocess.Popen[str]) -> dict[str, Any]:
+        assert process.stdout is not None
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+        with urllib.request.urlopen(f"{answer['gateway']}/health", timeout=30) as response:
+            assert json.load(response) == {"status": "OK"}
+        return answer
+
+    @staticmethod
+    def children(pid: int) -> dict[str, int]:
+        """The processes of `serve`, Triton and the gateway, by what is in their command line."""
+        parents, commands = {}, {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+        family = {pid}
+        while grown := {child for child, parent in parents.items() if parent in family} - family:
+            family |= grown
+        return {commands[member]: member for member in family - {pid}}
+
+    @staticmethod
+    def wait_until_gone(pids: dict[str, int]) -> None:
+        deadline = time.monotonic() + 40
+        while left := [name for name, pid in pids.items() if Path(f"/proc/{pid}").exists()]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_stops_both(self, together: Callable[..., subprocess.Popen[str]], number: signal.Signals) -> None:
+        process = together()
+        self.ready(process)
+        children = self.children(process.pid)
+        assert any("tritonserver" in name for name in children)
+        assert any("car_analyzer_gateway" in name for name in children)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "Traceback" not in errors
+        assert "Triton is ready: grpc grpc://127.0.0.1:8001" in errors
+        self.wait_until_gone(children)
+
+    @pytest.mark.parametrize("victim", ["tritonserver/bin/tritonserver", "-m car_analyzer_gateway"])
+    def test_one_that_dies_takes_the_other_along(
+        self, together: Callable[..., subprocess.Popen[str]], victim: str
+    ) -> None:
+        process = together()
+        self.ready(process)
+        children = self.children(process.pid)
+        os.kill(next(pid for name, pid in children.items() if victim in name), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "stopped by itself with exit code" in errors
+        self.wait_until_gone(children)
+
+    def test_nothing_is_left_when_it_is_killed(self, together: Callable[..., subprocess.Popen[str]]) -> None:
+        process = together()
+        self.ready(process)
+        children = self.children(process.pid)
+        process.kill()
+        process.communicate()
+        self.wait_until_gone(children)
+
+    def test_a_repository_that_is_none(self, tmp_path: Path) -> None:
+        ran = run("--repository", str(tmp_path / "nowhere"), "--port", "0")
+        assert ran.returncode == 1
+        assert "does not exist" in ran.stderr
