@@ -137,6 +137,21 @@ def test_nothing_listening_is_a_503(start_api: Callable[..., Api], sample_photos
         assert "retry-after" in response.headers
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_answer_in_time_is_a_504(
+    start_api: Callable[..., Api], sample_photos: list[Path], tmp_path: Path, variant: str
+) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        named = {"GATEWAY_URL": url, "TRITON_URL": url, "CAR_ANALYZER": str(silent)}
+        response = start_api(ANALYZER=variant, TIMEOUT_MS="300", **named).analyze(sample_photos[0].read_bytes())
+    assert response.status_code == 504
+    assert response.json() == {"error": "There was no answer in time; try again."}
+
+
 def test_an_unknown_variant_does_not_start(install: Callable[[str], Path]) -> None:
     finished = subprocess.run(
         [str(NODE), "server.js"],

@@ -4,7 +4,6 @@ import multer from "multer";
 import { Problem } from "./problem.js";
 
 const MAX_PHOTO_BYTES = 20_000_000;
-const TIMEOUT_MS = 30_000;
 
 const upload = multer({
   storage: multer.memoryStorage(),
@@ -12,20 +11,19 @@ const upload = multer({
 }).single("image");
 
 /**
- * The API on top of any analyzer, an object with `analyze(photo, signal)` and `health(signal)`.
+ * The API on top of any analyzer, an object with `analyze(photo, signal)` and `health(signal)`, which gets
+ * `timeout` milliseconds for an answer.
  */
-export function createApp(analyzer, { timeout = TIMEOUT_MS } = {}) {
+export function createApp(analyzer, { timeout }) {
   const app = express();
   app.disable("x-powered-by");
 
   app.post("/api/analyze", receivePhoto, async (request, response) => {
-    const signal = AbortSignal.any([AbortSignal.timeout(timeout), goneSignal(response)]);
-    response.json(await analyzer.analyze(request.file.buffer, signal));
+    response.json(await analyzer.analyze(request.file.buffer, limit(response, timeout)));
   });
 
   app.get("/api/health", async (request, response) => {
-    const signal = AbortSignal.any([AbortSignal.timeout(timeout), goneSignal(response)]);
-    await analyzer.health(signal);
+    await analyzer.health(limit(response, timeout));
     response.json({ status: "OK" });
   });
 
@@ -35,6 +33,7 @@ export function createApp(analyzer, { timeout = TIMEOUT_MS } = {}) {
 
   // Express knows an error handler by its four parameters.
   app.use((error, request, response, next) => {
+    if (response.destroyed) return; // the caller hung up
     if (response.headersSent) return next(error);
     const problem = asProblem(error);
     if (problem.status >= 500) console.error(error);
@@ -57,15 +56,22 @@ function receivePhoto(request, response, next) {
   });
 }
 
-/** Aborts when the caller hangs up: nobody waits for the answer any more. */
-function goneSignal(response) {
-  const gone = new AbortController();
-  response.once("close", () => gone.abort());
-  return gone.signal;
+/**
+ * A signal that aborts when the time is up, and when the caller hangs up: nobody waits for the answer any more.
+ * (Node 20 may collect `AbortSignal.any([AbortSignal.timeout(...), ...])` as garbage before it fires.)
+ */
+function limit(response, timeout) {
+  const controller = new AbortController();
+  const late = new Problem(504, "There was no answer in time; try again.");
+  const timer = setTimeout(() => controller.abort(late), timeout);
+  response.once("close", () => {
+    clearTimeout(timer);
+    controller.abort();
+  });
+  return controller.signal;
 }
 
 function asProblem(error) {
   if (error instanceof Problem) return error;
-  if (error.name === "TimeoutError") return new Problem(504, "There was no answer in time; try again.");
   return new Problem(500, "Something went wrong here.");
 }

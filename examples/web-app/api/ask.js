@@ -1,6 +1,6 @@
 import { unreachable } from "./problem.js";
 
-/** `fetch`, with the error for "nobody listens" told from the one for "too late". */
+/** `fetch`, with the error for "nobody listens" told from the one that the signal was aborted with. */
 export async function ask(url, options) {
   try {
     return await fetch(url, options);

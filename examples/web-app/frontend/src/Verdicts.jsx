@@ -26,7 +26,7 @@ function Verdict({ name, label, confidence }) {
       <dd className="label">{text}</dd>
       <dd>
         <meter min="0" max="1" value={confidence} aria-label={`confidence of ${name}`} />
-        <span>{`${(confidence * 100).toFixed(1)} %`}</span>
+        <span>{`${(confidence * 100).toFixed(1)}%`}</span>
       </dd>
     </div>
   );
