@@ -30,7 +30,15 @@ PARTS = ("api", "frontend")
 VARIANTS = ("gateway", "spawn", "triton")
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 
-pytestmark = pytest.mark.skipif(NODE is None or NPM is None, reason="node and npm are not installed")
+
+def has_node() -> bool:
+    if NODE is None or NPM is None:
+        return False
+    version = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, version.strip("v\n").split(".")[:2])) >= (20, 19)
+
+
+pytestmark = pytest.mark.skipif(not has_node(), reason="Node 20.19 or later and npm are not installed")
 
 
 class Api:
