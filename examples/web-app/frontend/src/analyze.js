@@ -1,0 +1,10 @@
+/** Sends a photo to the API. Throws an error with a sentence for the user. */
+export async function analyze(photo, signal) {
+  const body = new FormData();
+  body.append("image", photo);
+  const response = await fetch("/api/analyze", { method: "POST", body, signal });
+  // A proxy whose API is down answers with no JSON.
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.error ?? "The service cannot be reached; try again in a moment.");
+  return answer;
+}
