@@ -61,7 +61,7 @@ ERRORS = {
     "413": "A photo is too large, or there are too many.",
     "415": "The body is neither a multipart form nor an image.",
     "500": "A bug in the gateway.",
-    "502": "Triton failed on this photo.",
+    "502": "Triton failed on this photo, or has a model of another make.",
     "503": "Too busy, stopping, or Triton is down: try again later.",
     "504": "There was no answer in time.",
 }

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from car_analyzer import (
     CarAnalyzerError,
+    ConfigurationError,
     DeadlineExceededError,
     ModelNotReadyError,
     OverloadedError,
@@ -109,6 +110,8 @@ def from_sdk(error: CarAnalyzerError, timeout: float) -> AnswerError:
     if isinstance(error, ModelNotReadyError):
         message = "The model is not loaded; try again in a moment."
         return AnswerError(503, "not_ready", message, headers=later, details=details)
+    if isinstance(error, ConfigurationError):
+        return AnswerError(502, "model", "The model server has a model that this gateway cannot read.", details=details)
     return AnswerError(502, "server", "The model server failed on this photo.", details=details)
 
 

@@ -144,9 +144,11 @@ def start_triton() -> Iterator[Callable[..., Server]]:
     """Start a Triton of one's own."""
     with contextlib.ExitStack() as stack:
 
-        def start(repository: Path, **settings: Any) -> Server:
+        def start(repository: Path, *arguments: str, **settings: Any) -> Server:
             ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-            return stack.enter_context(Server(Settings(repository, **{**ports, **settings})))
+            # What tests leave unfinished, such as idle connections, would hold up its end for half a minute.
+            arguments = ("--exit-timeout-secs=3", *arguments)
+            return stack.enter_context(Server(Settings(repository, **{**ports, **settings}, arguments=arguments)))
 
         yield start
 

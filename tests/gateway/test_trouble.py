@@ -169,11 +169,19 @@ def test_a_broken_model(
     assert "secret details" in str(gateway.log_of(response.headers["x-request-id"]))
 
 
+def test_a_model_of_another_make(
+    copy: Path, start_triton: Callable[..., Server], start_gateway: Callable[..., Gateway], photo: bytes
+) -> None:
+    edit(copy, "car_analyzer", lambda config: config.parameters.pop("heads"))
+    gateway = start_gateway(start_triton(copy).grpc_url)
+    refused(gateway.analyze(photo), 502, "a model that this gateway cannot read")
+
+
 def test_a_model_that_is_not_loaded(
     repository: Path, start_triton: Callable[..., Server], start_gateway: Callable[..., Gateway], photo: bytes
 ) -> None:
     load = [f"--load-model={model}" for model in ("preprocess", "cleanliness", "condition")]
-    triton = start_triton(repository, arguments=("--model-control-mode=explicit", *load))
+    triton = start_triton(repository, "--model-control-mode=explicit", *load)
     gateway = start_gateway(triton.grpc_url)
     response = gateway.http.get("/health")
     assert response.status_code == 503
