@@ -87,8 +87,8 @@ class GrpcTransport:
             response = await self._call(self._stub.ModelInfer, request, timeout)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                raise PhotoError(plain(error.details())) from error
-            raise self._translate(error) from error
+                raise PhotoError(plain(error.details())) from error.with_traceback(None)
+            raise self._translate(error) from error.with_traceback(None)
         outputs = {}
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
             if output.datatype == "FP32":
@@ -120,7 +120,7 @@ class GrpcTransport:
         try:
             return await self._call(method, request, timeout)
         except grpc.RpcError as error:
-            raise self._translate(error) from error
+            raise self._translate(error) from error.with_traceback(None)
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:
         loop = asyncio.get_running_loop()

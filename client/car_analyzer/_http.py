@@ -123,7 +123,7 @@ class HttpTransport:
         except aiohttp.InvalidURL as error:
             raise ConfigurationError(f"{self._endpoint} is no URL: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise self._explain(error) from error
+            raise self._explain(error) from error.with_traceback(None)
 
     def _explain(self, error: Exception) -> UnreachableError:
         if isinstance(error, aiohttp.ClientResponseError):
