@@ -1,0 +1,44 @@
+// One photo to the service, and its answer or why there is none.
+
+export class Refusal extends Error {
+  constructor({ kind = null, status = 0, message = null, retryAfter = null }) {
+    super(message ?? kind);
+    Object.assign(this, { kind, status, detail: message, retryAfter });
+  }
+}
+
+export async function analyze(file, token, signal) {
+  const form = new FormData();
+  form.append("image", file, file.name);
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  let response;
+  let body;
+  try {
+    response = await fetch("analyze", { method: "POST", body: form, headers, signal });
+    body = await response.text();
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new Refusal({ kind: "network" });
+  }
+  const content = parse(body);
+  if (response.ok && content) return content;
+  if (response.ok) throw new Refusal({ kind: "unreadable" });
+  const message = typeof content?.error === "string" ? content.error : null;
+  throw new Refusal({ status: response.status, message, retryAfter: seconds(response.headers.get("Retry-After")) });
+}
+
+function parse(text) {
+  try {
+    const content = JSON.parse(text);
+    return content !== null && typeof content === "object" && !Array.isArray(content) ? content : null;
+  } catch {
+    return null;
+  }
+}
+
+// Retry-After is a number of seconds, or from a proxy perhaps a date.
+function seconds(header) {
+  if (!header) return null;
+  const number = /^\d+$/.test(header) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
+  return Number.isFinite(number) ? Math.max(0, number) : null;
+}

@@ -1,0 +1,116 @@
+// A photo and what is known of it.
+
+import { heads, mood } from "./answer.js";
+import { make } from "./dom.js";
+import { forget, preview } from "./preview.js";
+import { explain, headName, labelName, milliseconds, percent, say } from "./words.js";
+
+export class Card {
+  #photo;
+  #frame = make("div", { className: "frame" });
+  #remove;
+  #name;
+  #content = make("div", { className: "content" });
+  #again;
+
+  // `again` and `remove` are called with the photo.
+  constructor(photo, { again, remove }) {
+    this.#photo = photo;
+    this.#again = again;
+    this.#remove = make("button", { type: "button", className: "remove" });
+    this.#remove.append(cross());
+    this.#remove.addEventListener("click", () => remove(photo));
+    this.#name = make("h3", { className: "name", textContent: photo.file.name, title: photo.file.name });
+    this.element = make("li", { className: "card" }, this.#frame, this.#remove, this.#name, this.#content);
+    this.render();
+  }
+
+  // Once it stands in the page.
+  show() {
+    preview(this.#frame, this.#photo.file);
+  }
+
+  drop() {
+    forget(this.#frame);
+    this.element.remove();
+  }
+
+  focus() {
+    this.#remove.focus();
+  }
+
+  render() {
+    const { state, file } = this.#photo;
+    const hadFocus = this.#content.contains(document.activeElement);
+    this.element.dataset.state = state;
+    this.element.setAttribute("aria-busy", String(["sending", "retrying", "locked"].includes(state)));
+    this.#remove.setAttribute("aria-label", say("remove", { name: file.name }));
+    this.#frame.dataset.note = say("noPreview");
+    this.#content.replaceChildren(...this.#parts());
+    if (hadFocus) this.focus();
+  }
+
+  #parts() {
+    const { state, answer, error, seconds } = this.#photo;
+    if (state === "done") return describe(answer);
+    if (state === "failed") return [...complain(error), this.#retry()];
+    if (state === "cancelled") return [note("cancelled"), this.#retry()];
+    return [make("p", { className: "note", textContent: say(state, { seconds }) })];
+  }
+
+  #retry() {
+    const name = `${say("again")}: ${this.#photo.file.name}`;
+    const button = make("button", { type: "button", textContent: say("again"), attributes: { "aria-label": name } });
+    button.addEventListener("click", () => this.#again(this.#photo));
+    return button;
+  }
+}
+
+const note = (key) => make("p", { className: "note", textContent: say(key) });
+
+function complain(error) {
+  const { text, detail } = explain({ kind: error.kind, status: error.status, message: error.detail });
+  const sentence = make("p", { className: "error", textContent: text });
+  return detail ? [sentence, make("p", { className: "detail", lang: "en", textContent: detail })] : [sentence];
+}
+
+function describe(answer) {
+  const list = make("dl", { className: "heads" }, ...heads(answer).map(describeHead));
+  const took = Number.isFinite(answer.processingTime) ? milliseconds(answer.processingTime) : null;
+  return took ? [list, make("p", { className: "took", textContent: took })] : [list];
+}
+
+function describeHead({ name, labels, confidences }) {
+  const pills = labels.map((label) =>
+    make("span", { className: "pill", textContent: labelName(label), dataset: { mood: mood(label) } }),
+  );
+  if (!pills.length) pills.push(make("span", { className: "pill", textContent: say("nothing"), dataset: { mood: "unsure" } }));
+  const bars = confidences.map((share, index) => bar(share, mood(labels[index] ?? "unsure")));
+  return make(
+    "div",
+    { className: "head", dataset: { head: name } },
+    make("dt", { textContent: headName(name) }),
+    make("dd", { className: "pills" }, ...pills),
+    ...bars,
+  );
+}
+
+function bar(share, tone) {
+  const fill = make("span", { className: "fill", dataset: { mood: tone } });
+  // Through the object model: the policy allows no style attributes.
+  fill.style.inlineSize = `${share * 100}%`;
+  const track = make("span", { className: "track", attributes: { "aria-hidden": "true" } }, fill);
+  const spoken = make("span", { className: "unseen", textContent: `${say("confidence")} ` });
+  const value = make("span", { className: "share" }, spoken, percent(share));
+  return make("dd", { className: "confidence" }, track, value);
+}
+
+function cross() {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("aria-hidden", "true");
+  path.setAttribute("d", "M4 4l8 8M12 4l-8 8");
+  svg.append(path);
+  return svg;
+}

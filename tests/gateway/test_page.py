@@ -1,0 +1,354 @@
+"""The page at / in a real browser, on a real gateway and a real Triton."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("selenium")
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .conftest import Gateway
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,900",
+]
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with chromedriver here")
+
+CARDS = """
+return [...document.querySelectorAll(".card")].map((card) => ({
+  name: card.querySelector(".name").textContent,
+  state: card.dataset.state,
+  hidden: card.hidden,
+  labels: Object.fromEntries([...card.querySelectorAll(".head")].map((head) =>
+    [head.dataset.head, [...head.querySelectorAll(".pill")].map((pill) => pill.textContent).join(", ")])),
+  shares: [...card.querySelectorAll(".share")].map((share) => share.lastChild.textContent),
+  text: card.querySelector(".content").innerText,
+  canvas: [...card.querySelectorAll("canvas")].flatMap(({ width, height }) => [width, height]),
+}));
+"""
+CORNERS = """
+const canvas = document.querySelector(".card:nth-child(3) canvas");
+const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+const isRed = (right, down) => data[4 * (Math.floor(height * down) * width + Math.floor(width * right)) + 1] < 50;
+return [0.1, 0.9].map((down) => [0.1, 0.9].map((right) => isRed(right, down)));
+"""
+# Answers of a service that is not at hand; what is sent is counted.
+STUB = """
+const answers = arguments[0];
+window.sent = 0;
+window.fetch = async (url, { signal }) => {
+  const answer = answers[Math.min(window.sent++, answers.length - 1)];
+  if (answer === null) await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  return new Response(answer.body, { status: answer.status, headers: answer.headers ?? {} });
+};
+"""
+
+
+class Page:
+    """The page as its users have it."""
+
+    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
+        self.browser = browser
+        self.url = url
+        browser.get(url)
+        browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+        browser.get_log("browser")
+        browser.get(url)
+
+    def give(self, *photos: Path) -> None:
+        self.id("files").send_keys("\n".join(str(photo) for photo in photos))
+
+    def id(self, name: str) -> Any:
+        return self.browser.find_element(By.ID, name)
+
+    def cards(self) -> list[dict[str, Any]]:
+        cards: list[dict[str, Any]] = self.browser.execute_script(CARDS)
+        return cards
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        return WebDriverWait(self.browser, 20, 0.05).until(lambda _: condition())
+
+    def finished(self) -> list[dict[str, Any]]:
+        self.wait(lambda: self.id("results").get_attribute("data-busy") == "false" and self.cards())
+        return self.cards()
+
+    def stub(self, *answers: Any) -> None:
+        self.browser.execute_script(STUB, answers)
+
+    def press(self, *keys: str) -> None:
+        webdriver.ActionChains(self.browser).send_keys(*keys).perform()
+
+    def complaints(self, *expected: int) -> list[str]:
+        """What the console says, but for the statuses that the test asked for."""
+        lines = [line["message"] for line in self.browser.get_log("browser")]
+        return [line for line in lines if not any(f"status of {status}" in line for status in expected)]
+
+
+def answer(**content: Any) -> dict[str, Any]:
+    return {"status": 200, "body": json.dumps(content)}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(flag)
+    downloads = str(tmp_path_factory.mktemp("downloads"))
+    preferences = {"intl.accept_languages": "en", "download.default_directory": downloads}
+    options.add_experimental_option("prefs", preferences)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.set_script_timeout(10)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, gateway: Gateway) -> Page:
+    return Page(browser, gateway.url)
+
+
+def test_shows_the_verdicts(page: Page, sample_photos: list[Path]) -> None:
+    page.give(*sample_photos)
+    cards = page.finished()
+    assert [card["name"] for card in cards] == [path.name for path in sample_photos]
+    for card in cards:
+        cleanliness, condition = card["name"].split("_")[:2]
+        assert card["labels"] == {"cleanliness": cleanliness.capitalize(), "condition": condition.capitalize()}
+        assert len(card["shares"]) == 2
+        assert all(50 <= float(share.rstrip("%")) <= 100 for share in card["shares"])
+        assert " ms" in card["text"]
+    assert page.id("count").text == "8 of 8 done"
+    assert page.wait(lambda: "8 of 8" in page.id("announcer").get_attribute("textContent"))
+    assert page.complaints() == []
+
+
+def test_errors_stand_beside_their_photo(page: Page, sample_photos: list[Path], tmp_path: Path) -> None:
+    text = tmp_path / "notes.jpg"
+    text.write_text("not a photo")
+    page.give(sample_photos[0], text)
+    good, bad = page.finished()
+    assert (good["state"], bad["state"]) == ("done", "failed")
+    assert "not a photo" in bad["text"]
+    assert page.id("count").text == "2 of 2 done, 1 failed"
+    page.browser.find_element(By.CSS_SELECTOR, "[data-language=ru]").click()
+    assert page.cards()[1]["text"].startswith("Это фото не удалось прочитать.")
+    assert page.complaints(400) == []
+
+
+def test_few_are_sent_at_once(page: Page, sample_photos: list[Path]) -> None:
+    page.browser.execute_script(
+        "const send = fetch; let now = 0; window.most = 0;"
+        "window.fetch = (...request) => { window.most = Math.max(window.most, ++now);"
+        "  return send(...request).finally(() => now--); };"
+    )
+    page.give(*sample_photos * 3)
+    seen = set()
+    while page.id("results").get_attribute("data-busy") != "false":
+        seen.add(page.id("count").text)
+    assert page.browser.execute_script("return window.most") == 4
+    assert all(card["state"] == "done" for card in page.finished())
+    assert page.id("count").text == "24 of 24 done"
+    assert len(seen) > 2, "progress was not shown"
+    assert page.id("progress").get_attribute("value") == "24"
+
+
+def test_speaks_two_languages(page: Page, sample_photos: list[Path]) -> None:
+    assert page.id("choose").text == "Choose photos"
+    page.give(sample_photos[0])
+    page.finished()
+    page.browser.find_element(By.CSS_SELECTOR, "[data-language=ru]").click()
+    assert page.cards()[0]["labels"] == {"cleanliness": "Чистая", "condition": "Повреждённая"}
+    assert "," in page.cards()[0]["shares"][0]
+    assert page.browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "ru"
+    page.browser.refresh()
+    assert page.id("choose").text == "Выбрать фото"
+    assert page.complaints() == []
+
+
+def test_works_by_keyboard(page: Page, sample_photos: list[Path]) -> None:
+    page.browser.execute_script("document.getElementById('files').click = () => { window.asked = true }")
+    names = []
+    for _ in range(4):
+        page.press(Keys.TAB)
+        names.append(page.browser.switch_to.active_element.text)
+    assert names == ["For developers", "EN", "РУ", "Choose photos"]  # noqa: RUF001
+    assert page.browser.switch_to.active_element.value_of_css_property("outline-style") == "solid"
+    page.press(Keys.ENTER)
+    assert page.browser.execute_script("return window.asked")
+
+    page.give(*sample_photos[:2])
+    page.finished()
+    remove = f"Remove {sample_photos[0].name}"
+    for _ in range(20):
+        page.press(Keys.TAB)
+        if page.browser.switch_to.active_element.accessible_name == remove:
+            break
+    page.press(Keys.SPACE)
+    assert [card["name"] for card in page.cards()] == [sample_photos[1].name]
+    assert page.browser.switch_to.active_element.accessible_name == f"Remove {sample_photos[1].name}"
+
+
+def test_shows_heads_and_labels_it_never_heard_of(page: Page, sample_photos: list[Path]) -> None:
+    page.stub(
+        answer(
+            cleanliness="unsure", cleanlinessConfidence=0.55, tyre="<b>flat</b>", tyreConfidence=0.7,
+            marks=["taxi", "dirty"], marksConfidence=0.8, note="no head", processingTime=41.3,
+        )
+    )  # fmt: skip
+    page.give(sample_photos[0])
+    (card,) = page.finished()
+    assert card["labels"] == {"cleanliness": "Not sure", "tyre": "<b>flat</b>", "marks": "taxi, Dirty"}
+    assert card["shares"] == ["55.0%", "70.0%", "80.0%"]
+    assert "41 ms" in card["text"]
+
+
+def test_waits_while_the_service_is_busy(page: Page, sample_photos: list[Path]) -> None:
+    page.stub(
+        {"status": 503, "body": '{"error": "busy"}', "headers": {"Retry-After": "1"}},
+        answer(condition="intact", conditionConfidence=0.9),
+    )
+    started = time.monotonic()
+    page.give(sample_photos[0])
+    page.wait(lambda: page.cards()[0]["state"] == "retrying")
+    assert "trying again in 1 s" in page.cards()[0]["text"]
+    assert page.finished()[0]["labels"] == {"condition": "Intact"}
+    assert time.monotonic() - started >= 1
+    assert page.browser.execute_script("return window.sent") == 2
+
+
+def test_can_be_cancelled_and_tried_again(page: Page, sample_photos: list[Path]) -> None:
+    page.stub(None, None, None, None, answer(condition="intact", conditionConfidence=0.9))
+    page.give(*sample_photos)
+    page.wait(lambda: [card["state"] for card in page.cards()] == ["sending"] * 4 + ["waiting"] * 4)
+    page.id("cancel").send_keys(Keys.ENTER)
+    assert {card["state"] for card in page.finished()} == {"cancelled"}
+    assert page.browser.execute_script("return window.sent") == 4
+    page.browser.find_element(By.CSS_SELECTOR, ".content button").click()
+    assert page.finished()[0]["state"] == "done"
+
+
+def test_asks_for_a_token(
+    browser: webdriver.Chrome, server: Any, start_gateway: Callable[..., Gateway], sample_photos: list[Path]
+) -> None:
+    page = Page(browser, start_gateway(server.grpc_url, CAR_ANALYZER_TOKEN="the-right-one").url)
+    page.give(*sample_photos[:2])
+    page.wait(page.id("token").is_displayed)
+    field = page.id("token-field")
+    field.send_keys("a-wrong-one", Keys.ENTER)
+    page.wait(lambda: "not accepted" in page.id("token").text)
+    field.send_keys("the-right-one", Keys.ENTER)
+    assert {card["state"] for card in page.finished()} == {"done"}
+    assert not page.id("token").is_displayed()
+    page.browser.refresh()
+    page.give(sample_photos[0])
+    assert page.finished()[0]["state"] == "done"
+    assert page.complaints(401) == []
+
+
+def test_hands_out_the_answers(page: Page, sample_photos: list[Path]) -> None:
+    page.browser.execute_script(
+        "window.saved = []; const make = URL.createObjectURL;"
+        "URL.createObjectURL = (blob) => { blob.text().then((text) => window.saved.push(text)); return make(blob); };"
+        "navigator.clipboard.writeText = async (text) => { window.saved.push(text) };"
+    )
+    page.give(*sample_photos[:2])
+    page.finished()
+    page.id("copy").click()
+    page.id("download").click()
+    copied, downloaded = page.wait(lambda: len(saved := page.browser.execute_script("return saved")) == 2 and saved)
+    assert copied == downloaded
+    entries = json.loads(copied)
+    assert [entry["photo"] for entry in entries] == [path.name for path in sample_photos[:2]]
+    assert entries[0]["cleanliness"] == "clean"
+    assert page.complaints() == []
+
+
+def test_shows_large_photos_small(page: Page, large_photo: bytes, sample_photos: list[Path], tmp_path: Path) -> None:
+    large, scan, turned = tmp_path / "large.jpg", tmp_path / "scan.tiff", tmp_path / "turned.jpg"
+    large.write_bytes(large_photo)
+    Image.open(sample_photos[0]).save(scan)
+    orientation = Image.Exif()
+    orientation[274] = 6
+    with Image.new("RGB", (1200, 900), "white") as picture:
+        picture.paste("red", (0, 0, 600, 900))
+        picture.save(turned, exif=orientation)
+    page.give(large, scan, turned)
+    page.wait(lambda: page.cards()[0]["canvas"] == [480, 360])
+    page.wait(lambda: page.cards()[2]["canvas"])
+    assert page.browser.execute_script(CORNERS) == [[True, True], [False, False]], "it does not stand upright"
+    assert [card["state"] for card in page.finished()] == ["done"] * 3
+    page.wait(lambda: page.browser.find_elements(By.CSS_SELECTOR, ".card:nth-child(2) .frame.blank"))
+    assert page.complaints() == []
+
+
+def test_takes_what_is_dropped_or_pasted(page: Page, sample_photos: list[Path], tmp_path: Path) -> None:
+    inner = tmp_path / "lot" / "row"
+    inner.mkdir(parents=True)
+    shutil.copy(sample_photos[0], inner)
+    shutil.copy(sample_photos[1], tmp_path / "lot")
+    (tmp_path / "lot" / "list.txt").write_text("no photo")
+    data = {"items": [], "files": [str(tmp_path / "lot"), str(sample_photos[2])], "dragOperationsMask": 1}
+    for step in ("dragEnter", "dragOver", "drop"):
+        page.browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": step, "x": 600, "y": 300, "data": data})
+    page.wait(lambda: len(page.cards()) == 3)
+    assert {card["name"] for card in page.finished()} == {path.name for path in sample_photos[:3]}
+    assert not page.id("drop").is_displayed()
+
+    page.browser.execute_script(
+        "const clipboardData = new DataTransfer(); clipboardData.items.add(new File(['x'], 'image.png'));"
+        "document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true }));"
+    )
+    assert page.finished()[3]["name"] == "image.png"
+    assert page.complaints(400) == []
+
+
+def test_shows_only_what_is_asked_for(page: Page, sample_photos: list[Path]) -> None:
+    page.give(*sample_photos)
+    page.finished()
+    page.browser.find_element(By.CSS_SELECTOR, "[data-tag='condition:damaged']").click()
+    shown = [card["name"] for card in page.cards() if not card["hidden"]]
+    assert shown == [path.name for path in sample_photos if "_damaged_" in path.name]
+
+
+def test_fits_a_phone(page: Page, sample_photos: list[Path]) -> None:
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        page.give(*sample_photos[:2])
+        page.finished()
+        assert page.browser.execute_script("return document.documentElement.scrollWidth") == 390
+        assert page.id("shoot").is_displayed()
+        assert page.id("camera").get_attribute("capture") == "environment"
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
