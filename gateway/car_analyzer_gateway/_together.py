@@ -44,7 +44,6 @@ def serve_together(repository: str, argv: list[str]) -> int:
         signal.signal(number, _interrupt)
     children: dict[str, subprocess.Popen[str]] = {}
     try:
-        print(f"Starting Triton on {repository} ...", file=sys.stderr)
         triton = children["Triton"] = _start("car_analyzer", "serve", "--json", "--repository", repository, pipe=True)
         assert triton.stdout is not None  # noqa: S101 - it was opened as a pipe
         line = triton.stdout.readline()
