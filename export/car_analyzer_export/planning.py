@@ -87,7 +87,12 @@ def _plan_network(
         std=shared.std or _IMAGENET_STD,
         bgr=network.channels == "BGR",
         view=View(
-            width, height, network.shortest_edge, network.interpolation, network.antialias, network.exif_rotation
+            width,
+            height,
+            network.shortest_edge,
+            _interpolation(network, checkpoint, notes),
+            network.antialias,
+            network.exif_rotation,
         ),
         heads=(),
         weights=network.weights,
@@ -106,6 +111,23 @@ def _are_combined(checkpoint: Checkpoint, heads: dict[str, Head]) -> bool:
     return any(head.classes for head in heads.values()) or (
         checkpoint.facts.labels is not None and sum(head.output is None for head in heads.values()) > 1
     )
+
+
+def _interpolation(network: Network, checkpoint: Checkpoint, notes: list[str]) -> str:
+    known = checkpoint.facts.resize_mode
+    if known is None or known == network.interpolation:
+        return network.interpolation
+    source = checkpoint.facts.sources["resize_mode"]
+    if "interpolation" in network.model_fields_set:
+        raise SpecError(
+            f"the spec says interpolation {network.interpolation}, but {source} says {known}; correct the one that is "
+            "wrong."
+        )
+    if known not in ("bilinear", "bicubic", "nearest"):
+        notes.append(f"Warning: {source} says {known}, which is not offered; {network.interpolation} is used.")
+        return network.interpolation
+    notes.append(f"The interpolation {known} is from {source}.")
+    return known
 
 
 def _build(network: Network, checkpoint: Checkpoint, notes: list[str]) -> tuple[torch.nn.Module, str]:

@@ -20,7 +20,7 @@ import torch
 
 from car_analyzer_export import graph
 from car_analyzer_export._cli import main
-from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, VerificationError
+from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, SpecError, VerificationError
 from car_analyzer_export.export import Export, export
 from car_analyzer_export.pictures import comparison_pixels
 from car_analyzer_export.planning import plan_export
@@ -118,6 +118,16 @@ def test_a_wrong_architecture_is_described(
     with pytest.raises(NetworkError, match=message):
         publish(changed(one_head, architecture=named), tmp_path / "repository")
     assert not tree(tmp_path / "repository")
+
+
+def test_the_interpolation_that_a_checkpoint_names_is_used(one_head: Spec, network_file: Path, tmp_path: Path) -> None:
+    file = tmp_path / "named.pth"
+    torch.save({"state_dict": make_network(network_file).state_dict(), "interpolation": "bicubic"}, file)
+    (network,) = plan_export(changed(one_head, weights=file)).networks
+    assert network.view.interpolation == "bicubic"
+    assert any("interpolation bicubic is from" in note for note in network.notes)
+    with pytest.raises(SpecError, match="the spec says interpolation nearest, but .* says bicubic"):
+        plan_export(changed(one_head, weights=file, interpolation="nearest"))
 
 
 def test_a_pickled_network_needs_trust(one_head: Spec, tmp_path: Path) -> None:
