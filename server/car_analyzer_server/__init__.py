@@ -1,6 +1,17 @@
 """Finds a Triton Inference Server, starts it on a model repository, and stops it without leaving anything behind."""
 
-from .errors import InstallationError, RepositoryError, ServerError, StartError
-from .server import Server, Settings
+from .access import TLS
+from .errors import InstallationError, RepositoryError, ServerError, SettingsError, StartError
+from .server import Server
+from .settings import Settings
 
-__all__ = ["InstallationError", "RepositoryError", "Server", "ServerError", "Settings", "StartError"]
+__all__ = [
+    "TLS",
+    "InstallationError",
+    "RepositoryError",
+    "Server",
+    "ServerError",
+    "Settings",
+    "SettingsError",
+    "StartError",
+]

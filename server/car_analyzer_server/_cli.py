@@ -9,19 +9,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ServerError
+from .errors import ServerError, SettingsError
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from .server import Server, Settings
+    from .server import Server
+    from .settings import Settings
 
 _EPILOG = """\
 examples:
   car-analyzer serve
   car-analyzer serve --repository build/models --host 0.0.0.0
+  car-analyzer serve --admin-key-file admin.key
+  car-analyzer serve --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca clients.pem
   car-analyzer serve -- --log-verbose=1 --cache-config=local,size=104857600
 
+With TLS, gRPC is encrypted and HTTP, which Triton cannot encrypt, listens on 127.0.0.1 only.
 Arguments after -- go to tritonserver as they are. Ctrl-C or SIGTERM finishes what is in flight and stops everything.
 
 exit codes: 0 stopped when asked to, 1 could not start or stopped by itself, 2 wrong usage
@@ -37,6 +41,12 @@ _OWN_ARGUMENTS = {
     "--http-port": "--http-port before --",
     "--grpc-port": "--grpc-port before --",
     "--metrics-port": "--metrics-port before --",
+    "--model-control-mode": "`car-analyzer publish`, with the key of --admin-key-file",
+    "--load-model": "a --repository with those models only",
+    **dict.fromkeys(
+        ("--grpc-use-ssl", "--grpc-use-ssl-mutual", "--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert"),
+        "--tls-cert, --tls-key and --tls-client-ca",
+    ),
 }
 
 
@@ -55,33 +65,45 @@ def main(argv: list[str]) -> int:
     # SIGINT too: a shell starts its background jobs with it ignored, which Python would leave so.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    from .server import Server, Settings
+    try:
+        return _serve(_settings(arguments, passed_on), as_json=arguments.json)
+    except ServerError as error:
+        print(f"car-analyzer serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 0
 
-    settings = Settings(
+
+def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
+    from .access import TLS, random_key, read_key
+    from .settings import Settings
+
+    certificate, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
+    if (certificate is None) != (key is None) or (client_ca is not None and certificate is None):
+        raise SettingsError("--tls-cert and --tls-key come together, and --tls-client-ca only with them.")
+    return Settings(
         repository=arguments.repository,
         host=arguments.host,
         http_port=arguments.http_port,
         grpc_port=arguments.grpc_port,
         metrics_port=arguments.metrics_port,
         tritonserver=arguments.tritonserver,
+        admin_key=read_key(arguments.admin_key_file) or random_key(),
+        tls=None if certificate is None else TLS(certificate, key, client_ca),
         arguments=tuple(passed_on),
         verbose=arguments.verbose,
     )
-    return _serve(Server(settings), settings, as_json=arguments.json)
 
 
-def _serve(server: Server, settings: Settings, *, as_json: bool) -> int:
-    try:
-        print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
-        with server:
-            _announce(server, as_json=as_json)
-            code = server.wait()
-        print(f"car-analyzer serve: Triton stopped by itself with exit code {code}.", file=sys.stderr)
-    except ServerError as error:
-        print(f"car-analyzer serve: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 0
+def _serve(settings: Settings, *, as_json: bool) -> int:
+    from .server import Server
+
+    print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
+    with Server(settings) as server:
+        _announce(server, as_json=as_json)
+        code = server.wait()
+    print(f"car-analyzer serve: Triton stopped by itself with exit code {code}.", file=sys.stderr)
     return 1
 
 
@@ -128,6 +150,18 @@ def _parser() -> argparse.ArgumentParser:
             f"--{protocol}-port", type=_port, default=port, metavar="N", help="default: %(default)s; 0: any free port"
         )
     parser.add_argument("--tritonserver", type=Path, metavar="FILE", help="the executable; default: look for one")
+    parser.add_argument(
+        "--admin-key-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the key that callers must send to load models, use shared memory, trace, or change the log; "
+        "default: $CAR_ANALYZER_ADMIN_KEY, or else nobody can",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="encrypt gRPC with this PEM certificate chain")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, metavar="FILE", help="answer only callers with a certificate of these authorities"
+    )
     parser.add_argument("--verbose", action="store_true", help="show Triton's log from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
     return parser

@@ -2,6 +2,7 @@
 
 ServerError
 ├── InstallationError   no tritonserver, or not a complete one
+├── SettingsError       a file or a value it was started with is wrong
 ├── RepositoryError     the model repository is missing, broken or not exported yet
 └── StartError          Triton did not start, or stopped by itself
 """
@@ -13,6 +14,10 @@ class ServerError(Exception):
 
 class InstallationError(ServerError):
     """There is no Triton that can be started."""
+
+
+class SettingsError(ServerError):
+    """A setting is wrong."""
 
 
 class RepositoryError(ServerError):

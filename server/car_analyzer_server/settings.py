@@ -1,0 +1,98 @@
+"""How to start a Triton."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .access import TLS, random_key, restrictions
+from .errors import StartError
+
+DRAIN_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to start a Triton.
+
+    Attributes:
+        repository: The model repository.
+        host: The address to listen at.
+        http_port: For HTTP; 0 takes any free port, as for the other two.
+        grpc_port: For gRPC.
+        metrics_port: For Prometheus.
+        tritonserver: The executable; without it, one is looked for.
+        admin_key: What callers must send to load models, use shared memory, trace, or change the log; without it, a
+            key that nobody knows.
+        tls: Encrypts gRPC. HTTP, which Triton cannot encrypt, is for this machine only then.
+        arguments: More arguments for Triton, as they are.
+        verbose: Show Triton's log from the start, not only once it is ready.
+    """
+
+    repository: Path = Path("model_repository")
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    tritonserver: Path | None = None
+    admin_key: str = field(default_factory=random_key, repr=False)
+    tls: TLS | None = None
+    arguments: tuple[str, ...] = ()
+    verbose: bool = False
+
+    @property
+    def http_host(self) -> str:
+        """The address to listen at for HTTP."""
+        return self.host if self.tls is None else "127.0.0.1"
+
+
+def triton_arguments(settings: Settings) -> list[str]:
+    """The command line for Triton, without what depends on the installation."""
+    return [
+        f"--model-repository={settings.repository}",
+        f"--http-address={settings.http_host}",
+        f"--grpc-address={settings.host}",
+        f"--metrics-address={settings.host}",
+        f"--http-port={settings.http_port}",
+        f"--grpc-port={settings.grpc_port}",
+        f"--metrics-port={settings.metrics_port}",
+        f"--exit-timeout-secs={DRAIN_SECONDS}",
+        # Our configurations are complete; completing them would start every Python model twice.
+        "--disable-auto-complete-config",
+        # Loads everything like the default mode, and lets the administrator replace models later.
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        *restrictions(settings.admin_key),
+        *(settings.tls.arguments() if settings.tls is not None else []),
+        *settings.arguments,
+    ]
+
+
+def with_ports(settings: Settings) -> Settings:
+    """Replaces 0 by free ports, and makes sure that the others are free."""
+    with contextlib.ExitStack() as held:
+        chosen = {}
+        for name, host in (
+            ("http_port", settings.http_host),
+            ("grpc_port", settings.host),
+            ("metrics_port", settings.host),
+        ):
+            wanted = getattr(settings, name)
+            try:
+                listener = held.enter_context(socket.create_server((host, wanted)))
+            except OSError as error:
+                flag = f"--{name.replace('_', '-')}"
+                raise StartError(
+                    f"Port {wanted} on {host} cannot be used ({os.strerror(error.errno or 0)}); "
+                    f"stop what listens there, or choose another with {flag}."
+                ) from error
+            chosen[name] = listener.getsockname()[1]
+    return replace(settings, **chosen)
+
+
+def reachable(host: str) -> str:
+    """Where to connect to a server that listens at `host`."""
+    return "127.0.0.1" if host in ("0.0.0.0", "") else host  # noqa: S104 - compared, not bound
