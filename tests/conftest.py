@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from reliability import known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 REAL_PHOTOS = ROOT.parent / "shared" / "photos"
-HEADS = ("cleanliness", "condition")
 
 
 @pytest.fixture(scope="session")
@@ -72,25 +67,4 @@ def real_photos() -> list[Path]:
 @pytest.fixture(scope="session")
 def reference() -> Callable[[bytes], dict[str, list[float]]]:
     """PyTorch's logits for a photo, by the recipe the models were trained with and none of the project's code."""
-    networks = {head: load_demo_network(head) for head in HEADS}
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-
-    def logits(photo: bytes) -> dict[str, list[float]]:
-        image = Image.open(io.BytesIO(photo)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-        tensor = torch.from_numpy(np.array(image)).float().div(255).sub(mean).div(std).permute(2, 0, 1)[None]
-        with torch.inference_mode():
-            return {head: network(tensor)[0].tolist() for head, network in networks.items()}
-
-    return logits
-
-
-def load_demo_network(head: str) -> Any:
-    """The trained demo network of a head, in eval mode."""
-    spec = importlib.util.spec_from_file_location("demo_network", EXAMPLES / "demo_network.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network = module.build()
-    network.load_state_dict(torch.load(EXAMPLES / f"{head}_model.pth", weights_only=True), strict=True)
-    return network.eval()
+    return known.reference

@@ -1,12 +1,13 @@
 """Finds a Triton Inference Server, starts it on a model repository, and stops it without leaving anything behind."""
 
 from .access import TLS
-from .errors import InstallationError, RepositoryError, ServerError, SettingsError, StartError
+from .errors import ControlError, InstallationError, RepositoryError, ServerError, SettingsError, StartError
 from .server import Server
 from .settings import Settings
 
 __all__ = [
     "TLS",
+    "ControlError",
     "InstallationError",
     "RepositoryError",
     "Server",

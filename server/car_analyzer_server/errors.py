@@ -4,7 +4,8 @@ ServerError
 ├── InstallationError   no tritonserver, or not a complete one
 ├── SettingsError       a file or a value it was started with is wrong
 ├── RepositoryError     the model repository is missing, broken or not exported yet
-└── StartError          Triton did not start, or stopped by itself
+├── StartError          Triton did not start, or stopped by itself
+└── ControlError        a running Triton refused to load or unload a model
 """
 
 
@@ -26,3 +27,7 @@ class RepositoryError(ServerError):
 
 class StartError(ServerError):
     """Triton did not become ready, or stopped by itself."""
+
+
+class ControlError(ServerError):
+    """A running Triton did not do what it was told."""

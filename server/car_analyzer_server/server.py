@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .access import hide_in_process_list
-from .errors import StartError
+from .access import KEY_HEADER, hide_in_process_list
+from .errors import ControlError, StartError
 from .installation import find_installation
 from .log import Log
 from .repository import check_repository
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 _PR_SET_PDEATHSIG = 1
+# Large networks take their time.
+_LOAD_SECONDS = 300
 
 
 class Server:
@@ -106,6 +109,22 @@ class Server:
             self._log.close()
         self._cleanup.close()
 
+    def load(self, model: str) -> None:
+        """Loads a model again from the repository, and every ensemble of which it is a step. No request is lost.
+
+        Raises:
+            ControlError: Triton refused; what it served before is served on.
+        """
+        self._control(model, "load")
+
+    def unload(self, model: str) -> None:
+        """Takes a model out of service.
+
+        Raises:
+            ControlError: Triton refused.
+        """
+        self._control(model, "unload")
+
     def __enter__(self) -> Server:
         self.start()
         return self
@@ -155,14 +174,26 @@ class Server:
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(reachable(self.settings.http_host), self.settings.http_port, timeout=5)
         try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == 200
+            return self._request("GET", "/v2/health/ready", timeout=5)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
-        finally:
-            connection.close()
+
+    def _control(self, model: str, action: str) -> None:
+        path = f"/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}"
+        try:
+            status, answer = self._request("POST", path, timeout=_LOAD_SECONDS)
+        except (OSError, http.client.HTTPException) as error:
+            raise ControlError(f"Triton did not {action} '{model}': {error or type(error).__name__}.") from error
+        if status != 200:
+            raise ControlError(f"Triton did not {action} '{model}': {answer.decode('utf-8', 'replace')}")
+
+    def _request(self, method: str, path: str, timeout: float) -> tuple[int, bytes]:
+        address = reachable(self.settings.http_host), self.settings.http_port
+        with contextlib.closing(http.client.HTTPConnection(*address, timeout=timeout)) as connection:
+            connection.request(method, path, headers={KEY_HEADER: self.settings.admin_key})
+            response = connection.getresponse()
+            return response.status, response.read()
 
     def _hide_key(self) -> None:
         if not hide_in_process_list(self.pid, self.settings.admin_key):

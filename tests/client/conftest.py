@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 import threading
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -184,11 +183,6 @@ def start_server() -> Iterator[Callable[..., Any]]:
             settings = Settings(repository, http_port=0, grpc_port=0, metrics_port=0, arguments=arguments)
             running = stack.enter_context(Server(settings))
 
-            def load(model: str) -> None:
-                request = urllib.request.Request(f"{running.http_url}/v2/repository/models/{model}/load", method="POST")
-                with urllib.request.urlopen(request, timeout=60):
-                    pass
-
             def stubs(model: str) -> list[int]:
                 ids = []
                 for process in Path("/proc").glob("[0-9]*"):
@@ -200,6 +194,6 @@ def start_server() -> Iterator[Callable[..., Any]]:
                 return ids
 
             urls = {"grpc_url": running.grpc_url, "http_url": running.http_url}
-            return SimpleNamespace(**urls, pid=running.pid, load=load, stubs=stubs)
+            return SimpleNamespace(**urls, pid=running.pid, load=running.load, stubs=stubs)
 
         yield start

@@ -161,7 +161,7 @@ def test_class_order_follows_the_server(
     shutil.copytree(server.repository, repository)
     ensemble = repository / "car_analyzer"
     version = max(int(folder.name) for folder in ensemble.iterdir() if folder.name.isdecimal())
-    mine = start_server(repository, "--model-control-mode=explicit", "--load-model=*")
+    mine = start_server(repository)
     with CarAnalyzer(mine.grpc_url) as grpc, CarAnalyzer(mine.http_url) as http:
         before = [analyzer.analyze(sample_photos[0]).cleanliness for analyzer in (grpc, http)]
         config = (ensemble / "config.pbtxt").read_text()

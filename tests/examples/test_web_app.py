@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from tests.gateway.conftest import running_gateway
 
 from car_analyzer import CarAnalyzer, PhotoError
+from tests.gateway.conftest import running_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

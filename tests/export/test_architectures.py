@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.export.zoo import import_torchvision
 from torch import nn
 
 from car_analyzer_export.architectures import Built, build, index, zoo
 from car_analyzer_export.architectures.fit import fit
 from car_analyzer_export.errors import NetworkError
+from tests.export.zoo import import_torchvision
 
 StateDict = dict[str, torch.Tensor]
 

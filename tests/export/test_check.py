@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import EXAMPLES
 
 from car_analyzer._cli import main
 from car_analyzer._heads import HeadSpec
@@ -29,6 +28,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from tests.conftest import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,13 +15,13 @@ import pytest
 import torch
 import tritonclient.grpc
 from PIL import Image, ImageOps
-from tests.export import zoo
 from torch import nn
 
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from tests.export import zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

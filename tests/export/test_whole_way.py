@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import EXAMPLES
-from tests.export import zoo
 
 from car_analyzer import CarAnalyzer
 from car_analyzer_export._cli import main
@@ -20,6 +18,8 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from tests.conftest import EXAMPLES
+from tests.export import zoo
 
 if TYPE_CHECKING:
     from car_analyzer import Analysis

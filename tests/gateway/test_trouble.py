@@ -180,8 +180,8 @@ def test_a_model_of_another_make(
 def test_a_model_that_is_not_loaded(
     repository: Path, start_triton: Callable[..., Server], start_gateway: Callable[..., Gateway], photo: bytes
 ) -> None:
-    load = [f"--load-model={model}" for model in ("preprocess", "cleanliness", "condition")]
-    triton = start_triton(repository, "--model-control-mode=explicit", *load)
+    triton = start_triton(repository)
+    triton.unload("car_analyzer")
     gateway = start_gateway(triton.grpc_url)
     response = gateway.http.get("/health")
     assert response.status_code == 503

@@ -13,6 +13,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 import tritonclient.utils
+
 from tests.repository.test_preprocess import PHOTOS
 
 if TYPE_CHECKING:

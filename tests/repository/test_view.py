@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.export.zoo import import_torchvision
 
 from car_analyzer_export.preprocess.view import View
+from tests.export.zoo import import_torchvision
 
 REAL_PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 

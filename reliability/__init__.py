@@ -1,0 +1,1 @@
+"""What the service promises when things go wrong, tried on a real Triton: hostile input, faults, overload, time."""

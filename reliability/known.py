@@ -1,0 +1,70 @@
+"""Photos whose answers are known from PyTorch, by the recipe of the training and none of the project's code."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+HEADS = ("cleanliness", "condition")
+# ONNX Runtime adds in another order than PyTorch; the export itself accepts 1e-4 on the same pixels.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Known:
+    """A photo and PyTorch's logits for it, one row for each head."""
+
+    name: str
+    photo: bytes
+    logits: Mapping[str, Sequence[float]]
+
+    def agrees(self, logits: Mapping[str, Sequence[float]]) -> bool:
+        """Whether these are the same logits."""
+        return set(logits) == set(self.logits) and all(
+            np.allclose(logits[head], self.logits[head], rtol=0, atol=TOLERANCE) for head in self.logits
+        )
+
+
+def reference(photo: bytes) -> dict[str, list[float]]:
+    """PyTorch's logits for a photo.
+
+    Raises:
+        Exception: Pillow cannot decode it.
+    """
+    image = Image.open(io.BytesIO(photo)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    tensor = torch.from_numpy(np.array(image)).float().div(255).sub(mean).div(std).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        return {head: demo_network(head)(tensor)[0].tolist() for head in HEADS}
+
+
+@functools.cache
+def demo_network(head: str) -> Any:
+    """The trained demo network of a head, in eval mode."""
+    spec = importlib.util.spec_from_file_location("demo_network", EXAMPLES / "demo_network.py")
+    assert spec is not None  # noqa: S101 - the file is part of this repository
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.build()
+    network.load_state_dict(torch.load(EXAMPLES / f"{head}_model.pth", weights_only=True), strict=True)
+    return network.eval()
+
+
+@functools.cache
+def known_photos() -> tuple[Known, ...]:
+    """The sample photos of drawn cars."""
+    files = sorted((EXAMPLES / "photos").glob("*.jpg"))
+    return tuple(Known(file.name, content := file.read_bytes(), reference(content)) for file in files)
