@@ -172,6 +172,14 @@ def _add_server(parser: argparse.ArgumentParser, timeout: float) -> None:
         "--timeout", type=_seconds, default=timeout, metavar="SECONDS", help="for each answer; default: %(default)g"
     )
     parser.add_argument("--model", default="car_analyzer", metavar="NAME", help="default: %(default)s")
+    add_tls(parser)
+
+
+def add_tls(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for `grpcs://` and `https://`; `TLS.of` takes their values."""
+    parser.add_argument("--tls-ca", metavar="FILE", help="authorities to trust, PEM; default: the usual ones")
+    parser.add_argument("--tls-cert", metavar="FILE", help="this caller's own certificate chain, PEM")
+    parser.add_argument("--tls-key", metavar="FILE", help="the certificate's private key, PEM")
 
 
 def _count(text: str) -> int:

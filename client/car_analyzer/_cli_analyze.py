@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ._cli_output import JsonOutput, Output, TableOutput, progress
-from ._config import Retry
+from ._config import TLS, Retry
 from ._folders import STANDARD_INPUT, Entry, find_photos
 from ._results import Analysis, Failure
 from ._sync import CarAnalyzer
@@ -31,7 +31,7 @@ def analyze(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code: 0 all analysed, 1 not all of them, 3 nobody answers at the URL.
     """
-    with CarAnalyzer(arguments.url, timeout=arguments.timeout, model=arguments.model, retry=RETRY) as analyzer:
+    with _connect(arguments, timeout=arguments.timeout) as analyzer:
         entries = find_photos(arguments.photos, recursive=arguments.recursive)
         is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
         output: Output = TableOutput() if arguments.table else JsonOutput(is_single=is_single)
@@ -50,10 +50,15 @@ def health(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code: 0 it can, 3 it cannot.
     """
-    with CarAnalyzer(arguments.url, model=arguments.model) as analyzer:
+    with _connect(arguments) as analyzer:
         report = analyzer.health(arguments.timeout)
     print(json.dumps(report.to_dict()), flush=True)
     return OK if report.ready else UNREACHABLE
+
+
+def _connect(arguments: argparse.Namespace, timeout: float = 30.0) -> CarAnalyzer:
+    tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
+    return CarAnalyzer(arguments.url, timeout=timeout, model=arguments.model, retry=RETRY, tls=tls)
 
 
 def _print_all(analyzer: CarAnalyzer, entries: list[Entry], concurrency: int, output: Output) -> int:

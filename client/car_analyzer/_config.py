@@ -164,6 +164,11 @@ class TLS:
         if (self.certificate is None) != (self.key is None):
             raise ConfigurationError("a client's certificate and its key come together")
 
+    @staticmethod
+    def of(ca: str | None, certificate: str | None, key: str | None) -> TLS | None:
+        """The files that a command line names, or None where it names none."""
+        return TLS(ca, certificate, key) if ca or certificate or key else None
+
     def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
         """The three files' contents in gRPC's order: authorities, key, certificate."""
         return _read(self.ca), _read(self.key), _read(self.certificate)

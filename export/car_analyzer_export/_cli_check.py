@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from car_analyzer import CarAnalyzer, CarAnalyzerError, ConfigurationError, Retry, UnreachableError
-from car_analyzer._cli import _count, _seconds
+from car_analyzer import TLS, CarAnalyzer, CarAnalyzerError, ConfigurationError, Retry, UnreachableError
+from car_analyzer._cli import _count, _seconds, add_tls
 
 from .checking.errors import CheckError
 
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for each answer; default: %(default)g"
     )
+    add_tls(parser)
     return parser
 
 
@@ -120,7 +121,8 @@ def _check(arguments: argparse.Namespace) -> Outcome:
             bar.reset(total)
             bar.set_description_str(what)
 
-        with CarAnalyzer(arguments.url, timeout=arguments.timeout, retry=RETRY) as analyzer:
+        tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
+        with CarAnalyzer(arguments.url, timeout=arguments.timeout, retry=RETRY, tls=tls) as analyzer:
             return check(arguments.source, analyzer, arguments.repository, arguments.concurrency, begin, bar.update)
 
 

@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
         if repository is not None:
             settings.read_token()
             return serve_together(repository, argv)
+        if settings.tls is not None:
+            settings.tls.context()
         app = make_app(settings)
         listener = listen(settings.host, settings.port)
     except ConfigurationError as error:

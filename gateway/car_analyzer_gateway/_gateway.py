@@ -40,7 +40,9 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.client = AsyncCarAnalyzer(settings.url, timeout=settings.timeout, retry=RETRY, model=settings.model)
+        self.client = AsyncCarAnalyzer(
+            settings.url, timeout=settings.timeout, retry=RETRY, model=settings.model, tls=settings.tls
+        )
         self.room = Room(settings.max_held_bytes)
         self.metrics = Metrics(self.room)
         self.stopping = False

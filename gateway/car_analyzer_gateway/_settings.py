@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from car_analyzer import ConfigurationError
+from car_analyzer import TLS, ConfigurationError
 
 PREFIX = "CAR_ANALYZER_"
 # A token on the command line would be seen by everybody who can list processes.
@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     url: str = Field("grpc://localhost:8001", description="where Triton is: grpc://, grpcs://, http:// or https://")
+    tls_ca: str | None = Field(None, description="authorities to trust for grpcs:// and https://, PEM; default: usual")
+    tls_cert: str | None = Field(None, description="the gateway's own certificate chain for them, PEM; default: none")
+    tls_key: str | None = Field(None, description="the certificate's private key, PEM; default: none")
     model: str = Field("car_analyzer", description="name of the ensemble")
     host: str = Field("127.0.0.1", description="address to listen at")
     port: int = Field(5000, ge=0, le=65535, description="port to listen at; 0 takes any free one")
@@ -88,6 +91,15 @@ class Settings(BaseSettings):
         if self.token is not None and self.token_file is not None:
             raise ValueError(f"give {PREFIX}TOKEN or --token-file, not both")
         return self
+
+    @property
+    def tls(self) -> TLS | None:
+        """What the gateway's own calls are encrypted with.
+
+        Raises:
+            ConfigurationError: A certificate comes without its key, or a key without its certificate.
+        """
+        return TLS.of(self.tls_ca, self.tls_cert, self.tls_key)
 
     @property
     def max_body_bytes(self) -> int:

@@ -1,17 +1,17 @@
 """Finds a Triton Inference Server, starts it on a model repository, and stops it without leaving anything behind."""
 
-from .access import TLS
+from .access import ServerTLS
 from .errors import ControlError, InstallationError, RepositoryError, ServerError, SettingsError, StartError
 from .server import Server
 from .settings import Settings
 
 __all__ = [
-    "TLS",
     "ControlError",
     "InstallationError",
     "RepositoryError",
     "Server",
     "ServerError",
+    "ServerTLS",
     "Settings",
     "SettingsError",
     "StartError",

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 
 def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
-    from .access import TLS, random_key, read_key
+    from .access import ServerTLS, random_key, read_key
     from .settings import Settings
 
     certificate, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
@@ -90,7 +90,7 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
         metrics_port=arguments.metrics_port,
         tritonserver=arguments.tritonserver,
         admin_key=read_key(arguments.admin_key_file) or random_key(),
-        tls=None if certificate is None else TLS(certificate, key, client_ca),
+        tls=None if certificate is None else ServerTLS(certificate, key, client_ca),
         arguments=tuple(passed_on),
         verbose=arguments.verbose,
     )

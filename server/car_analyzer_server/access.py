@@ -21,7 +21,7 @@ _KEY = re.compile(r"[A-Za-z0-9._~-]{16,}")
 
 
 @dataclass(frozen=True)
-class TLS:
+class ServerTLS:
     """PEM files with which gRPC is encrypted.
 
     Attributes:

@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .access import TLS, random_key, restrictions
+from .access import ServerTLS, random_key, restrictions
 from .errors import StartError
 
 DRAIN_SECONDS = 30
@@ -39,7 +39,7 @@ class Settings:
     metrics_port: int = 8002
     tritonserver: Path | None = None
     admin_key: str = field(default_factory=random_key, repr=False)
-    tls: TLS | None = None
+    tls: ServerTLS | None = None
     arguments: tuple[str, ...] = ()
     verbose: bool = False
 
