@@ -1,11 +1,13 @@
 # Everything runs in .venv, which is made on first use and again when its ingredients change.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 REPOSITORY ?= model_repository
+MINUTES ?= 60
+PLOT ?= build/soak.png
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format clean
+.PHONY: help setup demo serve test soak lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -19,6 +21,10 @@ serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it
 
 test: lint ## Check style and types, then run every test on a real Triton
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: $(INSTALLED) ## Drive photos for MINUTES (60) and draw memory, latency and losses into PLOT (build/soak.png)
+	@mkdir -p $(dir $(PLOT))
+	@$(BIN)/python -m reliability.soak --minutes $(MINUTES) --plot $(PLOT)
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check .

@@ -24,16 +24,18 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Known:
-    """A photo and PyTorch's logits for it, one row for each head."""
+    """A photo and PyTorch's logits for it, one row for each head; None if the photo must be refused."""
 
     name: str
     photo: bytes
-    logits: Mapping[str, Sequence[float]]
+    logits: Mapping[str, Sequence[float]] | None
 
     def agrees(self, logits: Mapping[str, Sequence[float]]) -> bool:
         """Whether these are the same logits."""
-        return set(logits) == set(self.logits) and all(
-            np.allclose(logits[head], self.logits[head], rtol=0, atol=TOLERANCE) for head in self.logits
+        return (
+            self.logits is not None
+            and set(logits) == set(self.logits)
+            and all(np.allclose(logits[head], self.logits[head], rtol=0, atol=TOLERANCE) for head in self.logits)
         )
 
 

@@ -28,12 +28,11 @@ class Usage:
     processes: int
 
 
-def usage(pid: int, shared_memory: str = "car_analyzer_") -> Usage:
+def usage(pid: int) -> Usage:
     """Measures a process and everything it started.
 
     Args:
-        pid: Of the topmost process.
-        shared_memory: How the names of its regions start.
+        pid: Of the topmost process; of `car-analyzer serve`, or who runs a `Server`, to see shared memory, too.
 
     Raises:
         psutil.NoSuchProcess: The topmost process is gone.
@@ -48,7 +47,7 @@ def usage(pid: int, shared_memory: str = "car_analyzer_") -> Usage:
             memory += size
             stubs += size if is_stub(process) else 0
             processes += 1
-    regions = Path("/dev/shm").glob(f"{shared_memory}*")  # noqa: S108 - where Linux keeps it
+    regions = Path("/dev/shm").glob(f"car_analyzer_{pid}_*")  # noqa: S108 - where Linux keeps it
     return Usage(memory, stubs, files, sum(region.stat().st_blocks * 512 for region in regions), processes)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from car_analyzer import CarAnalyzer, CarAnalyzerError
+from car_analyzer import CarAnalyzer, CarAnalyzerError, PhotoError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,8 @@ class Outcome:
         start: When it was sent, on the monotonic clock, in seconds.
         seconds: Until the answer or the failure.
         error: None for the known answer, or else what came in its place.
-        kind: `right`, `wrong` (an answer, but not the known one), `failed` (a CarAnalyzerError) or `untyped`.
+        kind: `right`, `wrong` (an answer, but not the known one), `failed` (a CarAnalyzerError) or `untyped`. To refuse
+            a photo that must be refused is right.
     """
 
     start: float
@@ -66,17 +67,13 @@ class Stream:
     def __enter__(self) -> Stream:
         self._analyzer = CarAnalyzer(self.url, timeout=self.timeout, headers=self.headers)
         self._analyzer.wait_until_ready()
-        self._threads = [threading.Thread(target=self._work) for _ in range(self.workers)]
-        for thread in self._threads:
-            thread.start()
+        self._start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._join()
         self._analyzer.close()
 
     def wait_for(self, count: int, timeout: float = 60.0) -> None:
@@ -99,6 +96,16 @@ class Stream:
         """The different things that came in place of known answers."""
         return sorted({f"{outcome.kind}: {outcome.error}" for outcome in self.outcomes if outcome.error})
 
+    def _start(self) -> None:
+        self._threads = [threading.Thread(target=self._work) for _ in range(self.workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def _join(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
     def _work(self) -> None:
         pause = 0 if self.rate is None else self.workers / self.rate
         while not self._stop.is_set():
@@ -113,6 +120,8 @@ class Stream:
         try:
             analysis = self._analyzer.analyze(known.photo)
         except CarAnalyzerError as error:
+            if known.logits is None and isinstance(error, PhotoError):
+                return Outcome(start, time.monotonic() - start, "right")
             return Outcome(start, time.monotonic() - start, "failed", f"{type(error).__name__}: {error}")
         except Exception as error:  # noqa: BLE001 - that there is none is what is tried here
             return Outcome(start, time.monotonic() - start, "untyped", repr(error))
