@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak lint format clean
+.PHONY: help setup demo serve test soak bench lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ test: lint ## Check style and types, then run every test on a real Triton
 soak: $(INSTALLED) ## Drive photos for MINUTES (60) and draw memory, latency and losses into PLOT (build/soak.png)
 	@mkdir -p $(dir $(PLOT))
 	@$(BIN)/python -m reliability.soak --minutes $(MINUTES) --plot $(PLOT)
+
+bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: table, build/bench/throughput.png (40 minutes)
+	@$(BIN)/python -m benchmarks --out build/bench
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check .

@@ -155,7 +155,11 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: The address cannot be used.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    # Inherited by every connection. asyncio does not set it on sockets that it did not make, and an answer that comes
+    # in two pieces would wait 40 ms for the first to be acknowledged.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def run(app: Starlette, listener: socket.socket, announce: Callable[[], None]) -> None:

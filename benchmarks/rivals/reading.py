@@ -1,0 +1,50 @@
+"""What every rival does with a photo: the preprocessing that the networks were trained with."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HEADS = ("cleanliness", "condition")
+LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
+
+
+def pixels(photo: bytes) -> Any:
+    """Photo bytes to uint8 [224, 224, 3]."""
+    image = Image.open(io.BytesIO(photo)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def sessions() -> dict[str, Any]:
+    """Each head's ONNX Runtime session; one thread each, as there is a worker for each core."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    repository = Path(os.environ["BENCHMARK_REPOSITORY"])
+    return {
+        head: onnxruntime.InferenceSession(repository / head / "1" / "model.onnx", options, ["CPUExecutionProvider"])
+        for head in HEADS
+    }
+
+
+def infer(loaded: dict[str, Any], batch: Any) -> dict[str, Any]:
+    """uint8 [batch, 224, 224, 3] to each head's logits [batch, 2]."""
+    return {head: session.run(["logits"], {"pixels": batch})[0] for head, session in loaded.items()}
+
+
+def answer(logits: dict[str, Any]) -> dict[str, Any]:
+    """The JSON for one photo."""
+    result: dict[str, Any] = {}
+    for head, row in logits.items():
+        shares = np.exp(row - row.max())
+        shares /= shares.sum()
+        best = int(shares.argmax())
+        result[head] = LABELS[head][best]
+        result[f"{head}Confidence"] = float(shares[best])
+    return result
