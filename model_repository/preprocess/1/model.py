@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import warnings
 from pathlib import Path
@@ -57,11 +58,30 @@ class TritonPythonModel:
 
     def _look_at(self, content: bytes) -> dict[str, Any]:
         # In a function of its own: a large photo is gone before the next one is decoded.
-        photo = Photo(content, **self._limits, decoding=_bounded_memory(self._memory))
+        photo = Photo(content, **self._limits, decoding=self._decoding())
         return {
             name: view.pixels(photo.upright() if view.exif_rotation else photo.rgb)
             for name, view in self._views.items()
         }
+
+
+    @contextlib.contextmanager
+    def _decoding(self) -> Iterator[None]:
+        with _bounded_memory(self._memory), _silence():
+            yield
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Throws away what libraries write. libtiff has a line for each damaged row, which would end up in Triton's log."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager
