@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format clean
+.PHONY: help setup demo serve test fuzz lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -19,6 +19,9 @@ serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it
 
 test: lint ## Check style and types, then run every test on a real Triton
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: $(INSTALLED) ## Send hostile photos (COUNT=10000, SEED=) and requests to a real Triton and gateway; say what was lost
+	@$(BIN)/python -m reliability.fuzz $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check .

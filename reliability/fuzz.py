@@ -1,4 +1,4 @@
-"""Hostile photos and hostile requests against a real Triton and a real gateway: what was promised, and what was lost."""
+"""Hostile photos and requests against a real Triton and a real gateway: what was promised, and what was lost."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
 
 from .known import EXAMPLES, known_photos
-from .photos.corpus import Hostile, mutants, named
-from .photos.judge import Judge
+from .photos.corpus import mutants, named
+from .photos.judge import Judge, harmless_pool
 from .photos.trial import Condition, Trial
+from .requests import gateway
+from .requests.trial import Requests
 from .stream import Stream
 from .table import Row, report
 
@@ -50,7 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"seed {arguments.seed}, {arguments.count:,} damaged photos", file=sys.stderr)
         export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), repository)
         server = stack.enter_context(Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)))
-        rows, complaints = hostile_photos(server, arguments.count, arguments.seed, arguments.losses)
+        rows, complaints = hostile_triton(server, arguments.count, arguments.seed, arguments.losses)
+        with (folder / "gateway.log").open("w") as log, gateway.running(server.grpc_url, log) as address:
+            more = gateway.trials(address)
+        rows, complaints = rows + more[0], complaints + more[1]
     for complaint in complaints:
         print(f"LOST {complaint}", file=sys.stderr)
     if arguments.json:
@@ -59,22 +64,24 @@ def main(argv: list[str] | None = None) -> int:
     return report(rows)
 
 
-def hostile_photos(server: Server, count: int, seed: int, losses: Path) -> tuple[list[Row], list[str]]:
-    """Sends samples, strangers, bombs and so many mutants."""
+def hostile_triton(server: Server, count: int, seed: int, losses: Path) -> tuple[list[Row], list[str]]:
+    """Sends samples, strangers, bombs, so many mutants, and wrong requests."""
     corpus = list(named())
     bombs = [photo for photo in corpus if photo.kind == "bomb"]
-    with Judge() as judge, _bar(len(corpus) + 2 * len(bombs) + count) as bar:
-        trial = Trial(server, judge, losses, progress=bar.update)
+    with harmless_pool() as pool, _bar(len(corpus) + 2 * len(bombs) + count) as bar:
+        trial = Trial(server, Judge(pool), losses, progress=bar.update)
+        requests = Requests(server)
         # Warms up: the buffers for what is largest, and the judge's processes.
         trial.answers("files that are no photos", [photo for photo in corpus if photo.kind != "bomb"])
         trial.answers("bombs", bombs)
         before = Condition.of(server)
         with Stream(server.grpc_url, known_photos(), workers=2, rate=20) as neighbours:
             trial.answers("damaged photos", mutants(seed, count))
-            trial.costs(bombs)
         trial.rows.append(_neighbours(neighbours))
-        trial.rows += Condition.of(server).compare(before)
-    return trial.rows, trial.complaints
+        trial.costs(bombs)
+        requests.run()
+        trial.rows += requests.rows + Condition.of(server).compare(before)
+    return trial.rows, trial.complaints + requests.complaints
 
 
 def _neighbours(stream: Stream) -> Row:
@@ -96,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--count", type=_count, default=10_000, metavar="N", help="damaged photos; default: %(default)s")
+    parser.add_argument(
+        "--count", type=_count, default=10_000, metavar="N", help="damaged photos; default: %(default)s"
+    )
     parser.add_argument(
         "--seed", type=int, default=secrets.randbelow(2**31), metavar="N", help="default: another one each time"
     )

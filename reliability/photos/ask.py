@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import tritonclient.grpc
@@ -15,12 +15,26 @@ from reliability.known import HEADS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from car_analyzer_server import Server
-
 PROTOCOLS = ("grpc", "http")
 # Hangs are to be found, not slowness.
 TIMEOUT_S = 60
 _REFUSED = ("StatusCode.INVALID_ARGUMENT", "400")
+
+
+class Running(Protocol):
+    """A running Triton."""
+
+    @property
+    def pid(self) -> int:
+        """Of Triton itself."""
+
+    @property
+    def grpc_url(self) -> str:
+        """Where gRPC is."""
+
+    @property
+    def http_url(self) -> str:
+        """Where HTTP is."""
 
 
 class BrokenError(Exception):
@@ -30,7 +44,7 @@ class BrokenError(Exception):
 class Asker:
     """Asks one server, from any thread."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Running) -> None:
         self._addresses = {name: getattr(server, f"{name}_url").partition("://")[2] for name in PROTOCOLS}
         self._own = threading.local()
 

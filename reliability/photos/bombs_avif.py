@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def claimed(photo: bytes, width: int, height: int) -> bytes:
     """An AVIF whose header claims another size than its AV1 stream has."""
     parts = photo.split(b"ispe")
-    return parts[0] + b"".join(
-        b"ispe" + part[:4] + struct.pack(">II", width, height) + part[12:] for part in parts[1:]
-    )
+    return parts[0] + b"".join(b"ispe" + part[:4] + struct.pack(">II", width, height) + part[12:] for part in parts[1:])
 
 
 @functools.cache

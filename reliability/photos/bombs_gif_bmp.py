@@ -44,12 +44,16 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "gif of 64 megapixels, transparent": lambda: encoded(Image.new("P", (8000, 8000)), "GIF", transparency=0),
     "gif of 100,000 frames": lambda: gif(4, 4, picture(2, 1) * 100_000),
     "gif with millions of comments": lambda: gif(4, 4, b"!\xfe\x01x\0" * (FULL // 5), picture(2, 1)),
-    "gif with a comment in millions of pieces": lambda: gif(4, 4, b"!\xfe" + b"\x01x" * (FULL // 2) + b"\0", picture(2, 1)),
+    "gif with a comment in millions of pieces": lambda: gif(
+        4, 4, b"!\xfe" + b"\x01x" * (FULL // 2) + b"\0", picture(2, 1)
+    ),
     "gif with an extension in millions of pieces": lambda: gif(
         4, 4, b"!\xff" + b"\x01x" * (FULL // 2) + b"\0", picture(2, 1)
     ),
     "gif with junk between blocks": lambda: gif(4, 4, b"\0" * FULL, picture(2, 1)),
-    "gif in pieces of one byte": lambda: gif(8000, 8000, picture(8000, 8000, data=b"\x02" + b"\x01\x8c" * (FULL // 2) + b"\0")),
+    "gif in pieces of one byte": lambda: gif(
+        8000, 8000, picture(8000, 8000, data=b"\x02" + b"\x01\x8c" * (FULL // 2) + b"\0")
+    ),
     "gif of 19 MB in clear codes": lambda: gif(
         8000, 8000, picture(8000, 8000, data=b"\x08" + (b"\xff" + b"\x00\x01" * 127 + b"\0") * (FULL // 256) + b"\0")
     ),
@@ -61,7 +65,9 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "bmp of 64 megapixels, one bit": lambda: bmp(8000, 8000, 1, bytes(8_000_000)),
     "bmp of 64,000,000 x 1": lambda: bmp(64_000_000, 1, 1, bytes(8_000_000)),
     "bmp with 65,536 colours": lambda: bmp(4, 4, 8, bytes(16), colours=65_536),
-    "bmp with 4 billion colours": lambda: samples()["bmp palette"][:46] + b"\xff\xff\xff\xff" + samples()["bmp palette"][50:],
+    "bmp with 4 billion colours": lambda: (
+        samples()["bmp palette"][:46] + b"\xff\xff\xff\xff" + samples()["bmp palette"][50:]
+    ),
     "bmp rle of millions of line ends": lambda: bmp(8000, 8000, 8, b"\0\0" * (FULL // 2), compression=1),
     "bmp rle of one line end in 64,000,000": lambda: bmp(60_000, 1000, 8, b"\x01x\0\0" * 1000, compression=1),
     "bmp rle of millions of runs": lambda: bmp(8000, 8000, 8, b"\x01x" * (FULL // 2), compression=1),

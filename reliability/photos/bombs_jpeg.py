@@ -111,9 +111,7 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "jpeg with thousands of tables": lambda: before_picture(
         segment(0xDB, (b"\0" + b"\x01" * 64) * 1000) * (FULL // 65_004)
     ),
-    "jpeg with millions of huffman tables": lambda: before_picture(
-        segment(0xC4, b"\0" + b"\0" * 16) * (FULL // 21)
-    ),
+    "jpeg with millions of huffman tables": lambda: before_picture(segment(0xC4, b"\0" + b"\0" * 16) * (FULL // 21)),
     "jpeg with millions of restarts": lambda: before_picture(b"\xff\xd0" * (FULL // 2)),
     "jpeg with a full exif": exif_chain,
     "jpeg with looping exif": looping_exif,

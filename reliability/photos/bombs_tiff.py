@@ -156,7 +156,14 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "tiff of 200,000 directories": lambda: pages(200_000, lambda number: number + 1),
     "tiff whose directories go in a ring": lambda: pages(3, lambda number: (number + 1) % 3),
     "tiff with its sub-directories in itself": lambda: tiff(
-        [*basic(4, 4), (273, LONG, 1, 8), (279, LONG, 1, 16), (330, LONG, 1, 8), (34665, LONG, 1, 8), (34853, LONG, 1, 8)]
+        [
+            *basic(4, 4),
+            (273, LONG, 1, 8),
+            (279, LONG, 1, 16),
+            (330, LONG, 1, 8),
+            (34665, LONG, 1, 8),
+            (34853, LONG, 1, 8),
+        ]
     ),
     "tiff with 19 MB of profile": big_profile,
     "tiff of 64 megapixels, lzw": lambda: compressed("tiff_lzw"),
@@ -172,7 +179,9 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "tiff with a jpeg of 65,535 x 65,535 inside": lambda: jpeg_inside(
         bombs_jpeg.resized(samples()["jpeg 4:4:4"], 65_535, 65_535), 16, 16
     ),
-    "tiff with a progressive jpeg of 1,000 scans": lambda: jpeg_inside(bombs_jpeg.progressive(8000, 7999, 1000), 8000, 7999),
+    "tiff with a progressive jpeg of 1,000 scans": lambda: jpeg_inside(
+        bombs_jpeg.progressive(8000, 7999, 1000), 8000, 7999
+    ),
     "tiff with a progressive jpeg of 50 scans": lambda: jpeg_inside(bombs_jpeg.progressive(8000, 7999, 50), 8000, 7999),
     "tiff with a huge progressive jpeg inside": lambda: jpeg_inside(bombs_jpeg.progressive(65_500, 65_500, 50), 16, 16),
 }

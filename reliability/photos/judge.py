@@ -9,6 +9,7 @@ import re
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,8 @@ from PIL import Image
 from reliability.known import TOLERANCE, reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 MAX_BYTES, MAX_PIXELS, MAX_SIDE = 20_000_000, 64_000_000, 65_535
@@ -30,8 +32,18 @@ LIMITS = {
     "pixels": re.compile(r"megapixels\); at most [\d.]+ megapixels are accepted"),
     "side": re.compile(r"at most 65,535 are accepted along a side"),
     "memory": re.compile(r"too much memory"),
-    "pieces": re.compile(r"too many small pieces|JPEG of more than|at most [\d,]+ are accepted\.$"),
+    "scans": re.compile(r"JPEG of more than"),
+    "pieces": re.compile(r"too many small pieces|at most [\d,]+ are accepted\.$"),
 }
+
+
+# What can be seen without opening the photo.
+_IN_BYTES: Mapping[str | None, Callable[[bytes], bool]] = {
+    "bytes": lambda content: len(content) > MAX_BYTES,
+    "scans": lambda content: content.count(b"\xff\xda") > 16 or content.count(b"\xff") > 10_000,
+    "pieces": lambda content: len(content) > 200_000,
+}
+PATIENCE_S = 120
 
 
 @dataclass(frozen=True)
@@ -50,27 +62,25 @@ class Judgement:
 
 
 class Judge:
-    """Judges photos in other processes. A context manager."""
+    """Judges photos.
 
-    def __init__(self, workers: int = 2) -> None:
-        self._workers = workers
+    Args:
+        pool: Where. For files that may do harm, `harmless_pool`.
+    """
 
-    def __enter__(self) -> Judge:
-        # spawned: a process of Pillow and PyTorch only, without what the harness has imported.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(self._workers, context, initializer=_prepare)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
 
     def complaint(self, content: bytes, answer: Mapping[str, Sequence[float]] | str) -> str | None:
         """What is wrong with an answer: logits, or the sentence of a refusal. None if nothing is."""
         if isinstance(answer, str):
             limit = next((name for name, pattern in LIMITS.items() if pattern.search(answer)), None)
-            judged = self._pool.submit(judge, content, decode=limit is None).result(60)
+            if limit in _IN_BYTES:
+                # Not opened: this is what takes Pillow minutes.
+                return None if _IN_BYTES[limit](content) else f"refused for its {limit}: {answer}"
+            judged = self._pool.submit(judge, content, decode=limit is None).result(PATIENCE_S)
             return _complain_of_limit(limit, content, judged) if limit else _complain_of_refusal(answer, judged)
-        judged = self._pool.submit(judge, content, decode=True).result(60)
+        judged = self._pool.submit(judge, content, decode=True).result(PATIENCE_S)
         if judged.logits is None:
             return f"answered, but Pillow refuses it: {judged.reason}"
         if any(not np.allclose(answer[head], judged.logits[head], rtol=0, atol=TOLERANCE) for head in judged.logits):
@@ -78,11 +88,16 @@ class Judge:
         return None
 
 
+def harmless_pool(workers: int = 2) -> ProcessPoolExecutor:
+    """Processes of Pillow and PyTorch only, without what the harness has imported."""
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare)
+
+
 def _prepare() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     # libtiff writes a line for each damaged row.
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
 
 
@@ -104,14 +119,14 @@ def judge(content: bytes, *, decode: bool) -> Judgement:
 def _complain_of_limit(limit: str, content: bytes, judged: Judgement) -> str | None:
     width, height = judged.size or (0, 0)
     over = {
-        "bytes": len(content) > MAX_BYTES,
         # Some files name their size in a place that Pillow refuses to open for another reason.
         "pixels": judged.size is None or width * height > LEAST_LIMIT,
         "side": max(width, height) > MAX_SIDE,
         "memory": width * height > LEAST_LIMIT or judged.size is None or len(content) > MAX_BYTES // 10,
-        "pieces": len(content) > 1_000_000 or judged.size is None,
     }
-    return None if over[limit] else f"refused for its {limit}, with {len(content):,} bytes and {width} x {height} pixels"
+    return (
+        None if over[limit] else f"refused for its {limit}, with {len(content):,} bytes and {width} x {height} pixels"
+    )
 
 
 def _complain_of_refusal(answer: str, judged: Judgement) -> str | None:

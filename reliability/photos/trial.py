@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reliability.known import known_photos
-from reliability.processes import stubs
+from reliability.processes import stubs, usage
 from reliability.table import Row
 
-from .ask import PROTOCOLS, Asker, BrokenError
+from .ask import PROTOCOLS, Asker, BrokenError, Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from car_analyzer_server import Server
 
     from .corpus import Hostile
     from .judge import Judge
@@ -44,7 +42,7 @@ class Trial:
         rows: What was tried.
     """
 
-    server: Server
+    server: Running
     judge: Judge
     losses: Path
     progress: Callable[[], object] = lambda: None
@@ -88,7 +86,7 @@ class Trial:
         self.rows.append(Row("bombs, one by one", tried, len(self.complaints) - before, note))
 
     def _cost(self, protocol: str, photo: Hostile) -> tuple[float, int]:
-        processes = stubs(self.server.pid)
+        processes = [process for process in stubs(self.server.pid) if "/preprocess/" in " ".join(process.cmdline())]
         for process in processes:
             Path(f"/proc/{process.pid}/clear_refs").write_text("5")
         # Seconds of a processor: on the clock, they would depend on what else the machine does.
@@ -132,8 +130,9 @@ class Trial:
 
 
 def _peak(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    # Without the memory that it shares with Triton, in which photos come and pixels go.
+    facts = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(facts[name].split()[0]) * 1024 * sign for name, sign in (("VmHWM", 1), ("RssShmem", -1)))
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,8 @@ class Condition:
     memory: int
 
     @classmethod
-    def of(cls, server: Server) -> Condition:
+    def of(cls, server: Running) -> Condition:
         """Looks at a server that has nothing to do."""
-        from reliability.processes import usage
-
         time.sleep(1)
         pids = (server.pid, *sorted(process.pid for process in stubs(server.pid)))
         return cls(pids, usage(server.pid).memory)

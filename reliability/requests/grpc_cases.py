@@ -89,7 +89,7 @@ INFERENCES: Mapping[str, Any] = {
     "another name": request(name="picture"),
     "no name": request(name=""),
     "a name of 1 MB": request(name="a" * 1_000_000),
-    "the input twice": changed(lambda infer: (infer.inputs.add().CopyFrom(infer.inputs[0]))),
+    "the input twice": changed(lambda infer: infer.inputs.add().CopyFrom(infer.inputs[0])),
     "one input too many": changed(lambda infer: infer.inputs.add(name="more", datatype="BYTES", shape=[1, 1])),
     "one piece of data too many": request(raw=[photo(), photo()]),
     "a thousand inputs": changed(
@@ -143,7 +143,10 @@ GARBAGE: Mapping[str, tuple[str, bytes]] = {
     "a name of broken UTF-8": ("ModelInfer", b"\x0a\x02\xff\xfe"),
     "a method that is not there": ("ModelAnalyze", b""),
     "a repository index": ("RepositoryIndex", b""),
-    "loading a model": ("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="condition").SerializeToString()),
+    "loading a model": (
+        "RepositoryModelLoad",
+        pb.RepositoryModelLoadRequest(model_name="condition").SerializeToString(),
+    ),
     "unloading a model": (
         "RepositoryModelUnload",
         pb.RepositoryModelUnloadRequest(model_name="condition").SerializeToString(),

@@ -123,9 +123,13 @@ CASES: Mapping[str, bytes] = {
     "JSON that is a list": plain([]),
     "JSON that is a number": plain(1),
     "JSON null": plain(b"null"),
-    "JSON not a number": plain(b'{"inputs": [{"name": "image", "shape": [NaN, 1], "datatype": "BYTES", "data": ["x"]}]}'),
+    "JSON not a number": plain(
+        b'{"inputs": [{"name": "image", "shape": [NaN, 1], "datatype": "BYTES", "data": ["x"]}]}'
+    ),
     "JSON infinity": plain(b'{"inputs": [{"name": "image", "shape": [1e999, 1], "datatype": "BYTES", "data": ["x"]}]}'),
-    "JSON of broken UTF-8": plain(b'{"inputs": [{"name": "\xff\xfe", "shape": [1, 1], "datatype": "BYTES", "data": ["x"]}]}'),
+    "JSON of broken UTF-8": plain(
+        b'{"inputs": [{"name": "\xff\xfe", "shape": [1, 1], "datatype": "BYTES", "data": ["x"]}]}'
+    ),
     "JSON with a null character": plain(b'{"inputs\0": []}'),
     "inputs that are no list": plain({"inputs": "image"}),
     "inputs that are numbers": plain({"inputs": [1, 2]}),
@@ -134,8 +138,11 @@ CASES: Mapping[str, bytes] = {
     "lists in lists, 100,000 deep": plain(b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     "objects in objects, 100,000 deep": plain(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
     "data in lists, 1,000 deep": plain(
-        b'{"inputs": [{"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": ' + b"[" * 1000 + b'"x"'
-        + b"]" * 1000 + b"}]}"
+        b'{"inputs": [{"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": '
+        + b"[" * 1000
+        + b'"x"'
+        + b"]" * 1000
+        + b"}]}"
     ),
     # Parameters and outputs.
     "an unknown output": request(top={"outputs": [{"name": "price"}]}),

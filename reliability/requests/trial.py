@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from reliability.known import known_photos
-from reliability.photos.ask import Asker, BrokenError
+from reliability.photos.ask import Asker, BrokenError, Running
 from reliability.table import Row
 
 from . import grpc_cases, http_cases
@@ -15,8 +15,6 @@ from .wire import Reply, exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from car_analyzer_server import Server
 
 # What gRPC's own documentation calls the caller's mistakes; Triton answers UNAVAILABLE where its key is missing.
 CLIENT_ERRORS = {
@@ -31,8 +29,8 @@ CLIENT_ERRORS = {
 }
 RESTRICTED = "This protocol is restricted"
 
-# Known limits of Triton 2.51 that no setting removes; none of these harms the server. JSON that cannot be read is answered
-# with 500 in place of 400, a protobuf that cannot be read with INTERNAL, an unknown Content-Encoding with 501.
+# Known limits of Triton 2.51 that no setting removes; none of these harms the server. JSON that cannot be read is
+# answered with 500 in place of 400, a protobuf that cannot be read with INTERNAL, an unknown Content-Encoding with 501.
 UPSTREAM_500 = ("Unable to parse", "failed to parse the request JSON", "Unable to set", "failed to get request params")
 # Of a batch size, it looks at the lower 32 bits only, and of a number at as many as the type has; the photos that are
 # there get their own answers. Data after the last input is ignored.
@@ -55,18 +53,25 @@ HTTP_WAITING = {"a chunk of 2 ** 64"}
 class Requests:
     """A trial on one server.
 
+    Args:
+        server: Running, with the demo models.
+        progress: Called after each request.
+        each: After how many requests a known photo is asked for.
+
     Attributes:
         rows: What was tried.
         complaints: What went wrong, by name.
     """
 
-    def __init__(self, server: Server, progress: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, server: Running, progress: Callable[[], object] = lambda: None, each: int = 1) -> None:
         self.rows: list[Row] = []
         self.complaints: list[str] = []
         self._asker = Asker(server)
-        self._http = ("127.0.0.1", server.settings.http_port)
+        self._http = ("127.0.0.1", int(server.http_url.rpartition(":")[2]))
         self._grpc = server.grpc_url.partition("://")[2]
         self._progress = progress
+        self._each = each
+        self._sent = 0
 
     def run(self) -> None:
         """Sends them all."""
@@ -74,8 +79,7 @@ class Requests:
         self._over_grpc()
 
     def _over_http(self) -> None:
-        known = before = 0
-        before = len(self.complaints)
+        before, known = len(self.complaints), 0
         for name, content in http_cases.CASES.items():
             reply = exchange(self._http, content)
             if not 400 <= reply.status < 500:
@@ -129,6 +133,10 @@ class Requests:
 
     def _check(self, name: str, protocol: str) -> None:
         """The server still knows what it knew."""
+        self._progress()
+        self._sent += 1
+        if self._sent % self._each:
+            return
         photo = known_photos()[0]
         try:
             answer = self._asker.ask(protocol, photo.photo)
@@ -136,4 +144,3 @@ class Requests:
             answer = str(error)
         if isinstance(answer, str) or not photo.agrees(answer[0]):
             self.complaints.append(f"{protocol}, after {name}: a known photo got {answer}")
-        self._progress()

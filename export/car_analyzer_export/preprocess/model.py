@@ -6,6 +6,7 @@ There is one output for each way in which the heads' networks look at a photo; a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -20,6 +21,8 @@ from view import View, ViewError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_M_MMAP_THRESHOLD = -3
 
 
 class TritonPythonModel:
@@ -39,6 +42,9 @@ class TritonPythonModel:
             for output in config["output"]
         }
         warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
+        with contextlib.suppress(AttributeError, OSError):  # not glibc
+            # Otherwise glibc keeps what large photos took, and the next one takes more on top of it.
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers every request of a batch on its own."""
@@ -64,7 +70,6 @@ class TritonPythonModel:
             for name, view in self._views.items()
         }
 
-
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
         with _bounded_memory(self._memory), _silence():
@@ -76,7 +81,7 @@ def _silence() -> Iterator[None]:
     """Throws away what libraries write. libtiff has a line for each damaged row, which would end up in Triton's log."""
     kept = os.dup(2)
     try:
-        with open(os.devnull, "wb") as nowhere:
+        with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:

@@ -12,7 +12,7 @@ import struct
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v1
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Photo:
                 # Once only: a second attempt to load a damaged file can succeed and hand out half a picture.
                 self._image.load()
                 # Converting RGB to RGB would copy it.
-                self.rgb = self._image if self._image.mode == "RGB" else self._image.convert("RGB")
+                self.rgb: Image.Image = self._image if self._image.mode == "RGB" else self._image.convert("RGB")
         except PhotoError:
             raise
         except MemoryError:
@@ -123,7 +123,7 @@ class _File(io.BytesIO):
         return super().read(size)
 
 
-def _open(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
+def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFile:
     if not content:
         raise PhotoError("The photo is empty: it has 0 bytes.")
     if len(content) > max_bytes:
@@ -165,7 +165,7 @@ def _strips(content: bytes) -> int:
     return max(len(directory.tagdata.get(tag, b"")) // sizes.get(directory.tagtype.get(tag, 0), 1) for tag in tables)
 
 
-def _check_size(image: Image.Image, content: bytes, max_pixels: int) -> None:
+def _check_size(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> None:
     width, height = image.size
     if max(width, height) > MAX_SIDE and width * height <= max_pixels:
         raise PhotoError(f"The photo is {width} x {height} pixels; at most {MAX_SIDE:,} are accepted along a side.")
@@ -179,14 +179,16 @@ def _check_size(image: Image.Image, content: bytes, max_pixels: int) -> None:
         )
 
 
-def _kind(image: Image.Image) -> tuple[str, float]:
+def _kind(image: ImageFile.ImageFile) -> tuple[str, float]:
     """Of which kind a file is, and which share of the accepted pixels it may have.
 
     Pillow holds a picture with 4 bytes a pixel, twice while it converts it. A decoder that holds more, or takes longer,
     gets fewer pixels, so that no photo takes more memory than the largest PNG or more time than twice its.
     """
-    if image.format in ("WEBP", "AVIF"):
-        return {"WEBP": " of WebP", "AVIF": " of AVIF"}[image.format], 1 / 2
+    if image.format in ("WEBP", "AVIF", "TIFF"):
+        return {"WEBP": " of WebP", "AVIF": " of AVIF", "TIFF": " of TIFF"}[image.format], 1 / 2
+    if image.format == "PNG" and "16" in str(image.tile[0].args):
+        return " of PNG with 16 bits a colour", 1 / 2
     if image.format == "BMP" and image.info.get("compression") in (1, 2):
         return " of run-length encoded BMP", 1 / 8
     if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
