@@ -68,10 +68,12 @@ def hostile_triton(server: Server, count: int, seed: int, losses: Path) -> tuple
     """Sends samples, strangers, bombs, so many mutants, and wrong requests."""
     corpus = list(named())
     bombs = [photo for photo in corpus if photo.kind == "bomb"]
-    with harmless_pool() as pool, _bar(len(corpus) + 2 * len(bombs) + count) as bar:
-        trial = Trial(server, Judge(pool), losses, progress=bar.update)
-        requests = Requests(server)
-        # Warms up: the buffers for what is largest, and the judge's processes.
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(harmless_pool())
+        bar = stack.enter_context(_bar(len(corpus) + 2 * len(bombs) + count))
+        trial = stack.enter_context(Trial(server, Judge(pool), losses, progress=bar.update))
+        # Warms up: the buffers for what is largest, the stacks for what is deepest, and the judge's processes.
+        Requests(server, each=100).run()
         trial.answers("files that are no photos", [photo for photo in corpus if photo.kind != "bomb"])
         trial.answers("bombs", bombs)
         before = Condition.of(server)
@@ -79,6 +81,7 @@ def hostile_triton(server: Server, count: int, seed: int, losses: Path) -> tuple
             trial.answers("damaged photos", mutants(seed, count))
         trial.rows.append(_neighbours(neighbours))
         trial.costs(bombs)
+        requests = Requests(server)
         requests.run()
         trial.rows += requests.rows + Condition.of(server).compare(before)
     return trial.rows, trial.complaints + requests.complaints

@@ -42,11 +42,21 @@ class BrokenError(Exception):
 
 
 class Asker:
-    """Asks one server, from any thread."""
+    """Asks one server, from any thread. A context manager."""
 
     def __init__(self, server: Running) -> None:
+        self._clients: list[Any] = []
         self._addresses = {name: getattr(server, f"{name}_url").partition("://")[2] for name in PROTOCOLS}
         self._own = threading.local()
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Triton waits for connections that are left open when it is told to stop.
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
 
     def ask(self, protocol: str, *photos: bytes) -> list[dict[str, list[float]]] | str:
         """Sends photos as one request.
@@ -88,4 +98,5 @@ class Asker:
                 else tritonclient.http.InferenceServerClient(address, network_timeout=TIMEOUT_S)
             )
             setattr(self._own, protocol, client)
+            self._clients.append(client)
         return client

@@ -32,7 +32,7 @@ BATCH_EACH = 20
 
 @dataclass
 class Trial:
-    """A trial on one server.
+    """A trial on one server. A context manager.
 
     Attributes:
         server: Running, with the demo models.
@@ -52,6 +52,12 @@ class Trial:
         self._asker = Asker(self.server)
         self._counts: Counter[str] = Counter()
         self.complaints: list[str] = []
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asker.__exit__()
 
     def answers(self, name: str, photos: Iterable[Hostile]) -> None:
         """Sends photos, several at a time and by each protocol in turn, and judges each answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 
 from reliability.known import known_photos
 from reliability.photos.ask import Asker, BrokenError, Running
@@ -75,8 +75,9 @@ class Requests:
 
     def run(self) -> None:
         """Sends them all."""
-        self._over_http()
-        self._over_grpc()
+        with self._asker:
+            self._over_http()
+            self._over_grpc()
 
     def _over_http(self) -> None:
         before, known = len(self.complaints), 0
