@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak bench lint format clean
+.PHONY: help setup demo serve test soak bench lint format clean fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ soak: $(INSTALLED) ## Drive photos for MINUTES (60) and draw memory, latency and
 
 bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: table, build/bench/throughput.png (40 minutes)
 	@$(BIN)/python -m benchmarks --out build/bench
+
+fuzz: $(INSTALLED) ## Send hostile photos (COUNT=10000, SEED=) and requests to a real Triton and gateway; say what was lost
+	@$(BIN)/python -m reliability.fuzz $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check .

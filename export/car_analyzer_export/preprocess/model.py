@@ -5,14 +5,24 @@ There is one output for each way in which the heads' networks look at a photo; a
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import os
+import resource
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from photo import Photo, PhotoError
-from view import View
+from view import View, ViewError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_M_MMAP_THRESHOLD = -3
 
 
 class TritonPythonModel:
@@ -23,6 +33,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         parameters = {name: json.loads(value["string_value"]) for name, value in config["parameters"].items()}
         self._limits = {name: parameters[name] for name in ("max_bytes", "max_pixels")}
+        # What the largest photo takes: 4 bytes a pixel as decoded, and again as RGB.
+        self._memory = 8 * self._limits["max_pixels"] + 32_000_000
         self._views = {
             output["name"]: View(
                 height=int(output["dims"][0]), width=int(output["dims"][1]), **parameters["views"][output["name"]]
@@ -30,6 +42,9 @@ class TritonPythonModel:
             for output in config["output"]
         }
         warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
+        with contextlib.suppress(AttributeError, OSError):  # not glibc
+            # Otherwise glibc keeps what large photos took, and the next one takes more on top of it.
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers every request of a batch on its own."""
@@ -40,10 +55,48 @@ class TritonPythonModel:
         pixels: dict[str, list[Any]] = {name: [] for name in self._views}
         for position, content in enumerate(photos, start=1):
             try:
-                photo = Photo(content, **self._limits)
-                for name, view in self._views.items():
-                    pixels[name].append(view.pixels(photo.upright() if view.exif_rotation else photo.rgb))
-            except PhotoError as error:
+                for name, picture in self._look_at(content).items():
+                    pixels[name].append(picture)
+            except (PhotoError, ViewError) as error:
                 message = str(error) if len(photos) == 1 else f"Photo {position} of {len(photos)}: {error}"
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.stack(parts)) for name, parts in pixels.items()])
+
+    def _look_at(self, content: bytes) -> dict[str, Any]:
+        # In a function of its own: a large photo is gone before the next one is decoded.
+        photo = Photo(content, **self._limits, decoding=self._decoding())
+        return {
+            name: view.pixels(photo.upright() if view.exif_rotation else photo.rgb)
+            for name, view in self._views.items()
+        }
+
+    @contextlib.contextmanager
+    def _decoding(self) -> Iterator[None]:
+        with _bounded_memory(self._memory), _silence():
+            yield
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Throws away what libraries write. libtiff has a line for each damaged row, which would end up in Triton's log."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _bounded_memory(size: int) -> Iterator[None]:
+    """Lets this process allocate at most so many more bytes. Decoders take that for a machine that has no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    bound = held + size
+    resource.setrlimit(resource.RLIMIT_DATA, (bound if hard < 0 else min(bound, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -7,8 +7,16 @@ compares with.
 from __future__ import annotations
 
 import io
+import re
+import struct
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v1
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 # An allow-list: Pillow also opens formats that start other programs (EPS) or that no camera writes.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -16,11 +24,36 @@ ACCEPTED = "JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF"
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 64_000_000
+# What a JPEG can have at most. Resizing takes memory with the length of a side, whatever the other is.
+MAX_SIDE = 65_535
+# Pillow reads what stands around a picture piece by piece, in Python; real photos have some thousands of pieces.
+MAX_READS = 500_000
+# Each scan of a progressive JPEG can touch every pixel, with a handful of bytes; real ones have ten or so. So many are
+# accepted of a photo of the most pixels, and of smaller ones more in proportion.
+MAX_SCANS = 16
+MAX_SEGMENTS = 10_000
+# Pillow joins them again for each.
+MAX_EXIF_SEGMENTS = 64
+# Pillow inflates each, and keeps the last.
+MAX_PROFILES = 16
+MAX_STRIPS = 65_536
 
 # Our own limit is checked at the header, too; Pillow's would refuse what the configuration may allow.
 Image.MAX_IMAGE_PIXELS = None
+# Each thread has a stack that counts as memory; the pixels are the same with any number.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 2
 
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class PhotoError(ValueError):
@@ -33,7 +66,9 @@ class Photo:
     Args:
         content: The bytes of the file.
         max_bytes: The size of the largest accepted file.
-        max_pixels: Width times height of the largest accepted photo, checked before it is decoded.
+        max_pixels: Width times height of the largest accepted photo, checked before it is decoded. Kinds of files that
+            take more time or memory for each pixel than others may have fewer.
+        decoding: Entered while the photo is decoded, to watch or bound what that takes.
 
     Attributes:
         rgb: The picture as it is stored, without regard to its EXIF orientation.
@@ -42,11 +77,24 @@ class Photo:
         PhotoError: The photo is empty, too large, damaged, or in a format that is not accepted.
     """
 
-    def __init__(self, content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        max_bytes: int = MAX_BYTES,
+        max_pixels: int = MAX_PIXELS,
+        decoding: AbstractContextManager[Any] | None = None,
+    ) -> None:
         self._image = _open(content, max_bytes, max_pixels)
         try:
-            # Once only: a second attempt to load a damaged file can succeed and hand out half a picture.
-            self.rgb = self._image.convert("RGB")
+            with decoding or nullcontext():
+                # Once only: a second attempt to load a damaged file can succeed and hand out half a picture.
+                self._image.load()
+                # Converting RGB to RGB would copy it.
+                self.rgb: Image.Image = self._image if self._image.mode == "RGB" else self._image.convert("RGB")
+        except PhotoError:
+            raise
+        except MemoryError:
+            raise PhotoError("Decoding the photo would take too much memory; save it smaller, or as JPEG.") from None
         except Exception as error:
             raise PhotoError(f"The photo is damaged and cannot be decoded: {_reason(error)}.") from error
 
@@ -57,33 +105,115 @@ class Photo:
             PhotoError: The EXIF data cannot be read.
         """
         try:
-            self.rgb.getexif()[_ORIENTATION] = self._image.getexif().get(_ORIENTATION, 1)
-            return ImageOps.exif_transpose(self.rgb)
+            turn = _TURNS.get(self._image.getexif().get(_ORIENTATION, 1))
         except Exception as error:
             raise PhotoError(f"The photo's EXIF data is damaged: {_reason(error)}.") from error
+        return self.rgb if turn is None else self.rgb.transpose(turn)
 
 
-_ORIENTATION = 0x0112
+class _File(io.BytesIO):
+    """A photo's bytes, which Pillow may ask for only so many times."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise PhotoError("The photo's file is cut into too many small pieces; save it again with another program.")
+        return super().read(size)
 
 
-def _open(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
+def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFile:
     if not content:
         raise PhotoError("The photo is empty: it has 0 bytes.")
     if len(content) > max_bytes:
         raise PhotoError(f"The photo has {len(content):,} bytes; at most {max_bytes:,} are accepted.")
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        _check_pieces(content)
+        image = Image.open(_File(content), formats=FORMATS)
+    except PhotoError:
+        raise
     except UnidentifiedImageError:
         raise PhotoError(_describe_unknown(content)) from None
     except Exception as error:
         raise PhotoError(f"The photo's header is damaged: {_reason(error)}.") from error
+    _check_size(image, content, max_pixels)
+    return image
+
+
+def _check_pieces(content: bytes) -> None:
+    """Refuses files that cost Pillow much time merely to open. Each starts with what Pillow knows its format by."""
+    if content.startswith(b"\x89PNG") and (count := content.count(b"iCCP")) > MAX_PROFILES:
+        raise PhotoError(f"The photo has {count} colour profiles; at most {MAX_PROFILES} are accepted.")
+    if content.startswith(b"\xff\xd8\xff") and (count := content.count(b"Exif\0\0")) > MAX_EXIF_SEGMENTS:
+        raise PhotoError(f"The photo's EXIF data has {count} parts; at most {MAX_EXIF_SEGMENTS} are accepted.")
+    if content.startswith(tuple(PREFIXES)) and (count := _strips(content)) > MAX_STRIPS:
+        raise PhotoError(f"The photo is cut into {count:,} strips or tiles; at most {MAX_STRIPS:,} are accepted.")
+
+
+def _strips(content: bytes) -> int:
+    """How many strips or tiles a TIFF says it has."""
+    file = _File(content)
+    try:
+        directory = ImageFileDirectory_v1(content[: 16 if content[2:3] == b"+" else 8])
+        file.seek(directory.next)
+        directory.load(file)
+    except (OverflowError, struct.error):
+        return 0  # Pillow will say the same
+    sizes = {3: 2, 4: 4, 16: 8}
+    tables = (273, 279, 324, 325)
+    return max(len(directory.tagdata.get(tag, b"")) // sizes.get(directory.tagtype.get(tag, 0), 1) for tag in tables)
+
+
+def _check_size(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > max_pixels:
+    if max(width, height) > MAX_SIDE and width * height <= max_pixels:
+        raise PhotoError(f"The photo is {width} x {height} pixels; at most {MAX_SIDE:,} are accepted along a side.")
+    if width * height <= max_pixels and image.format in ("JPEG", "MPO"):
+        _check_scans(content, MAX_SCANS * max_pixels // (width * height))
+    kind, share = _kind(image)
+    if width * height > max_pixels * share:
         raise PhotoError(
             f"The photo is {width} x {height} pixels ({width * height / 1e6:.0f} megapixels); "
-            f"at most {max_pixels / 1e6:g} megapixels are accepted."
+            f"at most {max_pixels * share / 1e6:.3g} megapixels are accepted{kind}."
         )
-    return image
+
+
+def _kind(image: ImageFile.ImageFile) -> tuple[str, float]:
+    """Of which kind a file is, and which share of the accepted pixels it may have.
+
+    Pillow holds a picture with 4 bytes a pixel, twice while it converts it. A decoder that holds more, or takes longer,
+    gets fewer pixels, so that no photo takes more memory than the largest PNG or more time than twice its.
+    """
+    if image.format in ("WEBP", "AVIF", "TIFF"):
+        return {"WEBP": " of WebP", "AVIF": " of AVIF", "TIFF": " of TIFF"}[image.format], 1 / 2
+    if image.format == "PNG" and "16" in str(image.tile[0].args):
+        return " of PNG with 16 bits a colour", 1 / 2
+    if image.format == "BMP" and image.info.get("compression") in (1, 2):
+        return " of run-length encoded BMP", 1 / 8
+    if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
+        # The decoder holds two bytes for each colour of each pixel until the last scan.
+        return " of progressive JPEG", min(1.0, 8 / (4 + 2 * len(image.getbands())))
+    return "", 1.0
+
+
+# Neither a byte of a picture that looks like a marker, nor a marker without data.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+_START_OF_SCAN, _END = 0xDA, 0xD9
+
+
+def _check_scans(content: bytes, most: int) -> None:
+    """Counts the scans of a JPEG as its decoder will meet them."""
+    position, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        found = _MARKER.search(content, position)
+        if found is None or found[1][0] == _END:
+            return
+        scans += found[1][0] == _START_OF_SCAN
+        if scans > most:
+            raise PhotoError(f"The photo is a JPEG of more than {most:,} scans; save it again as baseline JPEG.")
+        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    raise PhotoError(f"The photo is a JPEG of more than {MAX_SEGMENTS:,} segments; save it again as baseline JPEG.")
 
 
 def _describe_unknown(content: bytes) -> str:

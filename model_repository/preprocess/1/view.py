@@ -21,6 +21,14 @@ _PILLOW_FILTERS = {
 }
 
 
+# Of a photo that is scaled before its middle is cut out. A photo of 224 x 60,000 pixels would become far larger.
+MAX_SCALED_PIXELS = 64_000_000
+
+
+class ViewError(ValueError):
+    """A picture has a shape that cannot be looked at; the message says so in a sentence."""
+
+
 @dataclass(frozen=True)
 class View:
     """How one group of networks looks at a photo.
@@ -44,7 +52,11 @@ class View:
     exif_rotation: bool = False
 
     def pixels(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
-        """Resizes a picture, RGB: uint8 [height, width, 3]."""
+        """Resizes a picture, RGB: uint8 [height, width, 3].
+
+        Raises:
+            ViewError: The picture is so narrow that it would become huge before its middle is cut out.
+        """
         size = self._scaled_size(picture.size)
         # Nearest neighbour has nothing to average.
         if self.antialias or self.interpolation == "nearest":
@@ -60,6 +72,8 @@ class View:
         # torchvision cuts the longer side off to whole pixels; it does not round.
         shorter, longer = min(size), max(size)
         scaled = int(self.shortest_edge * longer / shorter)
+        if self.shortest_edge * scaled > MAX_SCALED_PIXELS:
+            raise ViewError(f"The photo is {size[0]} x {size[1]} pixels, which is too narrow.")
         return (self.shortest_edge, scaled) if size[0] <= size[1] else (scaled, self.shortest_edge)
 
 

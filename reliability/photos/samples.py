@@ -1,0 +1,81 @@
+"""One small valid photo for each way of writing each accepted format."""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SIZE = (61, 43)
+
+
+@functools.cache
+def samples() -> Mapping[str, bytes]:
+    """Valid photos by name."""
+    colours = np.random.default_rng(7).integers(0, 256, (6, 8, 4), dtype=np.uint8)
+    picture = Image.fromarray(colours).resize(SIZE, Image.Resampling.BICUBIC)
+    rgb = picture.convert("RGB")
+    deep = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * np.uint16(257))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a car"
+    profile = bytes(range(256)) * 3
+    return {
+        "jpeg": encoded(rgb, "JPEG", exif=exif, icc_profile=profile, comment="a car"),
+        "jpeg 4:4:4": encoded(rgb, "JPEG", subsampling=0, restart_marker_blocks=2),
+        "jpeg progressive": encoded(rgb, "JPEG", progressive=True),
+        "jpeg grey": encoded(picture.convert("L"), "JPEG"),
+        "jpeg cmyk": encoded(rgb.convert("CMYK"), "JPEG"),
+        "mpo": encoded(rgb, "MPO", **_frames(rgb)),
+        "png": encoded(rgb, "PNG", exif=exif, icc_profile=profile),
+        "png alpha": encoded(picture, "PNG"),
+        "png grey and alpha": encoded(picture.convert("LA"), "PNG"),
+        "png palette": encoded(rgb.quantize(16), "PNG", transparency=3),
+        "png one bit": encoded(rgb.convert("1"), "PNG"),
+        "png 16 bit": encoded(deep, "PNG"),
+        "png animated": encoded(rgb, "PNG", **_frames(rgb)),
+        "webp": encoded(rgb, "WEBP", exif=exif, icc_profile=profile),
+        "webp alpha": encoded(picture, "WEBP"),
+        "webp lossless": encoded(picture, "WEBP", lossless=True),
+        "webp animated": encoded(rgb, "WEBP", **_frames(rgb)),
+        "bmp": encoded(rgb, "BMP"),
+        "bmp palette": encoded(rgb.quantize(16), "BMP"),
+        "bmp grey": encoded(picture.convert("L"), "BMP"),
+        "bmp alpha": encoded(picture, "BMP"),
+        "gif": encoded(rgb.quantize(16), "GIF", comment=b"a car"),
+        "gif interlaced": encoded(rgb.quantize(200), "GIF", interlace=True, transparency=3),
+        "gif animated": encoded(rgb, "GIF", **_frames(rgb)),
+        "tiff": encoded(rgb, "TIFF", exif=exif),
+        "tiff lzw": encoded(rgb, "TIFF", compression="tiff_lzw"),
+        "tiff deflate": encoded(picture, "TIFF", compression="tiff_adobe_deflate", tiffinfo={317: 2}),
+        "tiff packbits": encoded(rgb.quantize(16), "TIFF", compression="packbits"),
+        "tiff jpeg": encoded(rgb, "TIFF", compression="jpeg"),
+        "tiff zstd": encoded(rgb, "TIFF", compression="zstd"),
+        "tiff lzma": encoded(rgb, "TIFF", compression="lzma"),
+        "tiff fax": encoded(rgb.convert("1"), "TIFF", compression="group4"),
+        "tiff cmyk": encoded(rgb.convert("CMYK"), "TIFF"),
+        "tiff 16 bit": encoded(deep, "TIFF"),
+        "tiff float": encoded(picture.convert("F"), "TIFF"),
+        "tiff large": encoded(rgb, "TIFF", big_tiff=True),
+        # A copy: saving as JPEG leaves settings in a picture that saving several pages as TIFF stumbles over.
+        "tiff pages": encoded(rgb.copy(), "TIFF", **_frames(rgb)),
+        "avif": encoded(rgb, "AVIF", exif=exif),
+        "avif alpha": encoded(picture, "AVIF", subsampling="4:4:4"),
+        "avif animated": encoded(rgb, "AVIF", **_frames(rgb)),
+    }
+
+
+def _frames(picture: Image.Image) -> dict[str, Any]:
+    return {"save_all": True, "append_images": [picture.rotate(180), picture.rotate(90)]}
+
+
+def encoded(picture: Image.Image, file_format: str, **options: Any) -> bytes:
+    """A picture as a file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, file_format, **options)
+    return buffer.getvalue()

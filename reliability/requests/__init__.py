@@ -1,0 +1,1 @@
+"""Requests that no client should send: wrong, lying, endless, or no requests at all."""

@@ -1,0 +1,164 @@
+"""Photos that are meant to do harm get Pillow's own answer or a refusal in a sentence, and nobody else notices."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from car_analyzer_export.preprocess.photo import FORMATS, Photo, PhotoError
+from car_analyzer_export.preprocess.view import View, ViewError
+from reliability.known import known_photos
+from reliability.photos import bombs_jpeg, bombs_png
+from reliability.photos.ask import Asker
+from reliability.photos.bombs import BOMBS
+from reliability.photos.corpus import Hostile, mutants
+from reliability.photos.judge import Judge
+from reliability.photos.mutations import mutate
+from reliability.photos.samples import samples
+from reliability.photos.strangers import strangers
+from reliability.photos.trial import Trial
+from reliability.processes import stubs
+from reliability.stream import Stream
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+# Each of these once took seconds, hundreds of megabytes, or the process.
+REFUSED = {
+    "jpeg with millions of comments": "too many small pieces",
+    "jpeg padded with FF": "too many small pieces",
+    "jpeg with a full exif": "EXIF data has 308 parts; at most 64",
+    "jpeg progressive of 32 megapixels, 1,000 scans": "JPEG of more than 32 scans",
+    "jpeg progressive of 2 megapixels, 1,000 scans": "JPEG of more than 512 scans",
+    "jpeg progressive of 16 pixels, a million scans": "JPEG of more than 10,000 segments",
+    "jpeg progressive of 64 megapixels": "at most 51.2 megapixels are accepted of progressive JPEG",
+    "png with profiles of 20 GB": "has 18000 colour profiles; at most 16",
+    "png with a million unknown chunks behind": "too many small pieces",
+    "png with iTXt of 20 GB": "Too much memory used in text chunks",
+    "png with a profile of 1 GB": "Decompressed data too large",
+    "png of 64,000,000 x 1": "at most 65,535 are accepted along a side",
+    "webp with a canvas of 64 megapixels": "at most 32 megapixels are accepted of WebP",
+    "gif with a comment in millions of pieces": "too many small pieces",
+    "bmp rle of one line end in 64,000,000": "at most 8 megapixels are accepted of run-length encoded BMP",
+    "tiff in 4 million strips": "cut into 4,900,000 strips or tiles; at most 65,536",
+    "tiff in 4 million tiles": "cut into 4,800,000 strips or tiles; at most 65,536",
+    "tiff with a million entries": "too many small pieces",
+    "tiff of 64 megapixels, all missing": "at most 32 megapixels are accepted of TIFF",
+    "avif that claims 64 megapixels": "at most 32 megapixels are accepted of AVIF",
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about oddities
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_dear_to_decode_is_refused(name: str) -> None:
+    with pytest.raises(PhotoError) as refusal:
+        Photo(BOMBS[name]())
+    assert REFUSED[name] in str(refusal.value)
+    assert str(refusal.value).endswith(".")
+
+
+def test_16_bits_a_colour() -> None:
+    with pytest.raises(PhotoError, match="at most 32 megapixels are accepted of PNG with 16 bits a colour"):
+        Photo(bombs_png.png(8000, 8000, b"x", bits=16))
+
+
+def test_what_comes_after_a_jpeg_are_not_its_scans() -> None:
+    """Phones put films behind photos."""
+    content = samples()["jpeg"] + b"\xff\xda\x00\x02" * 100_000
+    assert Photo(content, max_pixels=61 * 43).rgb.size == (61, 43)
+
+
+def test_a_photo_may_have_as_many_scans_as_real_ones() -> None:
+    content = samples()["jpeg progressive"]
+    assert Photo(content, max_pixels=2 * 61 * 43).rgb.size == (61, 43)
+    with pytest.raises(PhotoError, match="JPEG of more than 32 scans"):
+        Photo(bombs_jpeg.progressive(61, 43, 40), max_pixels=2 * 61 * 43)
+
+
+def test_a_photo_that_would_become_huge_before_it_is_cropped() -> None:
+    narrow = Photo(BOMBS["png of 1 x 65,535"]()).rgb
+    assert View().pixels(narrow).shape == (224, 224, 3)
+    with pytest.raises(ViewError, match="1 x 65535 pixels, which is too narrow"):
+        View(shortest_edge=256).pixels(narrow)
+
+
+@given(st.sampled_from(sorted(samples())), st.sampled_from(sorted(samples())), st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_damaged_photo_is_pillows_answer_or_an_error(name: str, other: str, seed: int) -> None:
+    damaged = mutate(samples()[name], samples()[other], Random(seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            served = View().pixels(Photo(damaged, max_pixels=8_000_000).rgb)
+        except PhotoError as refusal:
+            assert str(refusal).endswith(".")  # noqa: PT017 - that it raises is not promised
+            if "at most" in str(refusal) or "JPEG of more than" in str(refusal):
+                return
+            served = None
+        try:
+            with Image.open(io.BytesIO(damaged), formats=FORMATS) as image:
+                expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+        except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a refusal
+            assert served is None
+        else:
+            assert served is not None
+            np.testing.assert_array_equal(served, expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hostile_photos_on_a_real_server(server: SimpleNamespace, tmp_path: Path) -> None:
+    before = [process.pid for process in stubs(server.pid)]
+    photos = [Hostile("stranger", name, content) for name, content in strangers().items()]
+    photos += [
+        Hostile("bomb", name, BOMBS[name]()) for name in ("png of 1 x 65,535", "webp of 16,384 x 16,384", *_CHEAP)
+    ]
+    photos += mutants(seed=7, count=200)
+    with ThreadPoolExecutor(1) as pool, Stream(server.grpc_url, known_photos(), workers=2, rate=20) as neighbours:
+        with Trial(server, Judge(pool), tmp_path / "lost") as trial:
+            trial.answers("hostile photos", photos)
+        neighbours.wait_for(1)
+    assert trial.complaints == []
+    assert trial.rows[0].tried == len(photos)
+    assert neighbours.counts() == {"right": len(neighbours.outcomes)}
+    assert [process.pid for process in stubs(server.pid)] == before
+
+
+_CHEAP = (
+    "jpeg with looping exif",
+    "mpo of thousands of pictures",
+    "png of 2 billion x 2 billion",
+    "gif with a frame of 65,535 x 65,535",
+    "bmp of negative size",
+    "bmp with 4 billion colours",
+    "tiff of 4 billion x 4 billion",
+    "tiff whose directory follows itself",
+    "tiff with a tile of 16 GB",
+    "avif that claims 50,000 x 50,000",
+)
+
+
+def test_a_decoder_gets_no_more_memory_than_it_may_have(server: SimpleNamespace, tmp_path: Path) -> None:
+    """A small tile of a small picture is said to be 2 GB."""
+    bomb = BOMBS["tiff with a tile of 2 GB"]()
+    with ThreadPoolExecutor(1) as pool, Trial(server, Judge(pool), tmp_path / "lost") as trial:
+        trial.costs([Hostile("bomb", "tiff with a tile of 2 GB", bomb)] * 2)
+    assert trial.complaints == []
+
+
+def test_the_log_is_not_filled_by_damaged_photos(server: SimpleNamespace, capfd: pytest.CaptureFixture[str]) -> None:
+    """libtiff writes a line for each damaged row."""
+    damaged = samples()["tiff fax"][:200] + bytes(100) + samples()["tiff fax"][300:]
+    with Asker(server) as asker:
+        asker.ask("grpc", damaged)
+    captured = capfd.readouterr()
+    assert "Decode" not in captured.out + captured.err
