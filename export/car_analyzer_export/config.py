@@ -83,7 +83,10 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         version_policy=_only(version),
         max_batch_size=plan.limits.max_batch_size,
         input=[pb.ModelInput(name="pixels", data_type=pb.TYPE_UINT8, dims=_dims(network.view))],
-        output=[_logits(network.output_name(head), head, f"{version}/{_labels_file(network, head)}") for head in network.heads],
+        output=[
+            _logits(network.output_name(head), head, f"{version}/{_labels_file(network, head)}")
+            for head in network.heads
+        ],
         # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
         instance_group=[pb.ModelInstanceGroup(count=1)],
         # When a head is slower than decoding, its queue is bounded by time.

@@ -17,10 +17,10 @@ from .graph import OPSET, check_network, write_onnx
 from .known import write_known
 from .pictures import comparison_pixels, read_photos
 from .precision import MAX_PICTURES, convert
-from .repository import Staging, added, choose_number, locked, staging
+from .repository import Staging, added, choose_number, staging
 from .spec import ENSEMBLE
 from .verify import BATCHES, TOLERANCE, compare
-from .versions import RECORD, serve_from_next_start
+from .versions import RECORD, locked, on_disk, remember, serve_from_next_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def export(
     *,
     version: int | None = None,
     progress: Callable[[str], None] = lambda _step: None,
-    deliver: Callable[[Path, int], None] = serve_from_next_start,
+    deliver: Callable[[Path, int], None] | None = None,
 ) -> Export:
     """Exports every network, compares it with PyTorch, and puts all of them into the repository together.
 
@@ -59,8 +59,8 @@ def export(
         repository: The model repository; made if it is not there.
         version: The version's number; the next free one by default.
         progress: Called with a few words at the start of each step.
-        deliver: Called with the repository and the number once the version is in its place, to have it served. If it
-            raises, the version is taken back.
+        deliver: Called with the repository and the number once the version is in its place, to have it served now. If
+            it raises, the version is taken back. By default, a Triton that starts later serves it.
 
     Raises:
         ExportError: Something is wrong; the repository is as it was.
@@ -76,8 +76,13 @@ def export(
                 _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
             models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
             _write_record(staged.version_folder(ENSEMBLE), {"model": ENSEMBLE, "version": number, "models": models})
-            with added(staged, repository, number):
-                deliver(repository, number)
+            with added(staged, repository, number, shown=deliver is not None):
+                if deliver is not None:
+                    deliver(repository, number)
+                else:
+                    before = on_disk(repository)
+                    serve_from_next_start(repository, number)
+                    remember(repository, number, before)
     return Export(repository, number, records)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from .config import config_texts, label_texts, views_text
 from .errors import PublishError
 from .interrupts import held_back
 from .spec import ENSEMBLE, PREPROCESS
-from .versions import CONFIGS, exported, write, writing
+from .versions import CONFIGS, UNFINISHED, exported, locked, withdraw, write, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,12 +91,19 @@ def choose_number(repository: Path, models: list[str], wanted: int | None) -> in
 
 
 @contextlib.contextmanager
-def added(staged: Staging, repository: Path, number: int) -> Iterator[None]:
+def added(staged: Staging, repository: Path, number: int, *, shown: bool) -> Iterator[None]:
     """Moves a staged version into the repository, where nothing serves it yet; takes it back if the body fails.
+
+    Args:
+        staged: The version.
+        repository: The model repository; it must be locked.
+        number: The version's.
+        shown: The body may show the version to clients, so that its number must not be used again.
 
     Raises:
         OSError: The repository cannot be written. It is as it was.
     """
+    write(staged.version_folder(ENSEMBLE) / UNFINISHED, "")
     _sync(staged.folder)
     undo = contextlib.ExitStack()
     try:
@@ -105,9 +111,12 @@ def added(staged: Staging, repository: Path, number: int) -> Iterator[None]:
             for model in staged.models:
                 _move(staged.folder / model / _NEW_VERSION, repository / model / str(number), undo)
         yield
-    except BaseException:
+        (repository / ENSEMBLE / str(number) / UNFINISHED).unlink()
+    except BaseException as error:
         with held_back():
             undo.close()
+            if shown:
+                withdraw(repository, number, str(error) or type(error).__name__)
         raise
 
 
@@ -153,18 +162,3 @@ def _remove_abandoned(place: Path, repository: Path) -> None:
     for folder in place.glob(f"{_staging_prefix(repository)}*"):
         with contextlib.suppress(BlockingIOError), locked(folder, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Keeps others out that lock the same folder, until the body is done or the process is gone.
-
-    Raises:
-        BlockingIOError: Somebody holds it, and `wait` is False.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""One configuration for two versions of a model, so that Triton can hold both while it changes from one to the other."""
+"""One configuration for two versions of a model, so that Triton can hold both while it changes between them."""
 
 from __future__ import annotations
 

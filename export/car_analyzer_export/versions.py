@@ -8,6 +8,7 @@ Configurations beside the version folders say which version is served.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -33,6 +34,8 @@ KNOWN = "known"
 RECORD = "export.json"
 # Of a version that was taken back: its number is never given again, since clients remember what versions mean.
 WITHDRAWN = "withdrawn.json"
+# Of a version that is being published. If it is still there when nobody publishes, the process was killed.
+UNFINISHED = "unfinished"
 _HISTORY = "served.json"
 
 
@@ -177,6 +180,45 @@ def withdraw(repository: Path, version: int, reason: str) -> None:
     write(_folder(repository, version) / WITHDRAWN, json.dumps({"version": version, "reason": reason}, indent=2) + "\n")
 
 
+def clean_up(repository: Path, served: int, but: int | None) -> None:
+    """Withdraws what killed publications left; the repository must be locked.
+
+    Args:
+        repository: The model repository.
+        served: The version that Triton serves.
+        but: The version that is being published now.
+    """
+    for marker in repository.glob(f"{ENSEMBLE}/*/{UNFINISHED}"):
+        version = int(marker.parent.name)
+        if version == but:
+            continue
+        if version == served:  # it got as far as that
+            marker.unlink()
+            continue
+        with writing(repository):
+            if on_disk(repository) != served:
+                serve_from_next_start(repository, served)
+            remove(repository, version)
+            withdraw(repository, version, "The publication was killed.")
+
+
+def prune(repository: Path, keep: int, needed: set[int]) -> list[int]:
+    """Removes all but the newest versions; the repository must be locked.
+
+    Args:
+        repository: The model repository.
+        keep: How many to keep.
+        needed: Versions to keep in any case.
+
+    Returns:
+        The versions that were removed.
+    """
+    removed = [version for version in complete(repository)[:-keep] if version not in needed]
+    for version in removed:
+        remove(repository, version)
+    return removed
+
+
 def remove(repository: Path, version: int) -> None:
     """Removes a version from all models; nothing may serve it."""
     # The ensemble's folder first: without it, there is no such version.
@@ -241,3 +283,18 @@ def _parse(text: str, where: str) -> Any:
         return text_format.Parse(text, pb.ModelConfig())
     except text_format.ParseError as error:
         raise PublishError(f"The configuration of {where} cannot be read: {error}.") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keeps others out that lock the same folder, until the body is done or the process is gone.
+
+    Raises:
+        BlockingIOError: Somebody holds it, and `wait` is False.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -55,7 +55,8 @@ def _served_version(model: Path, config: Any) -> int:
     if wanted := set(config.version_policy.specific.versions):
         versions &= wanted
     # A clean checkout has the labels of a version that was never exported.
-    if not versions or (needed and not any((model / str(max(versions)) / file).is_file() for file in (needed, _RECORD))):
+    exported = [version for version in versions if any((model / str(version) / f).is_file() for f in (needed, _RECORD))]
+    if not (exported if needed else versions):
         missing = f"version {max(wanted)}" if wanted else "version"
         raise RepositoryError(
             f"The model '{model.name}' was never exported: {model} has no {missing}. Run `car-analyzer export` first."

@@ -36,6 +36,38 @@ if TYPE_CHECKING:
 _RUN_SECONDS = 5.0
 
 
+def check_served(triton: Triton, repository: Path) -> int:
+    """Makes sure that what a Triton serves can be replaced by what lies in a repository.
+
+    Returns:
+        The version that it serves.
+
+    Raises:
+        PublishError: It serves nothing, something else, or something that cannot be replaced without a gap.
+    """
+    version = triton.served()
+    if version is None:
+        raise ControlError(
+            f"Triton at {triton.url} serves no '{ENSEMBLE}', so there is nothing to replace; start it on a repository "
+            "with an exported version, with `car-analyzer serve`."
+        )
+    if pinned(triton.config(ENSEMBLE, version)) != version:
+        raise PublishError(
+            f"Version {version}, which Triton at {triton.url} serves, is of an older car-analyzer, whose versions "
+            "cannot be held apart while they change. Run `car-analyzer export`, and restart Triton once."
+        )
+    try:
+        read_known(repository, version).ask(triton, ENSEMBLE)
+    except ControlError:
+        raise
+    except PublishError as error:
+        raise PublishError(
+            f"Triton at {triton.url} does not serve what lies in {repository}: --repository must be the very folder "
+            f"that it serves. {error}"
+        ) from error
+    return version
+
+
 @dataclass
 class Switch:
     """One change of the served version.
@@ -43,6 +75,7 @@ class Switch:
     Attributes:
         before: The version that was served.
         version: The version that is to be served.
+        back: It is an earlier one, so that going back from it leads to what was before it, and not forth again.
         photos: How many known photos it answered.
         difference: The largest difference of a logit from what was recorded.
         notes: What else a user should know, in sentences.
@@ -52,6 +85,7 @@ class Switch:
     repository: Path
     before: int
     version: int
+    back: bool = False
     photos: int = 0
     difference: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -82,7 +116,8 @@ class Switch:
                 widen(self.repository, both)
             self._serve(new)
             with writing(self.repository):
-                remember(self.repository, self.version, self.before)
+                if not self.back:
+                    remember(self.repository, self.version, self.before)
         except BaseException as error:
             with held_back():
                 trouble = self._go_back(old, new, on_disk_before)
@@ -95,30 +130,14 @@ class Switch:
         """The configurations before, after, and in between, once everything is known to be in order."""
         if self.version == self.before:
             raise PublishError(f"Version {self.version} is served already.")
+        check_served(self.triton, self.repository)
         old, new = configs_of(self.repository, self.before), configs_of(self.repository, self.version)
-        if pinned(self.triton.config(ENSEMBLE, self.before)) != self.before:
-            raise PublishError(
-                f"Version {self.before}, which Triton at {self.triton.url} serves, is of an older car-analyzer, whose "
-                "versions cannot be held apart while they change. Export, and restart Triton once."
-            )
         check_files(self.repository, self.version)
-        try:
-            read_known(self.repository, self.before).ask(self.triton, ENSEMBLE)
-        except ControlError:
-            raise
-        except PublishError as error:
-            raise PublishError(
-                f"Triton at {self.triton.url} does not serve what lies in {self.repository}, so nothing was changed; "
-                f"--repository must name the folder that it serves. {error}"
-            ) from error
         return old, new, self._both(old, new)
 
     def _both(self, old: Configs, new: Configs) -> Configs:
         try:
-            return {
-                name: side_by_side(old[name], new[name]) if name in old else new[name]
-                for name in steps(new)
-            }
+            return {name: side_by_side(old[name], new[name]) if name in old else new[name] for name in steps(new)}
         except IncompatibleError as error:
             raise PublishError(
                 f"Versions {self.before} and {self.version} cannot be loaded side by side: {error}. To serve version "
