@@ -136,8 +136,8 @@ def report(switch: Switch, *, as_json: bool, facts: dict[str, Any] | None = None
 def run(name: str, work: Callable[[], object]) -> int:
     """Does a command's work; returns its exit code."""
     # A SIGTERM is undone like a Ctrl-C. SIGINT, too: a shell starts its background jobs with it ignored.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
         work()
     except (ExportError, ServerError, CarAnalyzerError) as error:
@@ -146,6 +146,9 @@ def run(name: str, work: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print(f"car-analyzer {name}: interrupted; what was served before is served on.", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return DONE
 
 

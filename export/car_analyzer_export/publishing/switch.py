@@ -104,7 +104,6 @@ class Switch:
             progress(f"loading version {self.version} beside version {self.before}")
             for name in steps(new):
                 self.triton.load(both[name])
-            loaded_at = time.monotonic()
             progress(f"trying version {self.version} on known photos")
             with writing(self.repository):
                 serve_from_next_start(self.repository, self.before)
@@ -124,7 +123,7 @@ class Switch:
             if trouble and isinstance(error, PublishError):
                 raise type(error)(f"{error} {trouble}") from error
             raise
-        self._let_go(old, new, loaded_at, progress)
+        self._let_go(old, new, progress)
 
     def _prepare(self) -> tuple[Configs, Configs, Configs]:
         """The configurations before, after, and in between, once everything is known to be in order."""
@@ -179,14 +178,14 @@ class Switch:
             return f"{trouble or ''} Version {on_disk_before} could not be restored in {self.repository}: {error}"
         return trouble
 
-    def _let_go(self, old: Configs, new: Configs, loaded_at: float, progress: Callable[[str], None]) -> None:
+    def _let_go(self, old: Configs, new: Configs, progress: Callable[[str], None]) -> None:
         """Takes the old version out of memory once its last request is answered. The new one is served by now."""
         try:
             with held_back():
                 serve_from_next_start(self.repository, self.version)
             progress(f"version {self.version} is served; waiting for the last requests of version {self.before}")
-            # Triton tells when the ensemble is gone, but not of instances that its steps' loading replaced before.
-            time.sleep(max(0.0, loaded_at + _longest(old) - time.monotonic()))
+            # Triton tells when the ensemble is gone, but not of its instances that the steps' loading replaced before.
+            time.sleep(_longest(old))
             if not self.triton.wait_until_gone(ENSEMBLE, self.before):
                 raise ControlError("It still has requests.")
             for name in steps(new):
