@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from car_analyzer import TLS
     from car_analyzer._config import Endpoint
 
-_ASK_SECONDS = 10.0
+_ASK_SECONDS = 30.0
 # Large networks take their time, and warm up.
 _LOAD_SECONDS = 600.0
 _INFER_SECONDS = 120.0
@@ -199,6 +199,8 @@ class Triton:
             )
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return ControlError(f"What answers at {self.url} is no Triton: {details}.")
-        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) and "not allowed" not in details:
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ControlError(f"Triton at {self.url} did not answer in time.")
+        if code is grpc.StatusCode.UNAVAILABLE and "not allowed" not in details:
             return UnreachableError(f"Nobody answers at {self.url}: {details}.")
         return ControlError(f"Triton at {self.url} refused: {details}.")
