@@ -7,10 +7,10 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak bench lint format clean fuzz
+.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED) ## Export the demo models, start Triton, analyse the sample photos, print JSON
 	@$(BIN)/python examples/demo.py
@@ -40,6 +40,9 @@ lint: $(INSTALLED) ## Check style and types
 format: $(INSTALLED) ## Mend the style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+publish-trial: $(INSTALLED) ## Ten publications and rollbacks under load: does a request fail, is an answer mixed?
+	@$(BIN)/python -m reliability.publishing
 
 setup: $(INSTALLED) ## Only make .venv
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HEADS = ("cleanliness", "condition")
@@ -39,8 +39,12 @@ class Known:
         )
 
 
-def reference(photo: bytes) -> dict[str, list[float]]:
+def reference(photo: bytes, network: Callable[[str], Any] | None = None) -> dict[str, list[float]]:
     """PyTorch's logits for a photo.
+
+    Args:
+        photo: The file's bytes.
+        network: Head → its network in eval mode; the trained demo networks by default.
 
     Raises:
         Exception: Pillow cannot decode it.
@@ -49,7 +53,7 @@ def reference(photo: bytes) -> dict[str, list[float]]:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     tensor = torch.from_numpy(np.array(image)).float().div(255).sub(mean).div(std).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        return {head: demo_network(head)(tensor)[0].tolist() for head in HEADS}
+        return {head: (network or demo_network)(head)(tensor)[0].tolist() for head in HEADS}
 
 
 @functools.cache

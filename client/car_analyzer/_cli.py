@@ -28,6 +28,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "export": Command("car_analyzer_export._cli", "export", "turn trained .pth files into a model repository"),
+    "publish": Command("car_analyzer_export._cli_publish", "export", "put a new version into a running Triton"),
+    "rollback": Command("car_analyzer_export._cli_rollback", "export", "bring an earlier version back into a Triton"),
     "serve": Command("car_analyzer_server._cli", "server", "start a Triton on a model repository"),
     "gateway": Command("car_analyzer_gateway._cli", "gateway", "answer web apps over HTTP, in front of a Triton"),
     "check": Command("car_analyzer_export._cli_check", "export", "compare the answers with photos of known labels"),

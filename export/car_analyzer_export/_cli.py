@@ -38,14 +38,9 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    short_form = [name for name in WELL_KNOWN_LABELS if getattr(arguments, name)]
-    if arguments.spec and (short_form or arguments.architecture):
-        parser.error("give a spec, or --cleanliness, --condition and --architecture, not both")
-    if not arguments.spec and not short_form:
-        parser.error("give a spec, or at least one of --cleanliness and --condition")
+    check_choice(parser, arguments)
     try:
-        spec = _spec(arguments, short_form)
-        plan, export = _run(spec, arguments)
+        plan, export = _run(read_spec(arguments), arguments)
     except ExportError as error:
         print(f"car-analyzer export: {error}", file=sys.stderr)
         return 1
@@ -55,7 +50,11 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         print(json.dumps(_as_json(plan, export)))
     else:
-        _report(plan, export)
+        report(plan, export)
+        if export is None:
+            print("Nothing was published: this was a dry run.")
+        else:
+            print(f"published as version {export.version} in {export.repository}")
     return 0
 
 
@@ -66,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_options(parser)
+    parser.add_argument("--dry-run", action="store_true", help="load and check everything, publish nothing")
+    parser.add_argument("--json", action="store_true", help="print what was planned and published as JSON")
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what says what to export, and where to."""
     parser.add_argument("spec", nargs="?", type=Path, metavar="SPEC.toml", help="what to export")
     for name, labels in WELL_KNOWN_LABELS.items():
         parser.add_argument(
@@ -80,31 +87,50 @@ def _parser() -> argparse.ArgumentParser:
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument(
-        "--version", type=_version, metavar="N", help="number of the new version; default: the next free one"
+        "--version", type=version_number, metavar="N", help="number of the new version; default: the next free one"
     )
     parser.add_argument("--photos", type=Path, metavar="DIR", help="photos to compare ONNX Runtime with PyTorch on")
     parser.add_argument(
         "--trust-pickle", action="store_true", help="accept a pickled network; this runs code in the file"
     )
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: the spec's, or fp32")
-    parser.add_argument("--dry-run", action="store_true", help="load and check everything, publish nothing")
-    parser.add_argument("--json", action="store_true", help="print what was planned and published as JSON")
-    return parser
 
 
-def _version(text: str) -> int:
+def says_what(arguments: argparse.Namespace) -> bool:
+    """Whether there is anything to export."""
+    return bool(arguments.spec or _short_form(arguments))
+
+
+def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends the process if it is not clear what to export."""
+    if arguments.spec and (_short_form(arguments) or arguments.architecture):
+        parser.error("give a spec, or --cleanliness, --condition and --architecture, not both")
+    if not says_what(arguments):
+        parser.error("give a spec, or at least one of --cleanliness and --condition")
+
+
+def _short_form(arguments: argparse.Namespace) -> list[str]:
+    return [name for name in WELL_KNOWN_LABELS if getattr(arguments, name)]
+
+
+def version_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
     return int(text)
 
 
-def _spec(arguments: argparse.Namespace, short_form: list[str]) -> Spec:
+def read_spec(arguments: argparse.Namespace) -> Spec:
+    """What to export.
+
+    Raises:
+        SpecError: The spec is at fault.
+    """
     if arguments.spec:
         spec = Spec.from_file(arguments.spec)
     else:
         heads: dict[str, dict[str, Any]] = {
             name: {"weights": getattr(arguments, name), "architecture": arguments.architecture or "auto"}
-            for name in short_form
+            for name in _short_form(arguments)
         }
         spec = Spec.from_values({"heads": heads}, "flags")
     given = {"photos": arguments.photos, "precision": arguments.precision}
@@ -132,7 +158,8 @@ def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None
         return plan, export(plan, arguments.repository, version=arguments.version, progress=progress)
 
 
-def _report(plan: Plan, export: Export | None) -> None:
+def report(plan: Plan, export: Export | None) -> None:
+    """Prints what was planned and found out."""
     for network in plan.networks:
         for note in network.notes:
             print(note, file=sys.stderr)
@@ -152,10 +179,6 @@ def _report(plan: Plan, export: Export | None) -> None:
                     f"  {precision['precision']} instead of {precision['fp32_bytes'] / 1e6:.1f} MB of fp32; "
                     f"{precision['answers_agreeing']:.1%} of the answers on {precision['pictures']} pictures agree"
                 )
-    if export is None:
-        print("Nothing was published: this was a dry run.")
-    else:
-        print(f"published as version {export.version} in {export.repository}")
 
 
 def _describe_view(network: NetworkPlan) -> str:

@@ -1,8 +1,14 @@
-"""The Triton configuration of each model, built from Triton's own protobuf classes."""
+"""The Triton configuration of each model, built from Triton's own protobuf classes.
+
+A configuration names the one version that it is for, and the ensemble's names the version of each step: whatever else
+lies in the repository or is loaded, an answer comes from one version. What differs from version to version, and is no
+configuration, lies in the version's folder.
+"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
@@ -20,10 +26,19 @@ HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n
 _PREPROCESS_INSTANCES = 2
 
 
-def config_texts(plan: Plan) -> dict[str, str]:
-    """Writes config.pbtxt of every model: model name → text."""
-    configs = [_preprocess(plan), *(_network(plan, network) for network in plan.networks), _ensemble(plan)]
-    return {config.name: HEADER + text_format.MessageToString(config) for config in configs}
+def config_texts(plan: Plan, version: int) -> dict[str, str]:
+    """Writes config.pbtxt of every model for a version: model name → text."""
+    configs = [
+        _preprocess(plan, version),
+        *(_network(plan, network, version) for network in plan.networks),
+        _ensemble(plan, version),
+    ]
+    return {config.name: as_text(config) for config in configs}
+
+
+def as_text(config: Any) -> str:
+    """A configuration as config.pbtxt has it."""
+    return HEADER + str(text_format.MessageToString(config))
 
 
 def label_texts(plan: Plan) -> dict[str, dict[str, str]]:
@@ -37,20 +52,17 @@ def label_texts(plan: Plan) -> dict[str, dict[str, str]]:
     return texts
 
 
-def _preprocess(plan: Plan) -> Any:
-    views = {
-        name: {
-            "shortest_edge": view.shortest_edge,
-            "interpolation": view.interpolation,
-            "antialias": view.antialias,
-            "exif_rotation": view.exif_rotation,
-        }
-        for view, name in plan.views.items()
-    }
-    parameters = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels, "views": views}
+def views_text(plan: Plan) -> str:
+    """Writes how the preprocess step looks at a photo: its output → a view, as JSON."""
+    return json.dumps({name: asdict(view) for view, name in plan.views.items()}, indent=2) + "\n"
+
+
+def _preprocess(plan: Plan, version: int) -> Any:
+    parameters = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
     return pb.ModelConfig(
         name=PREPROCESS,
         backend="python",
+        version_policy=_only(version),
         max_batch_size=plan.limits.max_batch_size,
         input=[pb.ModelInput(name="image", data_type=pb.TYPE_STRING, dims=[1])],
         output=[
@@ -64,13 +76,17 @@ def _preprocess(plan: Plan) -> Any:
     )
 
 
-def _network(plan: Plan, network: NetworkPlan) -> Any:
+def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
     return pb.ModelConfig(
         name=network.name,
         backend="onnxruntime",
+        version_policy=_only(version),
         max_batch_size=plan.limits.max_batch_size,
         input=[pb.ModelInput(name="pixels", data_type=pb.TYPE_UINT8, dims=_dims(network.view))],
-        output=[_logits(network.output_name(head), head, _labels_file(network, head)) for head in network.heads],
+        output=[
+            _logits(network.output_name(head), head, f"{version}/{_labels_file(network, head)}")
+            for head in network.heads
+        ],
         # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
         instance_group=[pb.ModelInstanceGroup(count=1)],
         # When a head is slower than decoding, its queue is bounded by time.
@@ -79,19 +95,19 @@ def _network(plan: Plan, network: NetworkPlan) -> Any:
     )
 
 
-def _ensemble(plan: Plan) -> Any:
+def _ensemble(plan: Plan, version: int) -> Any:
     heads = {head.name: _description(head) for head, _ in plan.heads()}
     steps = [
         pb.ModelEnsembling.Step(
             model_name=PREPROCESS,
-            model_version=-1,
+            model_version=version,
             input_map={"image": "image"},
             output_map={name: name for name in plan.views.values()},
         ),
         *(
             pb.ModelEnsembling.Step(
                 model_name=network.name,
-                model_version=-1,
+                model_version=version,
                 input_map={"pixels": plan.views[network.view]},
                 output_map={network.output_name(head): f"{head.name}_logits" for head in network.heads},
             )
@@ -101,9 +117,10 @@ def _ensemble(plan: Plan) -> Any:
     return pb.ModelConfig(
         name=ENSEMBLE,
         platform="ensemble",
+        version_policy=_only(version),
         max_batch_size=plan.limits.max_batch_size,
         input=[pb.ModelInput(name="image", data_type=pb.TYPE_STRING, dims=[1])],
-        output=[_logits(f"{head.name}_logits", head, f"{head.name}_labels.txt") for head, _ in plan.heads()],
+        output=[_logits(f"{head.name}_logits", head, f"{version}/{head.name}_labels.txt") for head, _ in plan.heads()],
         parameters={"heads": pb.ModelParameter(string_value=json.dumps(heads))},
         ensemble_scheduling=pb.ModelEnsembling(step=steps),
     )
@@ -130,6 +147,10 @@ def _logits(name: str, head: HeadPlan, labels_file: str) -> Any:
 
 def _labels_file(network: NetworkPlan, head: HeadPlan) -> str:
     return "labels.txt" if len(network.heads) == 1 else f"{head.name}_labels.txt"
+
+
+def _only(version: int) -> Any:
+    return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version]))
 
 
 def _batching(plan: Plan, **policy: Any) -> Any:

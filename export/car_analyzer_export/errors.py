@@ -5,7 +5,9 @@ ExportError
 ├── CheckpointError     a .pth file that cannot be read, or is not to be trusted
 ├── NetworkError        the architecture: not found, not a network, or not the one the weights belong to
 ├── VerificationError   the ONNX model does not say what PyTorch says
-└── PublishError        the model repository cannot be written as asked
+└── PublishError        the model repository cannot be written as asked, or the version cannot be served
+    └── ControlError    the running Triton did not do what it was told
+        └── UnreachableError    nobody answers where it should run
 """
 
 
@@ -30,4 +32,12 @@ class VerificationError(ExportError):
 
 
 class PublishError(ExportError):
-    """The model repository cannot take the new version."""
+    """The model repository cannot take the new version, or no Triton can serve it."""
+
+
+class ControlError(PublishError):
+    """The running Triton did not do what it was told."""
+
+
+class UnreachableError(ControlError):
+    """No Triton answers."""

@@ -14,11 +14,13 @@ import numpy as np
 
 from .errors import ExportError
 from .graph import OPSET, check_network, write_onnx
+from .known import write_known
 from .pictures import comparison_pixels, read_photos
 from .precision import MAX_PICTURES, convert
-from .repository import Staging, publish, staging
+from .repository import Staging, added, choose_number, staging
 from .spec import ENSEMBLE
 from .verify import BATCHES, TOLERANCE, compare
+from .versions import RECORD, locked, on_disk, remember, serve_from_next_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,31 +45,44 @@ class Export:
 
 
 def export(
-    plan: Plan, repository: Path, *, version: int | None = None, progress: Callable[[str], None] = lambda _step: None
+    plan: Plan,
+    repository: Path,
+    *,
+    version: int | None = None,
+    progress: Callable[[str], None] = lambda _step: None,
+    deliver: Callable[[Path, int], None] | None = None,
 ) -> Export:
-    """Exports every network, compares it with PyTorch, and publishes all of them together.
+    """Exports every network, compares it with PyTorch, and puts all of them into the repository together.
 
     Args:
         plan: What to export.
         repository: The model repository; made if it is not there.
         version: The version's number; the next free one by default.
         progress: Called with a few words at the start of each step.
+        deliver: Called with the repository and the number once the version is in its place, to have it served now. If
+            it raises, the version is taken back. By default, a Triton that starts later serves it.
 
     Raises:
         ExportError: Something is wrong; the repository is as it was.
     """
     with staging(repository, plan) as staged:
         records = {network.name: _export_network(network, plan, staged, progress) for network in plan.networks}
-        staged.write_configs()
-
-        def record(number: int) -> None:
+        files = {network.name: staged.version_folder(network.name) / "model.onnx" for network in plan.networks}
+        write_known(plan, files, staged.version_folder(ENSEMBLE))
+        with locked(repository):
+            number = choose_number(repository, staged.models, version)
+            staged.write(number)
             for name, facts in records.items():
                 _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
-            # Also keeps the ensemble's version folder from being empty: Git and object stores drop empty folders.
             models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
             _write_record(staged.version_folder(ENSEMBLE), {"model": ENSEMBLE, "version": number, "models": models})
-
-        number = publish(staged, repository, version, record)
+            with added(staged, repository, number, shown=deliver is not None):
+                if deliver is not None:
+                    deliver(repository, number)
+                else:
+                    before = on_disk(repository)
+                    serve_from_next_start(repository, number)
+                    remember(repository, number, before)
     return Export(repository, number, records)
 
 
@@ -132,7 +147,7 @@ def _without_defaults(head: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_record(folder: Path, facts: dict[str, Any]) -> None:
-    (folder / "export.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

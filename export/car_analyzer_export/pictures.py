@@ -36,7 +36,7 @@ def comparison_pixels(view: View, count: int, photos: Path | None, limits: Limit
         SpecError: The folder holds no photo that can be read.
     """
     if photos is None:
-        return np.stack([_generated(seed, view) for seed in range(count)])
+        return np.stack([generated(seed, (view.width, view.height)) for seed in range(count)])
     found = read_photos(view, photos, count, limits)
     return np.stack([_variant(found[index % len(found)], index // len(found)) for index in range(count)])
 
@@ -72,9 +72,9 @@ def _variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image.resize(image.size, Image.Resampling.BILINEAR, box=box))
 
 
-def _generated(seed: int, view: View) -> npt.NDArray[np.uint8]:
+def generated(seed: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Makes a picture of a size, width by height, with the edges, gradients and texture of photos."""
     random = np.random.default_rng(seed)
-    size = (view.width, view.height)
     # Noise at several scales has the spectrum of photos; shapes on it give edges and flat areas.
     canvas = np.zeros((size[1], size[0], 3))
     for cells in (2, 4, 8, 16, 32):

@@ -1,58 +1,61 @@
-"""Writes a Triton model repository so that an export appears in it whole, or not at all."""
+"""Writes a Triton model repository so that a version appears in it whole, or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-import signal
 import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import config_texts, label_texts
+from .config import config_texts, label_texts, views_text
 from .errors import PublishError
+from .interrupts import held_back
 from .spec import ENSEMBLE, PREPROCESS
+from .versions import CONFIGS, UNFINISHED, exported, locked, withdraw, write, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from .plan import Plan
 
-_PREPROCESS_VERSION = "1"
 # Stands for the version's number until it is known. No model can have this name.
 _NEW_VERSION = ".version"
 _PREPROCESS_FILES = ("model.py", "photo.py", "view.py")
 
 
 class Staging:
-    """A folder in which an export is put together before it is published."""
+    """A folder in which a version is put together before it gets its number and its place."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
         self._plan = plan
 
+    @property
+    def models(self) -> list[str]:
+        """The models of the version, the ensemble last: whoever sees its folder sees the others'."""
+        return [PREPROCESS, *(network.name for network in self._plan.networks), ENSEMBLE]
+
     def version_folder(self, model: str) -> Path:
-        """Where a model's new version is put together; it gets its number when it is published."""
+        """Where a model's new version is put together."""
         folder = self.folder / model / _NEW_VERSION
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write_configs(self) -> None:
-        """Writes everything that is not a version of a head: configs, labels and the preprocess step."""
-        for model, text in config_texts(self._plan).items():
-            _write(self.folder / model / "config.pbtxt", text)
+    def write(self, number: int) -> None:
+        """Writes everything but the networks: configurations, labels and the preprocess step."""
+        for model, text in config_texts(self._plan, number).items():
+            # Beside each other until the version is served: a model has one configuration at a time.
+            write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)
         for model, labels in label_texts(self._plan).items():
             for file, text in labels.items():
-                _write(self.folder / model / file, text)
+                write(self.version_folder(model) / file, text)
         source = resources.files(f"{__package__}.preprocess")
         for file in _PREPROCESS_FILES:
-            text = source.joinpath(file).read_text(encoding="utf-8")
-            _write(self.folder / PREPROCESS / _PREPROCESS_VERSION / file, text)
-        # An ensemble has no files, but Triton wants to see its version.
-        self.version_folder(ENSEMBLE)
+            write(self.version_folder(PREPROCESS) / file, source.joinpath(file).read_text(encoding="utf-8"))
+        write(self.version_folder(PREPROCESS) / "views.json", views_text(self._plan))
 
 
 @contextlib.contextmanager
@@ -62,90 +65,71 @@ def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
     Raises:
         PublishError: The repository, or the staging folder beside it, cannot be written.
     """
-    with contextlib.ExitStack() as cleanup:
-        try:
-            repository.mkdir(parents=True, exist_ok=True)
-            place = _staging_place(repository)
-            with _locked(repository):
-                _remove_abandoned(place, repository)
-                folder = Path(tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=place))
-                cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-                cleanup.enter_context(_locked(folder))
-            yield Staging(folder, plan)
-        except OSError as error:
-            reason = error.strerror or error
-            raise PublishError(f"The model repository {repository} cannot be written: {reason}.") from error
+    with contextlib.ExitStack() as cleanup, writing(repository):
+        repository.mkdir(parents=True, exist_ok=True)
+        place = _staging_place(repository)
+        with locked(repository):
+            _remove_abandoned(place, repository)
+            folder = Path(tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=place))
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+            cleanup.enter_context(locked(folder))
+        yield Staging(folder, plan)
 
 
-def publish(staged: Staging, repository: Path, version: int | None, finish: Callable[[int], None]) -> int:
-    """Moves what was staged into the repository.
-
-    All heads and the ensemble get the same version number, so that a client can tell by the ensemble's version which
-    export answered it.
-
-    Args:
-        staged: A complete export.
-        repository: The model repository.
-        version: The number to give it; the next free one by default.
-        finish: Called with the number before anything moves, to write it where it belongs.
-
-    Returns:
-        The version's number.
+def choose_number(repository: Path, models: list[str], wanted: int | None) -> int:
+    """The number of a new version: the same for all of its models, so that an answer's version names its export.
 
     Raises:
-        PublishError: The version exists already.
-        OSError: The repository cannot be written. In both cases it is as it was.
+        PublishError: The wanted number is taken.
     """
-    with _locked(repository):
-        models = [path.parent for path in sorted(staged.folder.glob(f"*/{_NEW_VERSION}"))]
-        taken = {number for model in models for number in _versions(repository / model.name)}
-        number = max(taken, default=0) + 1 if version is None else version
-        if number in taken:
-            raise PublishError(
-                f"{repository} has a version {number} already; leave out --version to get {max(taken) + 1}."
-            )
-        finish(number)
-        _sync(staged.folder)
-        _move(staged.folder, repository, number)
+    # What a clean checkout holds for version 1 is no export, and is written again.
+    taken = {number for model in models if model != PREPROCESS for number in exported(repository / model)}
+    number = max(taken, default=0) + 1 if wanted is None else wanted
+    if number in taken:
+        raise PublishError(f"{repository} has a version {number} already; leave out --version to get {max(taken) + 1}.")
     return number
 
 
-def _move(source: Path, repository: Path, number: int) -> None:
-    # Every step can be undone, and a signal waits: between the first rename and the last lie a few milliseconds.
-    with _signals_held(), contextlib.ExitStack() as undo:
-        for staged in sorted(source.rglob("*")):
-            target = repository / staged.relative_to(source)
-            if staged.name == _NEW_VERSION:
-                target = target.with_name(str(number))
-                staged.rename(target)
-                undo.callback(target.rename, staged)
-            elif staged.is_dir():
-                if not target.exists():
-                    target.mkdir()
-                    undo.callback(target.rmdir)
-            elif staged.parent.name != _NEW_VERSION:
-                _replace(staged, target, undo)
-        undo.pop_all()
+@contextlib.contextmanager
+def added(staged: Staging, repository: Path, number: int, *, shown: bool) -> Iterator[None]:
+    """Moves a staged version into the repository, where nothing serves it yet; takes it back if the body fails.
+
+    Args:
+        staged: The version.
+        repository: The model repository; it must be locked.
+        number: The version's.
+        shown: The body may show the version to clients, so that its number must not be used again.
+
+    Raises:
+        OSError: The repository cannot be written. It is as it was.
+    """
+    write(staged.version_folder(ENSEMBLE) / UNFINISHED, "")
+    _sync(staged.folder)
+    undo = contextlib.ExitStack()
+    try:
+        with held_back():
+            for model in staged.models:
+                _move(staged.folder / model / _NEW_VERSION, repository / model / str(number), undo)
+        yield
+        (repository / ENSEMBLE / str(number) / UNFINISHED).unlink()
+    except BaseException as error:
+        with held_back():
+            undo.close()
+            if shown:
+                withdraw(repository, number, str(error) or type(error).__name__)
+        raise
 
 
-def _replace(staged: Path, target: Path, undo: contextlib.ExitStack) -> None:
-    before = target.read_bytes() if target.exists() else None
-    if before == staged.read_bytes():
-        return
-    staged.replace(target)
-    if before is None:
-        undo.callback(target.unlink)
-    else:
-        undo.callback(target.write_bytes, before)
-
-
-def _versions(model: Path) -> list[int]:
-    return [int(path.name) for path in model.glob("*") if path.is_dir() and path.name.isdecimal()]
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def _move(staged: Path, target: Path, undo: contextlib.ExitStack) -> None:
+    if not target.parent.exists():
+        target.parent.mkdir()
+        undo.callback(target.parent.rmdir)
+    if target.exists():
+        aside = staged.with_name(".before")
+        target.rename(aside)
+        undo.callback(aside.rename, target)
+    staged.rename(target)
+    undo.callback(target.rename, staged)
 
 
 def _sync(folder: Path) -> None:
@@ -176,24 +160,5 @@ def _staging_prefix(repository: Path) -> str:
 def _remove_abandoned(place: Path, repository: Path) -> None:
     """Removes what killed exports left; the folder of a living one is locked."""
     for folder in place.glob(f"{_staging_prefix(repository)}*"):
-        with contextlib.suppress(BlockingIOError), _locked(folder, wait=False):
+        with contextlib.suppress(BlockingIOError), locked(folder, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)

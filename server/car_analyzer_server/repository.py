@@ -12,6 +12,8 @@ from .errors import RepositoryError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_RECORD = "export.json"
+
 
 def check_repository(repository: Path) -> list[str]:
     """Makes sure that a repository can be served.
@@ -49,10 +51,15 @@ def _read(file: Path) -> Any:
 
 def _served_version(model: Path, config: Any) -> int:
     needed = (config.default_model_filename or "model.onnx") if config.backend == "onnxruntime" else ""
-    versions = [int(path.name) for path in model.iterdir() if path.name.isdecimal() and path.is_dir()]
-    if not versions:
+    versions = {int(path.name) for path in model.iterdir() if path.name.isdecimal() and path.is_dir()}
+    if wanted := set(config.version_policy.specific.versions):
+        versions &= wanted
+    # A clean checkout has the labels of a version that was never exported.
+    exported = [version for version in versions if any((model / str(version) / f).is_file() for f in (needed, _RECORD))]
+    if not (exported if needed else versions):
+        missing = f"version {max(wanted)}" if wanted else "version"
         raise RepositoryError(
-            f"The model '{model.name}' was never exported: {model} has no version. Run `car-analyzer export` first."
+            f"The model '{model.name}' was never exported: {model} has no {missing}. Run `car-analyzer export` first."
         )
     latest = max(versions)
     if needed and not (model / str(latest) / needed).is_file():

@@ -167,8 +167,8 @@ def test_class_order_follows_the_server(
         config = (ensemble / "config.pbtxt").read_text()
         swapped = config.replace(r"[\"clean\", \"dirty\"]", r"[\"dirty\", \"clean\"]")
         assert swapped != config
-        (ensemble / "config.pbtxt").write_text(swapped)
-        (ensemble / str(version)).rename(ensemble / str(version + 1))
+        shutil.copytree(ensemble / str(version), ensemble / str(version + 1))
+        (ensemble / "config.pbtxt").write_text(swapped.replace(f"versions: {version}", f"versions: {version + 1}"))
         mine.load("car_analyzer")
         after = [analyzer.analyze(sample_photos[0]).cleanliness for analyzer in (grpc, http)]
     for old, new in zip(before, after, strict=True):

@@ -234,7 +234,7 @@ def test_the_command_publishes_and_reports(
     assert main([*flags, "--repository", str(tmp_path / "repository")]) == 0
     assert "published as version 1" in capsys.readouterr().out
     assert (tmp_path / "repository" / "condition" / "1" / "model.onnx").is_file()
-    assert (tmp_path / "repository" / "condition" / "labels.txt").read_text() == "intact\ndamaged\n"
+    assert (tmp_path / "repository" / "condition" / "1" / "labels.txt").read_text() == "intact\ndamaged\n"
 
 
 @pytest.mark.parametrize(

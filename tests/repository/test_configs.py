@@ -15,12 +15,16 @@ def test_committed_files_are_what_the_exporter_writes(repository: Path) -> None:
     written = {
         path.relative_to(repository) for path in repository.rglob("*") if path.is_file() and path.suffix != ".pyc"
     }
-    made_by_each_export = {path for path in written if path.name in ("model.onnx", "export.json")}
+    made_by_each_export = {
+        path
+        for path in written
+        if path.name in ("model.onnx", "export.json", "known.json") or {"known", "configs"} & set(path.parts)
+    }
     for path in written - made_by_each_export:
         assert (COMMITTED / path).read_bytes() == (repository / path).read_bytes(), path
     tracked = {path.relative_to(COMMITTED) for path in COMMITTED.rglob("*") if path.is_file()}
-    assert {path for path in tracked if path.suffix == ".pbtxt"} == {
-        path for path in written if path.suffix == ".pbtxt"
+    assert {path for path in tracked if path.name == "config.pbtxt"} == {
+        path for path in written if path.name == "config.pbtxt"
     }
 
 
@@ -41,3 +45,12 @@ def test_no_model_asks_for_a_gpu_or_leaves_its_instances_uncounted(repository: P
         (group,) = config.instance_group
         assert group.count >= 1
         assert group.kind != model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+def test_an_answer_comes_from_one_version(repository: Path) -> None:
+    configs = {
+        file.parent.name: text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+        for file in repository.glob("*/config.pbtxt")
+    }
+    assert {tuple(config.version_policy.specific.versions) for config in configs.values()} == {(1,)}
+    assert {step.model_version for step in configs["car_analyzer"].ensemble_scheduling.step} == {1}

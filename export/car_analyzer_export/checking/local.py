@@ -84,7 +84,7 @@ class LocalNetwork:
 
 
 def open_networks(repository: Path, served: Mapping[str, Head], wanted: Collection[str]) -> list[LocalNetwork]:
-    """Loads networks of a repository's newest version.
+    """Loads networks of the version that a repository's configurations name.
 
     Args:
         repository: The model repository.
@@ -118,7 +118,7 @@ def _check_same(repository: Path, heads: Iterable[HeadSpec], served: Mapping[str
 
 
 def _open(repository: Path, step: Any, heads: Iterable[HeadSpec]) -> LocalNetwork:
-    folder = _newest_version(repository / step.model_name)
+    folder = repository / step.model_name / str(step.model_version)
     facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     outputs = {ensemble: own for own, ensemble in step.output_map.items()}
     normalisation = (tuple(map(float, facts["mean"])), tuple(map(float, facts["std"])))
@@ -133,13 +133,6 @@ def _open(repository: Path, step: Any, heads: Iterable[HeadSpec]) -> LocalNetwor
         session=session,
         adjustable=adjustable,
     )
-
-
-def _newest_version(model: Path) -> Path:
-    versions = [folder for folder in model.iterdir() if folder.name.isdecimal() and (folder / "model.onnx").is_file()]
-    if not versions:
-        raise LocalError(f"{model} holds no model.onnx")
-    return max(versions, key=lambda folder: int(folder.name))
 
 
 def _load(file: Path, expected: tuple[npt.NDArray[np.float32], ...]) -> tuple[Any, bool]:

@@ -29,18 +29,16 @@ class TritonPythonModel:
     """Decodes and resizes the photos of each request; a bad photo fails its own request and no other."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Reads views and limits from the model's configuration."""
-        config = json.loads(args["model_config"])
-        parameters = {name: json.loads(value["string_value"]) for name, value in config["parameters"].items()}
-        self._limits = {name: parameters[name] for name in ("max_bytes", "max_pixels")}
+        """Reads the limits from the model's configuration, and the views from beside this file.
+
+        The configuration is one for all versions that are loaded at once; how to look at a photo is each version's own.
+        """
+        parameters = json.loads(args["model_config"])["parameters"]
+        self._limits = {name: json.loads(parameters[name]["string_value"]) for name in ("max_bytes", "max_pixels")}
         # What the largest photo takes: 4 bytes a pixel as decoded, and again as RGB.
         self._memory = 8 * self._limits["max_pixels"] + 32_000_000
-        self._views = {
-            output["name"]: View(
-                height=int(output["dims"][0]), width=int(output["dims"][1]), **parameters["views"][output["name"]]
-            )
-            for output in config["output"]
-        }
+        views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
+        self._views = {name: View(**view) for name, view in views.items()}
         warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
         with contextlib.suppress(AttributeError, OSError):  # not glibc
             # Otherwise glibc keeps what large photos took, and the next one takes more on top of it.

@@ -1,0 +1,116 @@
+"""Photos with known answers that travel with a version, to tell whether a server answers as that version."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from .pictures import generated
+from .preprocess.photo import Photo, PhotoError
+from .verify import torch_logits
+from .versions import KNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from .plan import NetworkPlan, Plan
+    from .spec import Limits
+
+COUNT = 8
+# Small enough to keep with every version, large enough to be resized like a photo. Smaller where limits ask for it.
+_SIDES = (320, 160, 80, 40)
+# How far a server's logits may be off, as a share of the largest logit (at least 1). Other processors add in another
+# order, and GPUs multiply with fewer digits; another network, view or order of channels is off by much more.
+TOLERANCES = {"fp32": 0.01, "fp16": 0.05, "int8": 0.2}
+
+
+def write_known(plan: Plan, networks: dict[str, Path], folder: Path) -> None:
+    """Writes photos, and what the networks say of them, from the bytes of each photo on.
+
+    fp32: what PyTorch says. Lower precisions: what the converted model says, which was compared with fp32 before.
+
+    Args:
+        plan: What is exported.
+        networks: Network → its ONNX file.
+        folder: Where the photos and `known.json` are to lie.
+    """
+    (folder / KNOWN).mkdir()
+    photos = []
+    expected: dict[str, list[Any]] = {head.name: [] for head, _ in plan.heads()}
+    sessions = (
+        {}
+        if plan.precision == "fp32"
+        else {
+            name: onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            for name, file in networks.items()
+        }
+    )
+    for number, content in enumerate(_photos(plan.photos, plan.limits), start=1):
+        photo = Photo(content)
+        logits: dict[str, list[float]] = {}
+        for network in plan.networks:
+            view = network.view
+            pixels = np.array([view.pixels(photo.upright() if view.exif_rotation else photo.rgb)])
+            for head, row in _logits(network, pixels, sessions.get(network.name)).items():
+                logits[head] = [float(value) for value in row]
+                expected[head].append(row)
+        file = f"{KNOWN}/{number}.jpg"
+        (folder / file).write_bytes(content)
+        photos.append({"file": file, "sha256": hashlib.sha256(content).hexdigest(), "logits": logits})
+    share = TOLERANCES[plan.precision]
+    tolerance = {head: share * max(1.0, float(np.abs(rows).max())) for head, rows in expected.items() if rows}
+    facts = {"from": "PyTorch" if plan.precision == "fp32" else f"ONNX Runtime, {plan.precision}"}
+    text = json.dumps({**facts, "tolerance": tolerance, "photos": photos}, indent=2)
+    (folder / f"{KNOWN}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _logits(network: NetworkPlan, pixels: npt.NDArray[np.uint8], session: Any) -> dict[str, npt.NDArray[np.float32]]:
+    if session is None:
+        return {head: rows[0] for head, rows in torch_logits(network, pixels).items()}
+    outputs = session.run([network.output_name(head) for head in network.heads], {"pixels": pixels})
+    return {head.name: rows[0] for head, rows in zip(network.heads, outputs, strict=True)}
+
+
+def _photos(folder: Path | None, limits: Limits) -> Iterator[bytes]:
+    found = 0
+    for image in _spread(folder, limits) if folder is not None else ():
+        yield _encoded(image, limits)
+        found += 1
+    for seed in range(COUNT - found):
+        yield _encoded(Image.fromarray(generated(seed, (320, 240))), limits)
+
+
+def _spread(folder: Path, limits: Limits) -> Iterator[Image.Image]:
+    """Photos from all over a folder, which is often sorted by label."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    first = {number * len(files) // COUNT for number in range(COUNT)}
+    found = 0
+    for index in sorted(range(len(files)), key=lambda index: (index not in first, index)):
+        try:
+            yield Photo(files[index].read_bytes(), limits.max_bytes, limits.max_pixels).rgb
+        except PhotoError:
+            continue  # a folder of photos also holds notes, lists and the like
+        found += 1
+        if found == COUNT:
+            return
+
+
+def _encoded(image: Image.Image, limits: Limits) -> bytes:
+    """A small JPEG of a picture that the limits allow, without anything that a camera wrote into it."""
+    for side in _SIDES:
+        small = image.copy()
+        small.thumbnail((side, side))
+        content = io.BytesIO()
+        Image.frombytes("RGB", small.size, small.tobytes()).save(content, "JPEG", quality=90)
+        if len(content.getvalue()) <= limits.max_bytes and small.width * small.height <= limits.max_pixels:
+            break
+    return content.getvalue()
