@@ -28,8 +28,8 @@ examples:
 With TLS, gRPC is encrypted and HTTP, which Triton cannot encrypt, listens on 127.0.0.1 only.
 Arguments after -- go to tritonserver as they are. Ctrl-C or SIGTERM finishes what is in flight and stops everything.
 
-It heals itself: a model whose process died gets a new one, and a Triton that crashed, or has not answered for some
-20 seconds, is started again on the same ports, at once and then with growing pauses. After six new starts in a row of
+It heals itself: a model whose process died gets a new one, and a Triton that crashed, or has not answered for
+15 seconds, is started again on the same ports, at once and then with growing pauses. After six new starts in a row of
 which none lasted 30 seconds it gives up. A line on stderr says what happened each time.
 
 exit codes: 0 stopped when asked to; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
