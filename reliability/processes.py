@@ -52,8 +52,9 @@ def usage(pid: int) -> Usage:
 
 
 def stubs(pid: int) -> list[psutil.Process]:
-    """The processes of Triton's Python backend under a process."""
-    return [process for process in psutil.Process(pid).children(recursive=True) if is_stub(process)]
+    """The running processes of Triton's Python backend under a process."""
+    family = psutil.Process(pid).children(recursive=True)
+    return [process for process in family if is_stub(process) and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def is_stub(process: psutil.Process) -> bool:

@@ -146,6 +146,7 @@ class AsyncCarAnalyzer:
 
         Raises:
             UnreachableError: Nobody answered to the end.
+            OverloadedError: The server refused to the end.
             DeadlineExceededError: The server answered, but did not become ready.
         """
         deadline = Deadline(seconds(timeout))
@@ -153,8 +154,8 @@ class AsyncCarAnalyzer:
         while left := deadline.left:
             try:
                 health = await self._examine(max(left, POLL_S))
-            except UnreachableError as silence:
-                error = silence
+            except (UnreachableError, OverloadedError) as refusal:  # a server that stops may still be there to say so
+                error = refusal
             else:
                 if health.ready:
                     return
@@ -201,7 +202,7 @@ class AsyncCarAnalyzer:
             # Whoever answers next at this URL may number the versions of other models in the same way.
             self._heads.clear()
             raise
-        except DeadlineExceededError:
+        except (DeadlineExceededError, ModelNotReadyError):
             raise
         except CarAnalyzerError:
             self._answered = True

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._transport import is_mending
-from .errors import CarAnalyzerError, DeadlineExceededError, OverloadedError, UnreachableError
+from ._transport import is_coming, is_mending
+from .errors import CarAnalyzerError, DeadlineExceededError, ModelNotReadyError, OverloadedError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ._config import Retry
 
 T = TypeVar("T")
+
+# Nobody is there to do the work, now.
+_ABSENT = (UnreachableError, ModelNotReadyError)
 
 
 class Deadline:
@@ -62,10 +65,11 @@ async def persist(
         attempt: Makes one attempt in the seconds it is given.
         deadline: When to stop.
         retry: How to repeat.
-        answered: Whether the server has ever answered this client.
+        answered: Whether the server has ever answered this client as it should.
 
     Raises:
         UnreachableError: Nobody answered to the end, or for as long as `retry` has patience.
+        ModelNotReadyError: The model was not there for as long.
         DeadlineExceededError: The time is over, for any other reason.
         CarAnalyzerError: What the attempt raised, where repeating is of no use or not wanted.
     """
@@ -80,7 +84,7 @@ async def persist(
         except (UnreachableError, OverloadedError) as error:
             last = error
         except CarAnalyzerError as error:
-            if not is_mending(error):
+            if not (is_mending(error) or is_coming(error)):
                 raise
             last = error
         failures += 1
@@ -88,7 +92,7 @@ async def persist(
             raise last
         pause = min(retry.delay(failures), deadline.left)
         now = time.monotonic()
-        if isinstance(last, UnreachableError):
+        if isinstance(last, _ABSENT):
             silent_since = now if silent_since is None else silent_since
             patience = silent_since + retry.patience(answered=answered()) - now
             if patience <= 0:
@@ -97,6 +101,6 @@ async def persist(
         else:
             silent_since = None
         await asyncio.sleep(pause)
-    if isinstance(last, UnreachableError):
+    if isinstance(last, _ABSENT):
         raise last
     raise deadline.error("the analysis", last) from last

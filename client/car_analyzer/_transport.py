@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import CarAnalyzerError, ConfigurationError, ServerError, UnreachableError
+from .errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, ServerError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,3 +103,8 @@ def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
 def is_mending(error: CarAnalyzerError) -> bool:
     """Whether Triton says that a process of its own died, which it replaces within seconds."""
     return isinstance(error, ServerError) and "Stub process" in str(error) and "not healthy" in str(error)
+
+
+def is_coming(error: CarAnalyzerError) -> bool:
+    """Whether Triton knows the model and has none of its versions, as one that is stopping says to the last."""
+    return isinstance(error, ModelNotReadyError) and "has no available versions" in str(error)

@@ -28,8 +28,14 @@ examples:
 With TLS, gRPC is encrypted and HTTP, which Triton cannot encrypt, listens on 127.0.0.1 only.
 Arguments after -- go to tritonserver as they are. Ctrl-C or SIGTERM finishes what is in flight and stops everything.
 
-exit codes: 0 stopped when asked to, 1 could not start or stopped by itself, 2 wrong usage
+It heals itself: a model whose process died gets a new one, and a Triton that crashed, or has not answered for
+15 seconds, is started again on the same ports, at once and then with growing pauses. After six new starts in a row of
+which none lasted 30 seconds it gives up. A line on stderr says what happened each time.
+
+exit codes: 0 stopped when asked to; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
 """
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Also given by `serve` itself, so that a second value would be ignored or contradict it.
 _OWN_ARGUMENTS = {
@@ -63,16 +69,16 @@ def main(argv: list[str]) -> int:
             parser.error("--allow-http cannot be switched off: `car-analyzer serve` asks over HTTP whether it is ready")
     # A SIGTERM unwinds the stack like a Ctrl-C, wherever it comes: while starting, waiting, or in between.
     # SIGINT too: a shell starts its background jobs with it ignored, which Python would leave so.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _STOP_SIGNALS:
         signal.signal(number, _interrupt)
     try:
-        return _serve(_settings(arguments, passed_on), as_json=arguments.json)
+        _serve(_settings(arguments, passed_on), as_json=arguments.json, restart=not arguments.no_restart)
     except ServerError as error:
         print(f"car-analyzer serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        return 0
+    return 0
 
 
 def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
@@ -96,15 +102,14 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
     )
 
 
-def _serve(settings: Settings, *, as_json: bool) -> int:
+def _serve(settings: Settings, *, as_json: bool, restart: bool) -> None:
     from .server import Server
+    from .supervisor import Supervisor
 
     print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
     with Server(settings) as server:
         _announce(server, as_json=as_json)
-        code = server.wait()
-    print(f"car-analyzer serve: Triton stopped by itself with exit code {code}.", file=sys.stderr)
-    return 1
+        Supervisor(server, restart=restart).run()
 
 
 def _announce(server: Server, *, as_json: bool) -> None:
@@ -123,6 +128,9 @@ def _announce(server: Server, *, as_json: bool) -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    # A second one must not interrupt what stops Triton.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -161,6 +169,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
     parser.add_argument(
         "--tls-client-ca", type=Path, metavar="FILE", help="answer only callers with a certificate of these authorities"
+    )
+    parser.add_argument(
+        "--no-restart",
+        action="store_true",
+        help="end with Triton, for platforms that start containers again themselves",
     )
     parser.add_argument("--verbose", action="store_true", help="show Triton's log from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")

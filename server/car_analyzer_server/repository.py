@@ -27,7 +27,8 @@ def check_repository(repository: Path) -> list[str]:
     """
     if not repository.is_dir():
         raise RepositoryError(f"The model repository {repository} does not exist; make one with `car-analyzer export`.")
-    configs = {file.parent.name: _read(file) for file in sorted(repository.glob("*/config.pbtxt"))}
+    names = [file.parent.name for file in sorted(repository.glob("*/config.pbtxt"))]
+    configs = {name: read_config(repository, name) for name in names}
     if not configs:
         raise RepositoryError(f"The model repository {repository} holds no model; fill it with `car-analyzer export`.")
     for name, config in configs.items():
@@ -42,7 +43,13 @@ def check_repository(repository: Path) -> list[str]:
     return [f"{name} {versions[name]}" for name in configs]
 
 
-def _read(file: Path) -> Any:
+def read_config(repository: Path, model: str) -> Any:
+    """Reads a model's configuration, a `ModelConfig`.
+
+    Raises:
+        RepositoryError: There is none, or it is broken.
+    """
+    file = repository / model / "config.pbtxt"
     try:
         return text_format.Parse(file.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:

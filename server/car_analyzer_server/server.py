@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import http.client
+import json
 import os
 import secrets
 import shutil
@@ -15,13 +16,15 @@ import tempfile
 import time
 import urllib.parse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format
 
 from .access import KEY_HEADER, hide_in_process_list
 from .errors import ControlError, StartError
 from .installation import find_installation
 from .log import Log
-from .repository import check_repository
+from .repository import check_repository, read_config
 from .settings import DRAIN_SECONDS, Settings, reachable, triton_arguments, with_ports
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared
 _PR_SET_PDEATHSIG = 1
 # Large networks take their time.
 _LOAD_SECONDS = 300
+# Once its models are gone, Triton ends within two polls of its own, one a second.
+_END_SECONDS = 3
 
 
 class Server:
@@ -49,7 +54,7 @@ class Server:
         self.models: list[str] = []
         self.origin = ""
         self._process: subprocess.Popen[str] | None = None
-        self._log = Log(visible=settings.verbose, on_first_line=self._hide_key)
+        self._log = self._new_log()
         self._cleanup = contextlib.ExitStack()
 
     @property
@@ -90,27 +95,77 @@ class Server:
             raise
         self._log.show()
 
-    def wait(self) -> int:
-        """Waits until Triton stops by itself; returns its exit code."""
-        return self._started().wait()
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until Triton stops by itself.
 
-    def stop(self) -> None:
-        """Lets Triton finish what is in flight, for at most 30 s, and removes whatever it leaves behind."""
-        process, self._process = self._process, None
+        Args:
+            timeout: In seconds; None for as long as it takes.
+
+        Returns:
+            Its exit code, negative for the signal that killed it; None if it still runs.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._started().wait(timeout)
+        return None
+
+    def is_alive(self, timeout: float) -> bool:
+        """Asks whether Triton answers at all, be it ready or not.
+
+        Args:
+            timeout: How long to wait for the answer, in seconds.
+        """
+        try:
+            return bool(self._request("GET", "/v2/health/live", timeout)[0])
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stops Triton and removes whatever it leaves behind.
+
+        Args:
+            at_once: Do not let it finish what is in flight, for which it otherwise has 30 s.
+        """
+        process = self._process
         if process is not None:
             self._log.hide()
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(DRAIN_SECONDS + 5)
+            if not at_once:
+                self._drain(process)
             # The stubs of the Python backend are in Triton's process group, and survive it if it is killed.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             self._log.close()
+            self._process = None
         self._cleanup.close()
 
+    def renew(self, model: str) -> bool:
+        """Gives a model new instances, which in the Python backend are new processes. No request is lost.
+
+        `load` does nothing when the repository is as it was, even if all processes of the model are dead.
+
+        Returns:
+            Whether the model is served at all; if not, there is nothing to renew.
+
+        Raises:
+            RepositoryError: The model's configuration cannot be read.
+            ControlError: Triton refused; what it served before is served on.
+        """
+        if model not in self._served():
+            return False
+        config = read_config(self.settings.repository, model)
+        # Triton takes a model for another one when its configuration is. This is a parameter that no backend knows.
+        config.parameters["renewed"].string_value = str(time.time_ns())
+        self._control(model, "load", {"parameters": {"config": json_format.MessageToJson(config)}})
+        del config.parameters["renewed"]
+        if read_config(self.settings.repository, model) != config:
+            # Somebody published meanwhile, and what was just loaded may have come after what they loaded.
+            self.load(model)
+        return True
+
     def load(self, model: str) -> None:
-        """Loads a model again from the repository, and every ensemble of which it is a step. No request is lost.
+        """Loads a model from the repository if it changed there, and every ensemble of which it is a step.
+
+        No request is lost.
 
         Raises:
             ControlError: Triton refused; what it served before is served on.
@@ -143,6 +198,7 @@ class Server:
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         shared_memory = f"car_analyzer_{os.getpid()}_{secrets.token_hex(4)}_"
         self._cleanup.callback(_remove_shared_memory, shared_memory)
+        self._log = self._new_log()
         self._process = subprocess.Popen(  # noqa: S603 - this is what the class is for
             [
                 str(installation.binary),
@@ -179,21 +235,51 @@ class Server:
         except (OSError, http.client.HTTPException):
             return False
 
-    def _control(self, model: str, action: str) -> None:
+    def _served(self) -> set[str]:
+        try:
+            status, answer = self._request("POST", "/v2/repository/index", timeout=30)
+            if status == 200:
+                return {entry["name"] for entry in json.loads(answer) if entry.get("state") == "READY"}
+        except (OSError, http.client.HTTPException) as error:
+            raise ControlError(f"Triton does not say what it serves: {error or type(error).__name__}.") from error
+        raise ControlError(f"Triton does not say what it serves: {answer.decode('utf-8', 'replace')}")
+
+    def _control(self, model: str, action: str, order: dict[str, Any] | None = None) -> None:
         path = f"/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}"
         try:
-            status, answer = self._request("POST", path, timeout=_LOAD_SECONDS)
+            status, answer = self._request("POST", path, _LOAD_SECONDS, json.dumps(order or {}))
         except (OSError, http.client.HTTPException) as error:
             raise ControlError(f"Triton did not {action} '{model}': {error or type(error).__name__}.") from error
         if status != 200:
             raise ControlError(f"Triton did not {action} '{model}': {answer.decode('utf-8', 'replace')}")
 
-    def _request(self, method: str, path: str, timeout: float) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, timeout: float, body: str | None = None) -> tuple[int, bytes]:
         address = reachable(self.settings.http_host), self.settings.http_port
         with contextlib.closing(http.client.HTTPConnection(*address, timeout=timeout)) as connection:
-            connection.request(method, path, headers={KEY_HEADER: self.settings.admin_key})
+            connection.request(method, path, body, headers={KEY_HEADER: self.settings.admin_key})
             response = connection.getresponse()
             return response.status, response.read()
+
+    def _drain(self, process: subprocess.Popen[str]) -> None:
+        """Lets Triton finish what is in flight.
+
+        A model with a process that died in the middle of a request never ends, so that Triton would wait for it in
+        vain. What counts is that every model which is served has ended.
+        """
+        deadline = time.monotonic() + DRAIN_SECONDS + 5
+        ended_by = None
+        names = {model.partition(" ")[0] for model in self.models}
+        self._log.unloaded.clear()
+        process.terminate()
+        while time.monotonic() < min(deadline, ended_by or deadline):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+                return
+            if ended_by is None and names <= self._log.unloaded:
+                ended_by = time.monotonic() + _END_SECONDS
+
+    def _new_log(self) -> Log:
+        return Log(visible=self.settings.verbose, on_first_line=self._hide_key)
 
     def _hide_key(self) -> None:
         if not hide_in_process_list(self.pid, self.settings.admin_key):

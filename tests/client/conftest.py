@@ -1,12 +1,10 @@
-"""A proxy that misbehaves on demand, in front of the real Triton, and ports where nobody listens."""
+"""Proxies in front of the real Triton, ports where nobody listens, and Tritons of one's own."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,130 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from car_analyzer_server import Server, Settings
+from reliability.proxy import Proxy
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
-
-
-class Proxy:
-    """Relays TCP connections to a port on this machine, until told otherwise.
-
-    Attributes:
-        cut: So many of the next connections are closed as soon as they are made.
-        replies: For each of the next connections, what is answered in the server's place.
-        connections: How many there were.
-    """
-
-    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
-        self.cut = 0
-        self.replies: list[bytes] = []
-        self.connections = 0
-        self._target = target
-        self._tls = tls
-        self._socket = _bind(0)
-        self.port = int(self._socket.getsockname()[1])
-        self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._closing = asyncio.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def listen(self) -> Proxy:
-        """Let connections in."""
-        self._do(self._listen())
-        return self
-
-    def refuse(self) -> None:
-        """Refuse new connections and cut those that there are."""
-        self._do(self._refuse())
-
-    def freeze(self) -> None:
-        """Relay nothing any more, and keep the connections."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
-
-    def close(self) -> None:
-        """Stop, and leave nothing."""
-        self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join()
-        self._socket.close()
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._closing.wait())
-            self._loop.run_until_complete(self._refuse())
-        finally:
-            self._loop.close()
-
-    def _do(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, sock=self._socket.dup(), ssl=self._tls)
-
-    async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            # A socket that has listened goes on doing so in each duplicate: another one takes the port over.
-            self._socket.close()
-            self._socket = _bind(self.port)
-        await asyncio.sleep(0)  # connections that are just coming in get their tasks
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._answer(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.cut:
-            self.cut -= 1
-        elif self.replies:
-            reply = self.replies.pop(0)
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(reply)
-            await writer.drain()
-            await reader.read()
-        else:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-            try:
-                ways = [asyncio.ensure_future(self._relay(*way)) for way in ((reader, back), (there, writer))]
-                try:
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for way in ways:
-                        way.cancel()
-                    await asyncio.gather(*ways, return_exceptions=True)
-            finally:
-                back.transport.abort()
-
-    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            await self._flowing.wait()
-            sink.write(data)
-            await sink.drain()
-
-
-def _bind(port: int) -> socket.socket:
-    """A socket that is bound and does not listen: the port is ours, and connecting to it is refused."""
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
-    return bound
 
 
 @pytest.fixture

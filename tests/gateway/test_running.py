@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from .conftest import Gateway, slow_down
@@ -218,7 +219,7 @@ class TestTogether:
         assert "Triton is ready: grpc grpc://127.0.0.1:8001" in errors
         self.wait_until_gone(children)
 
-    @pytest.mark.parametrize("victim", ["tritonserver/bin/tritonserver", "-m car_analyzer_gateway"])
+    @pytest.mark.parametrize("victim", ["-m car_analyzer serve", "-m car_analyzer_gateway"])
     def test_one_that_dies_takes_the_other_along(
         self, together: Callable[..., subprocess.Popen[str]], victim: str
     ) -> None:
@@ -230,6 +231,23 @@ class TestTogether:
         assert process.returncode == 1
         assert "stopped by itself with exit code" in errors
         self.wait_until_gone(children)
+
+    def test_a_triton_that_dies_is_started_again(
+        self, together: Callable[..., subprocess.Popen[str]], photo: bytes
+    ) -> None:
+        process = together()
+        address = self.ready(process)["gateway"]
+        children = self.children(process.pid)
+        os.kill(next(pid for name, pid in children.items() if "tritonserver" in name), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while (status := httpx.post(f"{address}/analyze", files={"image": photo}, timeout=60).status_code) != 200:
+            assert status == 503
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "exit code -9 (SIGKILL). Starting it again" in errors
 
     def test_nothing_is_left_when_it_is_killed(self, together: Callable[..., subprocess.Popen[str]]) -> None:
         process = together()

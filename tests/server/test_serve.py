@@ -100,12 +100,12 @@ def test_triton_goes_when_serve_is_killed(repository: Path) -> None:
     wait_until_nothing_is_left(process.pid)
 
 
-def test_serve_says_so_when_triton_is_killed(repository: Path) -> None:
-    process = serve("--repository", repository)
+def test_triton_goes_with_serve_when_it_is_not_to_be_restarted(repository: Path) -> None:
+    process = serve("--repository", repository, "--no-restart")
     os.kill(ready(process)["pid"], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Triton stopped by itself with exit code -9" in errors
+    assert "Triton stopped by itself with exit code -9 (SIGKILL)" in errors
     assert left_behind(process.pid) == []
 
 

@@ -1,0 +1,103 @@
+"""The processes in which Triton's Python backend runs models, and which of them died.
+
+Triton neither restarts such a process nor stops calling its model ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_NAME = "triton_python_b"  # as far as the kernel keeps a process's name
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A process that runs, or ran, one instance of a model.
+
+    Attributes:
+        pid: Its process id.
+        model: The model.
+        exit_code: None while it runs; negative for the signal that killed it.
+    """
+
+    pid: int
+    model: str
+    exit_code: int | None = None
+
+
+class Stubs:
+    """Watches the stubs of a Triton.
+
+    Args:
+        triton: The process id of the Triton.
+    """
+
+    def __init__(self, triton: int) -> None:
+        self._triton = triton
+        self._models: dict[int, str] = {}
+        self._ended: dict[int, int] = {}
+        self._told: set[int] = set()
+
+    def look(self) -> list[Stub]:
+        """Looks at them now.
+
+        Returns:
+            Those that died since, each only once. A stub that Triton ends itself is never among them: Triton takes
+            such a one off the list of processes at once, while one that died is still there when looked at again.
+        """
+        ended = {}
+        models = {}
+        for pid in _children(self._triton):
+            found = _read(pid)
+            if found is None:
+                continue
+            exit_code, model = found
+            model = model or self._models.get(pid, "")
+            if not model:
+                continue
+            models[pid] = model
+            if exit_code is not None:
+                ended[pid] = exit_code
+        dead = [
+            Stub(pid, models[pid], exit_code)
+            for pid, exit_code in ended.items()
+            if pid in self._ended and pid not in self._told
+        ]
+        self._models, self._ended = models, ended
+        self._told = {pid for pid in self._told if pid in models} | {stub.pid for stub in dead}
+        return dead
+
+    def alive(self, model: str) -> int:
+        """How many of a model's processes were running at the last look."""
+        return sum(1 for pid, name in self._models.items() if name == model and pid not in self._ended)
+
+
+def _children(triton: int) -> list[int]:
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        # A child belongs to the thread that started it, for as long as there is this thread.
+        for thread in (_PROC / str(triton) / "task").iterdir():
+            with contextlib.suppress(OSError):
+                children += map(int, (thread / "children").read_text().split())
+    return children
+
+
+def _read(pid: int) -> tuple[int | None, str] | None:
+    """The exit code and the model of a stub, as far as it still has them; None for any other process."""
+    try:
+        name, _, rest = (_PROC / str(pid) / "stat").read_text().partition("(")[2].rpartition(")")
+        if name != _NAME:
+            return None
+        fields = rest.split()
+        if fields[0] == "Z":
+            # Field 52 of proc_pid_stat(5); only the state and what follows is counted here.
+            return os.waitstatus_to_exitcode(int(fields[49])), ""
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError, IndexError):
+        return None
+    # The first argument is the model's file: REPOSITORY/MODEL/VERSION/FILE.
+    return None, Path(os.fsdecode(words[1])).parents[1].name if len(words) > 1 else ""

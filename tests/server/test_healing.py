@@ -1,0 +1,225 @@
+"""`serve` heals itself: what died is started again, what only changed is left alone, and a lost cause is given up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from google.protobuf import text_format
+
+from car_analyzer import CarAnalyzer
+from car_analyzer_server import ControlError, Server, Settings, StartError, supervisor
+from car_analyzer_server.repository import read_config
+from car_analyzer_server.stubs import Stubs
+from car_analyzer_server.supervisor import Supervisor
+from reliability import processes
+
+from .test_serve import left_behind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+KEY = "a-key-for-the-tests-of-healing"
+
+
+class Serve:
+    """A running `car-analyzer serve`, and what it said."""
+
+    def __init__(self, repository: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "car_analyzer", "serve", "--json", "--repository", str(repository)]
+        command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", *arguments]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "CAR_ANALYZER_ADMIN_KEY": KEY},
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        assert self.process.stdout is not None
+        self.addresses: dict[str, Any] = json.loads(self.process.stdout.readline())
+
+    def wait_for(self, words: str, count: int = 1) -> None:
+        deadline = time.monotonic() + 60
+        while len(self.said(words)) < count:
+            assert time.monotonic() < deadline, self.lines
+            time.sleep(0.05)
+
+    def said(self, words: str) -> list[str]:
+        return [line for line in self.lines if line.startswith("car-analyzer serve: ") and words in line]
+
+    def triton(self) -> int:
+        children = psutil.Process(self.process.pid).children()
+        return next(child.pid for child in children if child.name() == "tritonserver")
+
+    def stub(self, model: str) -> int:
+        stubs = processes.stubs(self.triton())
+        return next(stub.pid for stub in stubs if f"/{model}/" in " ".join(stub.cmdline()))
+
+    def post(self, path: str) -> Any:
+        request = urllib.request.Request(f"{self.addresses['http']}{path}", b"{}", {"admin-key": KEY})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def stop(self) -> int:
+        self.process.terminate()
+        code = self.process.wait(60)
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            self.lines.extend(lines)
+
+
+def wait_until_gone(pid: int, lines: list[str]) -> None:
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid):
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(repository, tmp_path / "model_repository")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Serve]]:
+    running: list[Serve] = []
+
+    def start(repository: Path, *arguments: str) -> Serve:
+        running.append(Serve(repository, *arguments))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.stop()
+
+
+def test_what_died_is_started_again(copy: Path, serve: Callable[..., Serve], sample_photos: list[Path]) -> None:
+    running = serve(copy)
+    with CarAnalyzer(running.addresses["grpc"]) as grpc, CarAnalyzer(running.addresses["http"]) as http:
+        expected = [grpc.analyze(photo).heads for photo in sample_photos]
+
+        def check() -> None:
+            for analyzer in (grpc, http):
+                assert [result.heads for result in analyzer.analyze_many(sample_photos) if result.ok] == expected
+
+        # What another program loads, with new processes in the place of the old, is not taken for a death.
+        for model in ("preprocess", "condition"):
+            before = running.stub(model)
+            os.utime(copy / model)
+            running.post(f"/v2/repository/models/{model}/load")
+            check()
+            wait_until_gone(before, running.lines)
+            assert running.stub(model) != before
+
+        for model in ("preprocess", "condition"):
+            os.kill(pid := running.stub(model), signal.SIGKILL)
+            check()
+            running.wait_for(f"The model '{model}' has new processes")
+            assert running.said(f"A process of the model '{model}' (pid {pid}) was killed by signal 9 (SIGKILL)")
+        assert len(running.said("A process of the model")) == 2
+
+        for number, said in ((signal.SIGKILL, "-9 (SIGKILL)"), (signal.SIGSEGV, "-11 (SIGSEGV)")):
+            os.kill(triton := running.triton(), number)
+            check()
+            assert running.triton() != triton
+            assert running.said(f"Triton stopped by itself with exit code {said}. Starting it again")
+        # The administrator's key is the same.
+        assert {entry["name"] for entry in running.post("/v2/repository/index")} >= {"car_analyzer", "condition"}
+    assert running.stop() == 0
+    assert left_behind(running.process.pid) == []
+    assert not [line for line in running.lines if "Traceback" in line]
+
+
+def test_a_signal_between_two_starts_stops_everything(copy: Path, serve: Callable[..., Serve]) -> None:
+    running = serve(copy)
+    model = copy / "condition" / "1" / "model.onnx"
+    model.rename(copy / "model.onnx")
+    os.kill(running.triton(), signal.SIGKILL)
+    # The repository became broken meanwhile: that is said, and tried again.
+    running.wait_for("The model 'condition' is broken", 2)
+    assert running.stop() == 0
+    assert left_behind(running.process.pid) == []
+
+
+def test_a_repository_that_was_mended_is_served_again(
+    copy: Path, serve: Callable[..., Serve], sample_photos: list[Path]
+) -> None:
+    running = serve(copy)
+    model = copy / "condition" / "1" / "model.onnx"
+    model.rename(copy / "model.onnx")
+    with CarAnalyzer(running.addresses["grpc"]) as analyzer:
+        expected = analyzer.analyze(sample_photos[0]).heads
+        os.kill(running.triton(), signal.SIGKILL)
+        running.wait_for("The model 'condition' is broken")
+        (copy / "model.onnx").rename(model)
+        assert analyzer.analyze(sample_photos[0]).heads == expected
+
+
+def test_a_lost_cause_is_given_up(copy: Path) -> None:
+    with Server(Settings(copy, **ANY_PORTS)) as server:
+        (copy / "condition" / "1" / "model.onnx").unlink()
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(StartError, match=r"model\.onnx is missing\. Giving up after 2 new starts in a row"):
+            Supervisor(server, pauses=(0, 0.1)).run()
+
+
+def test_a_triton_that_hangs_is_noticed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "ANSWER_S", 0.5)
+    with Server(Settings(repository, **ANY_PORTS)) as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StartError, match="left 3 questions in a row unanswered"):
+                Supervisor(server, restart=False).run()
+        finally:
+            server.stop(at_once=True)
+
+
+def test_renewing(copy: Path) -> None:
+    with Server(Settings(copy, **ANY_PORTS)) as server:
+        stubs = Stubs(server.pid)
+        stubs.look()
+        assert (stubs.alive("preprocess"), stubs.alive("condition")) == (2, 1)
+        before = {stub.pid for stub in processes.stubs(server.pid)}
+        for _ in range(2):
+            assert server.renew("condition")
+            assert stubs.look() == []
+            after = {stub.pid for stub in processes.stubs(server.pid)}
+            assert after - before
+            before = after
+        # What is published later is served, though only its configuration changed.
+        config = read_config(copy, "condition")
+        config.dynamic_batching.max_queue_delay_microseconds = 17
+        (copy / "condition" / "config.pbtxt").write_text(text_format.MessageToString(config))
+        server.load("condition")
+        with urllib.request.urlopen(f"{server.http_url}/v2/models/condition/config") as answer:
+            served = json.load(answer)
+        assert served["dynamic_batching"]["max_queue_delay_microseconds"] == 17
+        assert "renewed" not in served.get("parameters", {})
+        (copy / "condition" / "config.pbtxt").write_text("name: ?")
+        with pytest.raises(Exception, match=r"config\.pbtxt cannot be read"):
+            server.renew("condition")
+        server.unload("condition")
+        assert not server.renew("condition")
+        with pytest.raises(ControlError):
+            server.load("no-such-model")
