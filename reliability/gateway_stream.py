@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
-from .stream import Outcome, Stream
+from .stream import Outcome, S, Stream
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .known import Known
 
-# In the order of the logits.
-_LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
 _REFUSALS = (400, 413)
 
 
@@ -25,7 +22,7 @@ _REFUSALS = (400, 413)
 class GatewayStream(Stream):
     """A stream of uploads to a gateway; `url` is the gateway's."""
 
-    def __enter__(self) -> GatewayStream:
+    def __enter__(self: S) -> S:
         self._http = httpx.Client(base_url=self.url, timeout=self.timeout, headers=self.headers)
         self._start()
         return self
@@ -47,13 +44,6 @@ class GatewayStream(Stream):
             return Outcome(start, seconds, "right")
         if answer.status_code != 200:
             return Outcome(start, seconds, "failed", f"{known.name}: {answer.status_code} {answer.text}")
-        if known.logits is not None and all(_is_right(known, head, answer.json()) for head in _LABELS):
+        if known.agrees_as_json(answer.json()):
             return Outcome(start, seconds, "right")
         return Outcome(start, seconds, "wrong", f"{known.name}: {answer.text}")
-
-
-def _is_right(known: Known, head: str, answer: dict[str, Any]) -> bool:
-    logits = (known.logits or {})[head]
-    best = max(range(len(logits)), key=logits.__getitem__)
-    confidence = 1 / sum(math.exp(logit - logits[best]) for logit in logits)
-    return answer[head] == _LABELS[head][best] and math.isclose(answer[f"{head}Confidence"], confidence, abs_tol=2e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HEADS = ("cleanliness", "condition")
+# In the order of the logits.
+LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
 # ONNX Runtime adds in another order than PyTorch; the export itself accepts 1e-4 on the same pixels.
 TOLERANCE = 1e-3
 
@@ -36,6 +39,14 @@ class Known:
             self.logits is not None
             and set(logits) == set(self.logits)
             and all(np.allclose(logits[head], self.logits[head], rtol=0, atol=TOLERANCE) for head in self.logits)
+        )
+
+    def agrees_as_json(self, answer: Mapping[str, object]) -> bool:
+        """Whether an answer of the gateway, labels and confidences, is that of the same logits."""
+        return self.logits is not None and all(
+            answer.get(head) == LABELS[head][_best(row)]
+            and math.isclose(float(str(answer.get(f"{head}Confidence"))), _confidence(row), abs_tol=TOLERANCE)
+            for head, row in self.logits.items()
         )
 
 
@@ -74,3 +85,11 @@ def known_photos() -> tuple[Known, ...]:
     """The sample photos of drawn cars."""
     files = sorted((EXAMPLES / "photos").glob("*.jpg"))
     return tuple(Known(file.name, content := file.read_bytes(), reference(content)) for file in files)
+
+
+def _best(row: Sequence[float]) -> int:
+    return max(range(len(row)), key=row.__getitem__)
+
+
+def _confidence(row: Sequence[float]) -> float:
+    return 1 / sum(math.exp(logit - max(row)) for logit in row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import os
 import shutil
 import signal
@@ -25,10 +24,9 @@ from .service import Service, die_with_parent
 from .table import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it
-LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
 DEADLINE_S = 30.0
 # What a caller may be told instead of an answer: come again, or no answer in time.
 REFUSALS = (503, 504)
@@ -93,7 +91,7 @@ async def _outcome(session: aiohttp.ClientSession, url: str, known: Known) -> st
         async with session.post(url, data=known.photo, headers={"Content-Type": "image/jpeg"}) as response:
             answer = await response.json()
             if response.status == 200:
-                return "right" if _agrees(answer, known.logits) else f"wrong: {answer}"
+                return "right" if known.agrees_as_json(answer) else f"wrong: {answer}"
             if set(answer) != {"error"}:
                 return f"status {response.status} with {answer}"
             # What asks a caller to come again must be what a caller in a hurry can obey.
@@ -101,19 +99,6 @@ async def _outcome(session: aiohttp.ClientSession, url: str, known: Known) -> st
             return f"status {response.status}"
     except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
         return repr(error)
-
-
-def _agrees(answer: Mapping[str, object], logits: Mapping[str, object]) -> bool:
-    for head, row in logits.items():
-        assert isinstance(row, list)  # noqa: S101 - of floats
-        powers = [math.exp(value - max(row)) for value in row]
-        best = max(range(len(row)), key=row.__getitem__)
-        confidence = answer.get(f"{head}Confidence")
-        if answer.get(head) != LABELS[head][best] or not isinstance(confidence, float):
-            return False
-        if abs(confidence - powers[best] / sum(powers)) > 1e-3:
-            return False
-    return True
 
 
 def start_without_shared_memory(repository: Path) -> Iterator[Row]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from car_analyzer import CarAnalyzer, CarAnalyzerError, PhotoError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .known import Known
+
+
+S = TypeVar("S", bound="Stream")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Stream:
         self._turns = itertools.cycle(self.photos)
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Stream:
+    def __enter__(self: S) -> S:
         self._analyzer = CarAnalyzer(self.url, timeout=self.timeout, headers=self.headers)
         self._analyzer.wait_until_ready()
         self._start()

@@ -148,9 +148,7 @@ def ask(address: tuple[str, int]) -> str:
             return f"{type(error).__name__}: {error}"
     if answer.status != 200:
         return f"{answer.status} {result.get('error')}"
-    labels = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
-    expected = {head: labels[head][logits[0] < logits[1]] for head, logits in known.logits.items()}
-    return "right" if {head: result[head] for head in expected} == expected else f"wrong: {result}"
+    return "right" if known.agrees_as_json(result) else f"wrong: {result}"
 
 
 def trials(address: tuple[str, int], progress: Callable[[], object] = lambda: None) -> tuple[list[Row], list[str]]:
