@@ -39,5 +39,5 @@ def draw(samples: list[Sample], file: Path) -> None:
     for axes in (memory, latency, files):
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(loc="best", fontsize="small")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize="small", frameon=False)
     figure.savefig(file, dpi=110)
