@@ -33,7 +33,8 @@ LIMITS = {
     "side": re.compile(r"at most 65,535 are accepted along a side"),
     "memory": re.compile(r"too much memory"),
     "scans": re.compile(r"JPEG of more than"),
-    "pieces": re.compile(r"too many small pieces|at most [\d,]+ are accepted\.$"),
+    "profiles": re.compile(r"colour profiles; at most"),
+    "pieces": re.compile(r"too many small pieces|parts; at most|strips or tiles; at most"),
 }
 
 
@@ -41,6 +42,7 @@ LIMITS = {
 _IN_BYTES: Mapping[str | None, Callable[[bytes], bool]] = {
     "bytes": lambda content: len(content) > MAX_BYTES,
     "scans": lambda content: content.count(b"\xff\xda") > 16 or content.count(b"\xff") > 10_000,
+    "profiles": lambda content: content.count(b"iCCP") > 64,
     "pieces": lambda content: len(content) > 200_000,
 }
 PATIENCE_S = 120

@@ -135,8 +135,8 @@ CASES: Mapping[str, bytes] = {
     "inputs that are numbers": plain({"inputs": [1, 2]}),
     "a number of 10,000 digits": plain(b'{"inputs": [' + b"9" * 10_000 + b"]}"),
     "100,000 inputs": plain({"inputs": [TENSOR] * 100_000}),
-    "lists in lists, 100,000 deep": plain(b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
-    "objects in objects, 100,000 deep": plain(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    "lists in lists, 10,000 deep": plain(b'{"inputs": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+    "objects in objects, 10,000 deep": plain(b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
     "data in lists, 1,000 deep": plain(
         b'{"inputs": [{"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": '
         + b"[" * 1000

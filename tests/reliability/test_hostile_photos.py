@@ -42,7 +42,7 @@ REFUSED = {
     "jpeg progressive of 2 megapixels, 1,000 scans": "JPEG of more than 512 scans",
     "jpeg progressive of 16 pixels, a million scans": "JPEG of more than 10,000 segments",
     "jpeg progressive of 64 megapixels": "at most 51.2 megapixels are accepted of progressive JPEG",
-    "png with profiles of 20 GB": "has 18000 colour profiles; at most 16",
+    "png with profiles of 20 GB": "has 18000 colour profiles; at most 64",
     "png with a million unknown chunks behind": "too many small pieces",
     "png with iTXt of 20 GB": "Too much memory used in text chunks",
     "png with a profile of 1 GB": "Decompressed data too large",

@@ -35,7 +35,7 @@ MAX_SEGMENTS = 10_000
 # Pillow joins them again for each.
 MAX_EXIF_SEGMENTS = 64
 # Pillow inflates each, and keeps the last.
-MAX_PROFILES = 16
+MAX_PROFILES = 64
 MAX_STRIPS = 65_536
 
 # Our own limit is checked at the header, too; Pillow's would refuse what the configuration may allow.

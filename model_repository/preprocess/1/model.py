@@ -22,7 +22,9 @@ from view import View, ViewError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_C = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD = -3
+_LARGE = 1 << 20
 
 
 class TritonPythonModel:
@@ -39,14 +41,17 @@ class TritonPythonModel:
         self._memory = 8 * self._limits["max_pixels"] + 32_000_000
         views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
         self._views = {name: View(**view) for name, view in views.items()}
+        self._bytes = 0
         warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
-        with contextlib.suppress(AttributeError, OSError):  # not glibc
-            # Otherwise glibc keeps what large photos took, and the next one takes more on top of it.
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        with contextlib.suppress(AttributeError):  # not glibc
+            # Otherwise it keeps what large photos took, and the next one takes more on top of it.
+            _C.mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers every request of a batch on its own."""
-        return [self._respond(request) for request in requests]
+        responses = [self._respond(request) for request in requests]
+        self._give_memory_back()
+        return responses
 
     def _respond(self, request: Any) -> Any:
         photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
@@ -62,11 +67,19 @@ class TritonPythonModel:
 
     def _look_at(self, content: bytes) -> dict[str, Any]:
         # In a function of its own: a large photo is gone before the next one is decoded.
+        self._bytes += len(content)
         photo = Photo(content, **self._limits, decoding=self._decoding())
         return {
             name: view.pixels(photo.upright() if view.exif_rotation else photo.rgb)
             for name, view in self._views.items()
         }
+
+    def _give_memory_back(self) -> None:
+        # Some decoders take memory in millions of small pieces, which glibc would keep.
+        if self._bytes > _LARGE:
+            self._bytes = 0
+            with contextlib.suppress(AttributeError):
+                _C.malloc_trim(0)
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
