@@ -134,11 +134,10 @@ def _trial(folder: Path, requests: int, workers: int) -> list[Row]:
     published, rows = 1, []
     with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0, admin_key=KEY)) as server:
         flags = ("--repository", repository, "--url", server.grpc_url, "--admin-key-file", folder / "key", "--json")
+        streams = [VersionStream(url, photos, workers=workers) for url in (server.grpc_url, server.http_url)]
         with contextlib.ExitStack() as stack:
-            streams = [
-                stack.enter_context(VersionStream(url, photos, workers=workers))
-                for url in (server.grpc_url, server.http_url)
-            ]
+            for stream in streams:
+                stack.enter_context(stream)
             for command in COMMANDS:
                 published += command == "publish"
                 sent, lost, start = _sent(streams), _lost(streams), time.monotonic()
@@ -148,10 +147,10 @@ def _trial(folder: Path, requests: int, workers: int) -> list[Row]:
                 note = f"version {done['before']} -> {done['served']} in {time.monotonic() - start:.0f} s"
                 rows.append(Row(command, _sent(streams) - sent, _lost(streams) - lost, note))
                 print(f"{command}: {note}", file=sys.stderr)
-            sent = _sent(streams)
+            sent, lost = _sent(streams), _lost(streams)
             for stream in streams:
                 stream.wait_for(max(20, (requests - sent) // len(streams)), timeout=600)
-            rows.append(Row("afterwards", _sent(streams) - sent, 0))
+        rows.append(Row("afterwards", _sent(streams) - sent, _lost(streams) - lost))
     for protocol, stream in zip(("gRPC", "HTTP"), streams, strict=True):
         versions = ", ".join(f"{count} of version {version}" for version, count in sorted(stream.versions.items()))
         print(f"{protocol}: {versions}", file=sys.stderr)

@@ -7,6 +7,7 @@ ExportError
 ├── VerificationError   the ONNX model does not say what PyTorch says
 └── PublishError        the model repository cannot be written as asked, or the version cannot be served
     └── ControlError    the running Triton did not do what it was told
+        ├── BusyError           it has more requests than it takes
         └── UnreachableError    nobody answers where it should run
 """
 
@@ -37,6 +38,10 @@ class PublishError(ExportError):
 
 class ControlError(PublishError):
     """The running Triton did not do what it was told."""
+
+
+class BusyError(ControlError):
+    """The running Triton has more requests than it takes."""
 
 
 class UnreachableError(ControlError):

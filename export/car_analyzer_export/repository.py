@@ -27,10 +27,16 @@ _PREPROCESS_FILES = ("model.py", "photo.py", "view.py")
 
 
 class Staging:
-    """A folder in which a version is put together before it gets its number and its place."""
+    """A folder in which a version is put together before it gets its number and its place.
+
+    Attributes:
+        folder: Where.
+        configs: Model → its configuration, once that is written.
+    """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
+        self.configs: dict[str, str] = {}
         self._plan = plan
 
     @property
@@ -46,7 +52,8 @@ class Staging:
 
     def write(self, number: int) -> None:
         """Writes everything but the networks: configurations, labels and the preprocess step."""
-        for model, text in config_texts(self._plan, number).items():
+        self.configs = config_texts(self._plan, number)
+        for model, text in self.configs.items():
             # Beside each other until the version is served: a model has one configuration at a time.
             write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)
         for model, labels in label_texts(self._plan).items():
@@ -109,7 +116,7 @@ def added(staged: Staging, repository: Path, number: int, *, shown: bool) -> Ite
     try:
         with held_back():
             for model in staged.models:
-                _move(staged.folder / model / _NEW_VERSION, repository / model / str(number), undo)
+                _move(staged, model, repository, number, undo)
         yield
         (repository / ENSEMBLE / str(number) / UNFINISHED).unlink()
     except BaseException as error:
@@ -120,16 +127,21 @@ def added(staged: Staging, repository: Path, number: int, *, shown: bool) -> Ite
         raise
 
 
-def _move(staged: Path, target: Path, undo: contextlib.ExitStack) -> None:
+def _move(staged: Staging, model: str, repository: Path, number: int, undo: contextlib.ExitStack) -> None:
+    source, target = staged.version_folder(model), repository / model / str(number)
     if not target.parent.exists():
-        target.parent.mkdir()
-        undo.callback(target.parent.rmdir)
+        # In one piece: Triton does not start on a model without a configuration, or without the version that it names.
+        write(source.parent / "config.pbtxt", staged.configs[model])
+        source.rename(source.with_name(str(number)))
+        source.parent.rename(target.parent)
+        undo.callback(target.parent.rename, source.parent)
+        return
     if target.exists():
-        aside = staged.with_name(".before")
+        aside = source.with_name(".before")
         target.rename(aside)
         undo.callback(aside.rename, target)
-    staged.rename(target)
-    undo.callback(target.rename, staged)
+    source.rename(target)
+    undo.callback(target.rename, source)
 
 
 def _sync(folder: Path) -> None:

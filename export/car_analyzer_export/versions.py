@@ -83,11 +83,11 @@ def _texts_of(repository: Path, version: int) -> dict[str, str]:
 def on_disk(repository: Path) -> int | None:
     """The version that the configurations name; None if none, or not all the same one."""
     try:
-        ensemble = _config_on_disk(repository, ENSEMBLE)
+        ensemble = config_on_disk(repository, ENSEMBLE)
         version = pinned(ensemble)
         if version is None or not (_folder(repository, version) / CONFIGS).is_dir():
             return None
-        models = [_config_on_disk(repository, name) for name in steps({ENSEMBLE: ensemble})]
+        models = [config_on_disk(repository, name) for name in steps({ENSEMBLE: ensemble})]
         return version if all(list(model.version_policy.specific.versions) == [version] for model in models) else None
     except PublishError:
         return None
@@ -114,9 +114,7 @@ def serve_from_next_start(repository: Path, version: int) -> None:
     before = on_disk(repository)
     with held_back(), contextlib.ExitStack() as undo:
         if before is not None and before != version:
-            # What an administrator changed by hand belongs to the version that it was changed for.
-            for name, text in _texts_of(repository, before).items():
-                _replace(_folder(repository, before) / CONFIGS / f"{name}.pbtxt", text, undo)
+            keep_changes(repository, before, undo)
         for name in steps(new):
             _replace(repository / name / "config.pbtxt", _joined(repository, name, new[name]) or texts[name], undo)
         for name in (ENSEMBLE, *steps(new)):
@@ -124,10 +122,16 @@ def serve_from_next_start(repository: Path, version: int) -> None:
         undo.pop_all()
 
 
+def keep_changes(repository: Path, version: int, undo: contextlib.ExitStack) -> None:
+    """Keeps with a version what was changed by hand in its configurations while they are those on disk."""
+    for name, text in _texts_of(repository, version).items():
+        _replace(_folder(repository, version) / CONFIGS / f"{name}.pbtxt", text, undo)
+
+
 def _joined(repository: Path, model: str, new: Any) -> str | None:
     """For the moment between: the configuration of what is served now and what will be."""
     try:
-        return as_text(side_by_side(_config_on_disk(repository, model), new))
+        return as_text(side_by_side(config_on_disk(repository, model), new))
     except (PublishError, IncompatibleError):
         return None  # nothing is served, or there is no such configuration
 
@@ -222,8 +226,22 @@ def prune(repository: Path, keep: int, needed: set[int]) -> list[int]:
 def remove(repository: Path, version: int) -> None:
     """Removes a version from all models; nothing may serve it."""
     # The ensemble's folder first: without it, there is no such version.
-    for model in (repository / ENSEMBLE, *sorted(repository.iterdir())):
-        shutil.rmtree(model / str(version), ignore_errors=True)
+    shutil.rmtree(_folder(repository, version), ignore_errors=True)
+    for folder in sorted(repository.glob(f"*/{version}")):
+        _name_another(repository, folder.parent, version)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name_another(repository: Path, model: Path, version: int) -> None:
+    """Has a model that the served version does not need name a version that stays: Triton loads every model."""
+    if list(config_on_disk(repository, model.name).version_policy.specific.versions) != [version]:
+        return
+    for other in reversed(complete(repository)):
+        file = _folder(repository, other) / CONFIGS / f"{model.name}.pbtxt"
+        if file.is_file() and (model / str(other)).is_dir():
+            write(model / "config.pbtxt", _read(file))
+            return
+    shutil.rmtree(model, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -266,7 +284,12 @@ def _folder(repository: Path, version: int) -> Path:
     return repository / ENSEMBLE / str(version)
 
 
-def _config_on_disk(repository: Path, model: str) -> Any:
+def config_on_disk(repository: Path, model: str) -> Any:
+    """A model's `ModelConfig` as it is now.
+
+    Raises:
+        PublishError: There is none that can be read.
+    """
     file = repository / model / "config.pbtxt"
     return _parse(_read(file), str(file))
 

@@ -65,6 +65,8 @@ def triton_arguments(settings: Settings) -> list[str]:
         # Loads everything like the default mode, and lets the administrator replace models later.
         "--model-control-mode=explicit",
         "--load-model=*",
+        # Or Triton would not be ready while a version is loaded beside the served one, and never again if that fails.
+        "--strict-readiness=false",
         *restrictions(settings.admin_key),
         *(settings.tls.arguments() if settings.tls is not None else []),
         *settings.arguments,

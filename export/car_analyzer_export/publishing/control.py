@@ -12,9 +12,10 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from car_analyzer._grpc import NO_CONNECTION
 from car_analyzer_server.access import GRPC_KEY_HEADER, KEY_VARIABLE
 
-from ..errors import ControlError, UnreachableError
+from ..errors import BusyError, ControlError, UnreachableError
 from ..interrupts import held_back
 from ..spec import ENSEMBLE
 
@@ -159,7 +160,7 @@ class Triton:
         return True
 
     def infer(self, model: str, photo: bytes, outputs: list[str]) -> tuple[int, dict[str, npt.NDArray[np.float32]]]:
-        """Asks an ensemble about one photo.
+        """Asks an ensemble about one photo, patiently if it is busy.
 
         Returns:
             The version that answered, and output → float32 [1, logits].
@@ -172,9 +173,17 @@ class Triton:
         request.raw_input_contents.append(struct.pack("<I", len(photo)) + photo)
         for name in outputs:
             request.outputs.add(name=name)
-        # Tritons before 24.12 crash when a call to an ensemble is cancelled.
-        with held_back():
-            answer = self._call(self._stub.ModelInfer, request, _INFER_SECONDS)
+        deadline = time.monotonic() + _INFER_SECONDS
+        while True:
+            try:
+                # Tritons before 24.12 crash when a call to an ensemble is cancelled.
+                with held_back():
+                    answer = self._call(self._stub.ModelInfer, request, _INFER_SECONDS)
+                break
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
         return int(answer.model_version), {
             output.name: np.frombuffer(raw, np.float32).reshape(tuple(output.shape))
             for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
@@ -201,6 +210,8 @@ class Triton:
             return ControlError(f"What answers at {self.url} is no Triton: {details}.")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ControlError(f"Triton at {self.url} did not answer in time.")
-        if code is grpc.StatusCode.UNAVAILABLE and "not allowed" not in details:
+        if code is grpc.StatusCode.UNAVAILABLE and NO_CONNECTION.search(details):
             return UnreachableError(f"Nobody answers at {self.url}: {details}.")
+        if code is grpc.StatusCode.UNAVAILABLE and "not allowed" not in details:
+            return BusyError(f"Triton at {self.url} is too busy: {details}.")
         return ControlError(f"Triton at {self.url} refused: {details}.")

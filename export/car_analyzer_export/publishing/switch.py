@@ -13,6 +13,7 @@ Facts about Triton that this rests on (seen on 2.51, and so in its source):
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,18 @@ from ..errors import ControlError, PublishError
 from ..interrupts import held_back
 from ..side_by_side import IncompatibleError, side_by_side
 from ..spec import ENSEMBLE
-from ..versions import configs_of, on_disk, pinned, remember, serve_from_next_start, steps, widen, writing
+from ..versions import (
+    config_on_disk,
+    configs_of,
+    keep_changes,
+    on_disk,
+    pinned,
+    remember,
+    serve_from_next_start,
+    steps,
+    widen,
+    writing,
+)
 from .control import TRIAL
 from .known import check_files, read_known
 
@@ -100,6 +112,7 @@ class Switch:
         old, new, both = self._prepare()
         # None: what a killed process left. Another one: exported since Triton started.
         on_disk_before = on_disk(self.repository) or self.before
+        unused = {name: config_on_disk(self.repository, name) for name in steps(new) if name not in old}
         try:
             progress(f"loading version {self.version} beside version {self.before}")
             for name in steps(new):
@@ -107,6 +120,7 @@ class Switch:
             progress(f"trying version {self.version} on known photos")
             with writing(self.repository):
                 serve_from_next_start(self.repository, self.before)
+                keep_changes(self.repository, self.before, contextlib.ExitStack())
                 widen(self.repository, both)
             self._try(new)
             progress(f"switching to version {self.version}")
@@ -119,7 +133,7 @@ class Switch:
                     remember(self.repository, self.version, self.before)
         except BaseException as error:
             with held_back():
-                trouble = self._go_back(old, new, on_disk_before)
+                trouble = self._go_back(old, new, on_disk_before, unused)
             if trouble and isinstance(error, PublishError):
                 raise type(error)(f"{error} {trouble}") from error
             raise
@@ -156,7 +170,7 @@ class Switch:
         known = read_known(self.repository, self.version)
         self.difference = max(self.difference, known.ask(self.triton, ENSEMBLE))
 
-    def _go_back(self, old: Configs, new: Configs, on_disk_before: int) -> str | None:
+    def _go_back(self, old: Configs, new: Configs, on_disk_before: int, unused: Configs) -> str | None:
         """Restores what was served; what is in the way of it, in a sentence."""
         try:
             if self.triton.served() != self.before:
@@ -174,6 +188,7 @@ class Switch:
             trouble = f"Going back to version {self.before} in the running Triton failed, too: {error}"
         try:
             serve_from_next_start(self.repository, on_disk_before)
+            widen(self.repository, unused)
         except (OSError, PublishError) as error:
             return f"{trouble or ''} Version {on_disk_before} could not be restored in {self.repository}: {error}"
         return trouble
