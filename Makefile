@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial
+.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial faults overload
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,12 @@ lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+faults: $(INSTALLED) ## Kill, stop, fill and cut things under load; no photo may be lost (FAULTS="--only NAME" for one)
+	@$(BIN)/python -m reliability.faults $(FAULTS)
+
+overload: $(INSTALLED) ## Offer ten times what the service can take, for SECONDS (60) over each protocol
+	@$(BIN)/python -m reliability.overload --seconds $(or $(SECONDS),60)
 
 format: $(INSTALLED) ## Mend the style
 	@$(BIN)/ruff check --fix .

@@ -101,8 +101,13 @@ def all_trials() -> dict[str, tuple[str, Callable[[Path], Iterator[Row]]]]:
     }
 
 
-def try_fault(fault: Fault, repository: Path) -> Iterator[Row]:
+def try_fault(fault: Fault, repository: Path, timeout: float = 30.0) -> Iterator[Row]:
     """Tries a fault over both protocols.
+
+    Args:
+        fault: What goes wrong.
+        repository: What is served; it is copied.
+        timeout: Of each photo, in seconds.
 
     Raises:
         SkipError: It cannot be tried here.
@@ -114,13 +119,13 @@ def try_fault(fault: Fault, repository: Path) -> Iterator[Row]:
         service.start()
         try:
             for protocol in ("grpc", "http"):
-                row, service = _try_over(protocol, fault, service, Path(folder))
+                row, service = _try_over(protocol, fault, service, Path(folder), timeout)
                 yield row
         finally:
             service.stop()
 
 
-def _try_over(protocol: str, fault: Fault, service: Service, folder: Path) -> tuple[Row, Service]:
+def _try_over(protocol: str, fault: Fault, service: Service, folder: Path, timeout: float) -> tuple[Row, Service]:
     url = service.addresses[protocol]
     proxy = Proxy(urlsplit(url).port or 0).listen() if fault.proxied else None
     trial = Trial(service, folder, proxy)
@@ -128,7 +133,7 @@ def _try_over(protocol: str, fault: Fault, service: Service, folder: Path) -> tu
         url = f"{protocol}://127.0.0.1:{proxy.port}"
     problem = ""
     try:
-        with Stream(url, known_photos(), *((1, 30.0, 2.0) if fault.idle else ())) as stream:
+        with Stream(url, known_photos(), 1 if fault.idle else 4, timeout, 2.0 if fault.idle else None) as stream:
             stream.wait_for(4 if fault.idle else BEFORE)
             try:
                 fault.do(trial)

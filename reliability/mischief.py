@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import time
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 CUT_S = 5.0
 _PRIVATE_SHARED_MEMORY = 'mount -t tmpfs -o size=128m tmpfs /dev/shm && exec "$@"'
-_FAKETIME = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketimeMT.so.1")
 
 
 @dataclass
@@ -146,7 +146,7 @@ def private_shared_memory(_folder: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def fill_shared_memory(trial: Trial) -> None:
-    """Fills the service's own /dev/shm for some seconds."""
+    """Fills the service's own /dev/shm for some seconds, and kills a process that then cannot be replaced."""
     file = Path(f"/proc/{trial.service.pid}/root/dev/shm/filler")
     if file.parent.stat().st_dev == Path("/dev/shm").stat().st_dev:  # noqa: S108 - to keep away from it
         raise RuntimeError("the service has no /dev/shm of its own")
@@ -157,34 +157,44 @@ def fill_shared_memory(trial: Trial) -> None:
         with contextlib.suppress(OSError), file.open("ab", buffering=0) as filler:
             while True:
                 filler.write(bytes(4096))
+        done = len(trial.service.said("ready again"))
+        os.kill(trial.service.stub("condition"), signal.SIGKILL)
         time.sleep(CUT_S)
     finally:
         file.unlink()
+    trial.service.wait_for("ready again", done + 1)
 
 
 def adjustable_clock(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Gives `serve` a clock of its own, from libfaketime."""
-    found = [str(file) for pattern in _FAKETIME for file in Path("/").glob(pattern[1:])]
-    if not found:
-        raise SkipError("libfaketime is not installed (Debian: apt install faketime)")
-    clock = folder / "clock"
-    clock.write_text("+0")
-    return [], {
-        "LD_PRELOAD": found[0],
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    """Gives `serve` and its Triton a clock of their own; nobody else's is touched."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise SkipError("there is no C compiler (Debian: apt install gcc libc6-dev)")
+    library = folder / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    built = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-pthread", "-o", library, source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        raise SkipError(f"the C compiler cannot build {source.name}: {built.stderr.strip()[:200]}")
+    _set_clock(folder, 0)
+    return [], {"LD_PRELOAD": str(library), "CLOCK_OFFSET_FILE": str(folder / "offset")}
 
 
 def jump(trial: Trial) -> None:
     """Sets the service's clock six hours forwards, then twelve backwards, then right."""
-    for offset in ("+6h", "-6h", "+0"):
-        # Renamed into place: the service may read it at any moment.
-        fresh = trial.folder / "clock.new"
-        fresh.write_text(offset)
-        fresh.rename(trial.folder / "clock")
+    for hours in (6, -6, 0):
+        _set_clock(trial.folder, hours * 3600)
         time.sleep(2)
+
+
+def _set_clock(folder: Path, seconds: int) -> None:
+    # The service sees the file's very memory: it is written in place, and in one go.
+    with (folder / "offset").open("r+b" if (folder / "offset").exists() else "wb", buffering=0) as file:
+        file.write(struct.pack("=q", seconds))
 
 
 def unshare() -> list[str]:
@@ -212,6 +222,11 @@ FAULTS = (
     Fault(
         "network-lost", f"nothing gets through for {CUT_S:g} s, then connections are cut", swallow_and_cut, proxied=True
     ),
-    Fault("memory-full", f"shared memory is full for {CUT_S:g} s", fill_shared_memory, prepare=private_shared_memory),
+    Fault(
+        "memory-full",
+        f"shared memory full for {CUT_S:g} s, and a process dies",
+        fill_shared_memory,
+        prepare=private_shared_memory,
+    ),
     Fault("clock", "the clock jumps by hours, forwards and backwards", jump, prepare=adjustable_clock),
 )

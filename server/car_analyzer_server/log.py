@@ -18,18 +18,19 @@ _GPU_DRIVER = Path("/dev/nvidiactl")
 _SAID_WITHOUT_GPU = ("CUDA driver version is insufficient", "CudaDriverHelper", "NVML")
 # How Triton's own lines start: severity, month, day. What the loader or a wrapper says does not.
 _OWN_LINE = re.compile(r"[IWEF]\d{4} ")
-_UNLOADED = re.compile(r"successfully unloaded '([^']+)'")
+# Said once while it stops, after the last answer.
+_DRAINED = "All models are stopped, unloading models"
 
 
 class Log:
     """Triton's log: held back while it starts, unless it fails; passed on to stderr afterwards.
 
     Attributes:
-        unloaded: The models that Triton said it has unloaded. Whoever reads it may empty it.
+        drained: Set when Triton, while it stops, says that nothing is in flight any more.
     """
 
     def __init__(self, *, visible: bool, on_first_line: Callable[[], None]) -> None:
-        self.unloaded: set[str] = set()
+        self.drained = threading.Event()
         self._on_first_line: Callable[[], None] | None = on_first_line
         self._always = visible
         self._visible = visible
@@ -66,7 +67,8 @@ class Log:
         with process.stdout as lines:
             for line in lines:
                 self._lines.append(line.rstrip())
-                self.unloaded.update(_UNLOADED.findall(line))
+                if _DRAINED in line:
+                    self.drained.set()
                 if self._on_first_line is not None and _OWN_LINE.match(line):
                     self._on_first_line()
                     self._on_first_line = None

@@ -7,7 +7,6 @@ import ctypes
 import http.client
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
+from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
 from .errors import ControlError, StartError
 from .installation import find_installation
@@ -30,12 +30,11 @@ from .settings import DRAIN_SECONDS, Settings, reachable, triton_arguments, with
 if TYPE_CHECKING:
     from types import TracebackType
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 _PR_SET_PDEATHSIG = 1
 # Large networks take their time.
 _LOAD_SECONDS = 300
-# Once its models are gone, Triton ends within two polls of its own, one a second.
-_END_SECONDS = 3
+# Models take a second or two to be unloaded.
+_UNLOAD_SECONDS = 5
 
 
 class Server:
@@ -123,7 +122,7 @@ class Server:
         """Stops Triton and removes whatever it leaves behind.
 
         Args:
-            at_once: Do not let it finish what is in flight, for which it otherwise has 30 s.
+            at_once: Do not let it finish what is in flight, for which it otherwise has 20 s.
         """
         process = self._process
         if process is not None:
@@ -196,14 +195,14 @@ class Server:
         self.settings = with_ports(self.settings)
         folder = Path(tempfile.mkdtemp(prefix="car-analyzer-"))
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        shared_memory = f"car_analyzer_{os.getpid()}_{secrets.token_hex(4)}_"
-        self._cleanup.callback(_remove_shared_memory, shared_memory)
+        prefix = shared_memory.new_prefix()
+        self._cleanup.callback(shared_memory.remove, prefix)
         self._log = self._new_log()
         self._process = subprocess.Popen(  # noqa: S603 - this is what the class is for
             [
                 str(installation.binary),
                 *installation.prepare(folder),
-                f"--backend-config=python,shm-region-prefix-name={shared_memory}",
+                f"--backend-config=python,shm-region-prefix-name={prefix}",
                 *triton_arguments(self.settings),
             ],
             env=installation.environment(),
@@ -224,7 +223,9 @@ class Server:
         while not self._is_ready():
             if process.poll() is not None:
                 self._log.close()
-                raise StartError(f"Triton stopped with exit code {process.returncode}.{self._log.errors()}")
+                raise StartError(
+                    f"Triton stopped with exit code {process.returncode}.{self._log.errors()}{shared_memory.shortage()}"
+                )
             if time.monotonic() > deadline:
                 raise StartError(f"Triton was not ready after {timeout:g} s.{self._log.errors()}")
             time.sleep(0.05)
@@ -263,20 +264,18 @@ class Server:
     def _drain(self, process: subprocess.Popen[str]) -> None:
         """Lets Triton finish what is in flight.
 
-        A model with a process that died in the middle of a request never ends, so that Triton would wait for it in
-        vain. What counts is that every model which is served has ended.
+        After that it would wait for its models in vain, until its own time is over, where one cannot be unloaded: a
+        process of it died during a request, or a request came at the very moment of stopping.
         """
-        deadline = time.monotonic() + DRAIN_SECONDS + 5
-        ended_by = None
-        names = {model.partition(" ")[0] for model in self.models}
-        self._log.unloaded.clear()
         process.terminate()
-        while time.monotonic() < min(deadline, ended_by or deadline):
+        deadline = time.monotonic() + DRAIN_SECONDS + 5
+        while time.monotonic() < deadline:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.05)
+                process.wait(0.1)
                 return
-            if ended_by is None and names <= self._log.unloaded:
-                ended_by = time.monotonic() + _END_SECONDS
+            if self._log.drained.is_set():
+                deadline = min(deadline, time.monotonic() + _UNLOAD_SECONDS)
+                self._log.drained.clear()
 
     def _new_log(self) -> Log:
         return Log(visible=self.settings.verbose, on_first_line=self._hide_key)
@@ -293,11 +292,6 @@ class Server:
         if self._process is None:
             raise StartError("The server is not running.")
         return self._process
-
-
-def _remove_shared_memory(prefix: str) -> None:
-    for region in _SHARED_MEMORY.glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)
 
 
 def _die_with_parent() -> None:

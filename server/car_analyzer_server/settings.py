@@ -11,7 +11,9 @@ from pathlib import Path
 from .access import ServerTLS, random_key, restrictions
 from .errors import StartError
 
-DRAIN_SECONDS = 30
+# Below the 30 s that platforms give before they kill, and that a photo has by default: what is stuck in a Triton that
+# stops can still be sent to another one.
+DRAIN_SECONDS = 20
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -24,69 +21,21 @@ from car_analyzer_server.repository import read_config
 from car_analyzer_server.stubs import Stubs
 from car_analyzer_server.supervisor import Supervisor
 from reliability import processes
+from reliability.service import Service
 
 from .test_serve import left_behind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 KEY = "a-key-for-the-tests-of-healing"
 
 
-class Serve:
-    """A running `car-analyzer serve`, and what it said."""
-
-    def __init__(self, repository: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "car_analyzer", "serve", "--json", "--repository", str(repository)]
-        command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", *arguments]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "CAR_ANALYZER_ADMIN_KEY": KEY},
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        assert self.process.stdout is not None
-        self.addresses: dict[str, Any] = json.loads(self.process.stdout.readline())
-
-    def wait_for(self, words: str, count: int = 1) -> None:
-        deadline = time.monotonic() + 60
-        while len(self.said(words)) < count:
-            assert time.monotonic() < deadline, self.lines
-            time.sleep(0.05)
-
-    def said(self, words: str) -> list[str]:
-        return [line for line in self.lines if line.startswith("car-analyzer serve: ") and words in line]
-
-    def triton(self) -> int:
-        children = psutil.Process(self.process.pid).children()
-        return next(child.pid for child in children if child.name() == "tritonserver")
-
-    def stub(self, model: str) -> int:
-        stubs = processes.stubs(self.triton())
-        return next(stub.pid for stub in stubs if f"/{model}/" in " ".join(stub.cmdline()))
-
-    def post(self, path: str) -> Any:
-        request = urllib.request.Request(f"{self.addresses['http']}{path}", b"{}", {"admin-key": KEY})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or b"null")
-
-    def stop(self) -> int:
-        self.process.terminate()
-        code = self.process.wait(60)
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as lines:
-            self.lines.extend(lines)
+def post(service: Service, path: str) -> Any:
+    request = urllib.request.Request(f"{service.addresses['http']}{path}", b"{}", {"admin-key": KEY})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read() or b"null")
 
 
 def wait_until_gone(pid: int, lines: list[str]) -> None:
@@ -102,21 +51,13 @@ def copy(repository: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Serve]]:
-    running: list[Serve] = []
-
-    def start(repository: Path, *arguments: str) -> Serve:
-        running.append(Serve(repository, *arguments))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.stop()
+def service(copy: Path) -> Iterator[Service]:
+    with Service(copy, variables={"CAR_ANALYZER_ADMIN_KEY": KEY}) as service:
+        yield service
 
 
-def test_what_died_is_started_again(copy: Path, serve: Callable[..., Serve], sample_photos: list[Path]) -> None:
-    running = serve(copy)
-    with CarAnalyzer(running.addresses["grpc"]) as grpc, CarAnalyzer(running.addresses["http"]) as http:
+def test_what_died_is_started_again(copy: Path, service: Service, sample_photos: list[Path]) -> None:
+    with CarAnalyzer(service.addresses["grpc"]) as grpc, CarAnalyzer(service.addresses["http"]) as http:
         expected = [grpc.analyze(photo).heads for photo in sample_photos]
 
         def check() -> None:
@@ -125,53 +66,49 @@ def test_what_died_is_started_again(copy: Path, serve: Callable[..., Serve], sam
 
         # What another program loads, with new processes in the place of the old, is not taken for a death.
         for model in ("preprocess", "condition"):
-            before = running.stub(model)
-            os.utime(copy / model)
-            running.post(f"/v2/repository/models/{model}/load")
+            before = service.stub(model)
+            os.utime(next((copy / model / "1").glob("model.*")))
+            post(service, f"/v2/repository/models/{model}/load")
             check()
-            wait_until_gone(before, running.lines)
-            assert running.stub(model) != before
+            wait_until_gone(before, service.lines)
+            assert service.stub(model) != before
 
         for model in ("preprocess", "condition"):
-            os.kill(pid := running.stub(model), signal.SIGKILL)
+            os.kill(pid := service.stub(model), signal.SIGKILL)
             check()
-            running.wait_for(f"The model '{model}' has new processes")
-            assert running.said(f"A process of the model '{model}' (pid {pid}) was killed by signal 9 (SIGKILL)")
-        assert len(running.said("A process of the model")) == 2
+            service.wait_for(f"The model '{model}' has new processes")
+            assert service.said(f"A process of the model '{model}' (pid {pid}) was killed by signal 9 (SIGKILL)")
+        assert len(service.said("A process of the model")) == 2
 
         for number, said in ((signal.SIGKILL, "-9 (SIGKILL)"), (signal.SIGSEGV, "-11 (SIGSEGV)")):
-            os.kill(triton := running.triton(), number)
+            os.kill(service.triton(), number)
             check()
-            assert running.triton() != triton
-            assert running.said(f"Triton stopped by itself with exit code {said}. Starting it again")
+            service.wait_for(f"Triton stopped by itself with exit code {said}. Starting it again")
+            check()
         # The administrator's key is the same.
-        assert {entry["name"] for entry in running.post("/v2/repository/index")} >= {"car_analyzer", "condition"}
-    assert running.stop() == 0
-    assert left_behind(running.process.pid) == []
-    assert not [line for line in running.lines if "Traceback" in line]
+        assert {entry["name"] for entry in post(service, "/v2/repository/index")} >= {"car_analyzer", "condition"}
+    assert service.stop() == 0
+    assert left_behind(service.pid) == []
+    assert not [line for line in service.lines if "Traceback" in line]
 
 
-def test_a_signal_between_two_starts_stops_everything(copy: Path, serve: Callable[..., Serve]) -> None:
-    running = serve(copy)
+def test_a_signal_between_two_starts_stops_everything(copy: Path, service: Service) -> None:
     model = copy / "condition" / "1" / "model.onnx"
     model.rename(copy / "model.onnx")
-    os.kill(running.triton(), signal.SIGKILL)
+    os.kill(service.triton(), signal.SIGKILL)
     # The repository became broken meanwhile: that is said, and tried again.
-    running.wait_for("The model 'condition' is broken", 2)
-    assert running.stop() == 0
-    assert left_behind(running.process.pid) == []
+    service.wait_for("The model 'condition' is broken", 2)
+    assert service.stop() == 0
+    assert left_behind(service.pid) == []
 
 
-def test_a_repository_that_was_mended_is_served_again(
-    copy: Path, serve: Callable[..., Serve], sample_photos: list[Path]
-) -> None:
-    running = serve(copy)
+def test_a_repository_that_was_mended_is_served_again(copy: Path, service: Service, sample_photos: list[Path]) -> None:
     model = copy / "condition" / "1" / "model.onnx"
     model.rename(copy / "model.onnx")
-    with CarAnalyzer(running.addresses["grpc"]) as analyzer:
+    with CarAnalyzer(service.addresses["grpc"]) as analyzer:
         expected = analyzer.analyze(sample_photos[0]).heads
-        os.kill(running.triton(), signal.SIGKILL)
-        running.wait_for("The model 'condition' is broken")
+        os.kill(service.triton(), signal.SIGKILL)
+        service.wait_for("The model 'condition' is broken")
         (copy / "model.onnx").rename(model)
         assert analyzer.analyze(sample_photos[0]).heads == expected
 

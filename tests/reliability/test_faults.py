@@ -1,0 +1,54 @@
+"""The short form of `make faults`: some faults, done to a real service while photos are on their way."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reliability import faults, mischief
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mischief, "CUT_S", 1.0)
+    monkeypatch.setattr(faults, "BEFORE", 8)
+    monkeypatch.setattr(faults, "AFTER", 8)
+
+
+def test_no_photo_is_lost(repository: Path) -> None:
+    steps = [mischief.kill_stub("preprocess"), mischief.swallow_and_cut, mischief.kill_triton(signal.SIGKILL)]
+
+    def one_after_the_other(trial: mischief.Trial) -> None:
+        for step in [*steps, mischief.replace_service]:
+            step(trial)
+
+    several = mischief.Fault("several", "one after the other", one_after_the_other, proxied=True)
+    rows = list(faults.try_fault(several, repository))
+    assert [row.name for row in rows] == ["several grpc", "several http"]
+    for row in rows:
+        assert row.tried >= 16
+        assert not row.lost, row
+
+
+def test_what_is_lost_is_counted(repository: Path) -> None:
+    def stop(trial: mischief.Trial) -> None:
+        trial.service.stop()
+
+    stopped = mischief.Fault("stopped", "and nobody starts it again", stop)
+    row = next(faults.try_fault(stopped, repository, timeout=1))
+    assert row.lost >= 8
+    assert "failed: " in row.note
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults.main(["--list"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == set(faults.all_trials())
+    with pytest.raises(SystemExit) as caught:
+        faults.main(["--only", "rain"])
+    assert caught.value.code == 2
+    assert "triton-killed" in capsys.readouterr().err
