@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from car_analyzer import TLS, CarAnalyzerError
+from car_analyzer._cli import add_tls
 from car_analyzer._config import DEFAULT_URL, URL_VARIABLE, Endpoint
 from car_analyzer_server import ServerError
 from car_analyzer_server.access import KEY_VARIABLE, read_key
@@ -41,9 +42,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"file with the key that Triton was started with; default: ${KEY_VARIABLE}",
     )
-    parser.add_argument("--tls-ca", type=Path, metavar="FILE", help="for grpcs://: authorities to trust, PEM")
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="for grpcs://: your own certificate, PEM")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
+    add_tls(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 
 
