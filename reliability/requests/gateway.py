@@ -153,9 +153,10 @@ def ask(address: tuple[str, int]) -> str:
 
 def trials(address: tuple[str, int], progress: Callable[[], object] = lambda: None) -> tuple[list[Row], list[str]]:
     """Sends all of it; returns the table's rows and what went wrong."""
-    with Visitor(address) as visitor:
-        wrong, slow, open_still = wrong_requests(address, progress), slow_requests(address), half_open(address)
-        progress()
+    with Visitor(address) as visitor, ThreadPoolExecutor(2) as pool:
+        # At the same time: most of it is waiting.
+        ended, closed = pool.submit(slow_requests, address), pool.submit(half_open, address)
+        wrong, slow, open_still = wrong_requests(address, progress), ended.result(), closed.result()
     rows = [
         Row("wrong requests to the gateway", len(CASES) + len(NO_HTTP) + 1, len(wrong), "4xx, or the connection's end"),
         Row("slow requests to the gateway", len(SLOW), len(slow), "ended by the gateway"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -182,8 +181,11 @@ def stream(channel: grpc.Channel, *messages: Any) -> tuple[str, str]:
     """Sends messages as a stream; returns `OK` or `ERROR` with the text of the first answer, or the call's status."""
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
     try:
-        for answer in itertools.islice(stub.ModelStreamInfer(iter(messages), timeout=TIMEOUT_S), 1):
-            return ("ERROR", answer.error_message) if answer.error_message else ("OK", str(answer)[:200])
+        # To its end: a stream that is left holds up the server when it is to stop.
+        answers = list(stub.ModelStreamInfer(iter(messages), timeout=TIMEOUT_S))
     except grpc.RpcError as error:
         return error.code().name, str(error.details())
-    return "NOTHING", ""
+    if not answers:
+        return "NOTHING", ""
+    message = answers[0].error_message
+    return ("ERROR", message) if message else ("OK", str(answers[0])[:200])
