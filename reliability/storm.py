@@ -82,7 +82,6 @@ class Phase:
             "answers": dict(self.answers),
             "seconds": percentiles,
             "rate": self.rate(0, self.sending),
-            "rates": [self.rate(second, second + 2) for second in range(int(self.sending) - 1)],
         }
 
     def rate(self, start: float, end: float) -> float:
@@ -232,13 +231,13 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     after = await ask_steadily(send, arguments.workers, arguments.after)
     if waiting:
         await asyncio.wait(waiting)
+    calm = await ask_steadily(send, arguments.workers, warm / 2)
     await close()
-    return {
-        "alone": alone.to_dict(),
-        "before": before.to_dict(),
-        "storm": storm.to_dict(),
-        "after": after.to_dict(),
-    }
+    # What was still waiting when the storm ended is work, too.
+    ends = [*after.ends, *(end + storm.start - after.start for end in storm.ends)]
+    rates = [sum(second <= end < second + 2 for end in ends) / 2 for second in range(int(arguments.after) - 1)]
+    phases = {"alone": alone, "before": before, "storm": storm, "after": after, "calm": calm}
+    return {"rates_after": rates, **{name: phase.to_dict() for name, phase in phases.items()}}
 
 
 def main() -> None:

@@ -1,0 +1,31 @@
+"""The short form of `make overload`: nothing hangs, what waits is bounded, and afterwards every photo is answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reliability import overload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# Over HTTP, Triton 2.51 itself loses answers when it refuses hundreds of requests in one instant.
+@pytest.mark.parametrize("kind", ["grpc", "gateway"])
+def test_everything_is_answered_or_refused(kind: str, repository: Path) -> None:
+    rows = {row.name: row for row in overload.try_overload(kind, repository, seconds=3, warm=1)}
+    assert rows[f"{kind} requests"].tried > 20
+    # Speed and memory are not judged: other tests run beside this one.
+    for promise in ("requests", "queue", "afterwards", "faults"):
+        row = rows[f"{kind} {promise}"]
+        assert row.tried
+        assert not row.lost, row
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        overload.main(["--only", "carrier-pigeon"])
+    assert caught.value.code == 2
+    assert "gateway" in capsys.readouterr().err
