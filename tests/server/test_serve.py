@@ -44,7 +44,7 @@ def left_behind(pid: int) -> list[str]:
     found = [str(path) for path in Path("/dev/shm").glob(f"car_analyzer_{pid}_*")]
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if f"car_analyzer_{pid}_" in command:
