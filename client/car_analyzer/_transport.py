@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 # For how long opening a connection may take. Who has not answered by then is down or behind a firewall.
 CONNECT_S = 5.0
 
+# A process died; a message to or from it was lost; memory that it shares with Triton is used up.
+_BETWEEN_PROCESSES = re.compile(
+    r"Stub process .* not healthy|Failed to copy the output tensor|[Ff]ailed to increase the shared memory pool"
+)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -101,8 +106,8 @@ def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
 
 
 def is_mending(error: CarAnalyzerError) -> bool:
-    """Whether Triton says that a process of its own died, which it replaces within seconds."""
-    return isinstance(error, ServerError) and "Stub process" in str(error) and "not healthy" in str(error)
+    """Whether Triton says that it failed to speak with a process of its own, which passes and is no photo's fault."""
+    return isinstance(error, ServerError) and _BETWEEN_PROCESSES.search(str(error)) is not None
 
 
 def is_coming(error: CarAnalyzerError) -> bool:
