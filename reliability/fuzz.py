@@ -55,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         rows, complaints = hostile_triton(server, arguments.count, arguments.seed, arguments.losses)
         with (folder / "gateway.log").open("w") as log, gateway.running(server.grpc_url, log) as address:
             more = gateway.trials(address)
+            for complaint in more[1]:
+                _say(complaint)
         rows, complaints = rows + more[0], complaints + more[1]
-    for complaint in complaints:
-        print(f"LOST {complaint}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"seed": arguments.seed, "rows": [asdict(row) for row in rows], "lost": complaints}))
         return int(any(row.lost or not row.tried for row in rows))
@@ -71,7 +71,7 @@ def hostile_triton(server: Server, count: int, seed: int, losses: Path) -> tuple
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(harmless_pool())
         bar = stack.enter_context(_bar(len(corpus) + 2 * len(bombs) + count))
-        trial = stack.enter_context(Trial(server, Judge(pool), losses, progress=bar.update))
+        trial = stack.enter_context(Trial(server, Judge(pool), losses, progress=bar.update, lost=_say))
         # Warms up: the buffers for what is largest, the stacks for what is deepest, and the judge's processes.
         Requests(server, each=100).run()
         trial.answers("files that are no photos", [photo for photo in corpus if photo.kind != "bomb"])
@@ -84,7 +84,13 @@ def hostile_triton(server: Server, count: int, seed: int, losses: Path) -> tuple
         requests = Requests(server)
         requests.run()
         trial.rows += requests.rows + Condition.of(server).compare(before)
+    for complaint in requests.complaints:
+        _say(complaint)
     return trial.rows, trial.complaints + requests.complaints
+
+
+def _say(complaint: str) -> None:
+    tqdm.write(f"LOST {complaint}", file=sys.stderr)
 
 
 def _neighbours(stream: Stream) -> Row:

@@ -72,7 +72,14 @@ def _preprocess(plan: Plan, version: int) -> Any:
         parameters={name: pb.ModelParameter(string_value=json.dumps(value)) for name, value in parameters.items()},
         # The gate of the whole ensemble. A bounded queue at a later step would not do: Triton before 26.03 leaves the
         # requests that it refuses there without an answer.
-        dynamic_batching=_batching(plan, max_queue_size=plan.limits.max_queue_size, allow_timeout_override=True),
+        # One request at a time: photos are decoded one by one anyway, so that a batch would only keep other instances
+        # idle, and a request that the Python backend cannot read (a string longer than its data) fails a whole batch.
+        dynamic_batching=_batching(
+            plan,
+            preferred_batch_size=(1,),
+            max_queue_size=plan.limits.max_queue_size,
+            allow_timeout_override=True,
+        ),
     )
 
 
@@ -153,13 +160,14 @@ def _only(version: int) -> Any:
     return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version]))
 
 
-def _batching(plan: Plan, **policy: Any) -> Any:
+def _batching(plan: Plan, preferred_batch_size: tuple[int, ...] = (), **policy: Any) -> Any:
     return pb.ModelDynamicBatching(
+        preferred_batch_size=preferred_batch_size,
         default_queue_policy=pb.ModelQueuePolicy(
             default_timeout_microseconds=round(plan.limits.max_queue_seconds * 1e6),
             timeout_action=pb.ModelQueuePolicy.REJECT,
             **policy,
-        )
+        ),
     )
 
 

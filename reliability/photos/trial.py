@@ -39,6 +39,7 @@ class Trial:
         judge: Says what must become of a photo.
         losses: A folder for the photos with which something went wrong.
         progress: Called after each photo.
+        lost: Called with each complaint, at once.
         rows: What was tried.
     """
 
@@ -46,6 +47,7 @@ class Trial:
     judge: Judge
     losses: Path
     progress: Callable[[], object] = lambda: None
+    lost: Callable[[str], object] = lambda _: None
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -101,6 +103,9 @@ class Trial:
             self._asker.ask(protocol, photo.content)
         except BrokenError as error:
             self._lose(photo, str(error))
+        if not processes or not all(process.is_running() for process in processes):
+            self._lose(photo, "a process that decodes photos is gone")
+            return 0.0, 0
         seconds = sum(sum(process.cpu_times()[:2]) for process in processes) - started
         return seconds, max(_peak(process.pid) for process in processes)
 
@@ -133,6 +138,7 @@ class Trial:
         file = self.losses / hashlib.sha256(photo.content).hexdigest()[:16]
         file.write_bytes(photo.content)
         self.complaints.append(f"{photo.kind} '{photo.name}': {complaint}\n    {file}")
+        self.lost(self.complaints[-1])
 
 
 def _peak(pid: int) -> int:
