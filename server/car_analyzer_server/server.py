@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -215,6 +216,7 @@ class Server:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
+        threading.Thread(target=_end_with, args=(self._process,), daemon=True).start()
         self._log.follow(self._process)
 
     def _wait_until_ready(self, timeout: float) -> None:
@@ -292,6 +294,16 @@ class Server:
         if self._process is None:
             raise StartError("The server is not running.")
         return self._process
+
+
+def _end_with(process: subprocess.Popen[str]) -> None:
+    """Kills the stubs of the Python backend as soon as Triton is gone.
+
+    They have inherited its connections. While one of them lives, no caller notices that the other side is dead.
+    """
+    process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:
