@@ -95,7 +95,7 @@ def _say(complaint: str) -> None:
 
 def _neighbours(stream: Stream) -> Row:
     counts = stream.counts()
-    note = "; ".join(stream.errors()[:3]) or "known photos sent meanwhile, in the same batches"
+    note = "; ".join(stream.errors()[:3]) or "known photos sent meanwhile"
     return Row("their neighbours", counts.total(), counts.total() - counts["right"], note)
 
 
