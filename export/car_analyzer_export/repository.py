@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Stands for the version's number until it is known. No model can have this name.
 _NEW_VERSION = ".version"
-_PREPROCESS_FILES = ("model.py", "photo.py", "view.py")
+_PREPROCESS_FILES = ("guard.py", "model.py", "photo.py", "view.py")
 
 
 class Staging:

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import guard
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from photo import Photo, PhotoError
@@ -54,6 +55,7 @@ class TritonPythonModel:
         return responses
 
     def _respond(self, request: Any) -> Any:
+        begun = guard.begin()
         photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         pixels: dict[str, list[Any]] = {name: [] for name in self._views}
         for position, content in enumerate(photos, start=1):
@@ -62,7 +64,9 @@ class TritonPythonModel:
                     pixels[name].append(picture)
             except (PhotoError, ViewError) as error:
                 message = str(error) if len(photos) == 1 else f"Photo {position} of {len(photos)}: {error}"
+                guard.end(begun)
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+        guard.end(begun)
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.stack(parts)) for name, parts in pixels.items()])
 
     def _look_at(self, content: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import guard
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
@@ -40,12 +41,14 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Runs all requests of a batch at once, and deals the answers out."""
+        begun = guard.begin()
         inputs = {name: [_array(request, name) for request in requests] for name in self._inputs}
         sizes = [len(array) for array in inputs[self._inputs[0]]]
         outputs = self._session.run(
             self._outputs,
             {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in inputs.items()},
         )
+        guard.end(begun)
         shares = [np.split(output, np.cumsum(sizes)[:-1]) for output in outputs]
         return [
             pb_utils.InferenceResponse(

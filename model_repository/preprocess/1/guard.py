@@ -1,0 +1,70 @@
+"""Ends this process if Triton may have given up on it while it worked.
+
+Triton's Python backend expects a sign of life from each of its processes within a second, by the system's clock. When
+one was held up for longer (stopped, starved, on a machine that slept), or when that clock was set forwards, it fails
+the requests that the process works on and gives their memory to other requests. But it does not end the process, which
+then reads and answers what is no longer its own: another photo's pixels. A process that is gone is replaced, and what
+it worked on is asked again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+# Signs of life come every 0.3 s, so that this much of the second can be all that was left.
+_HELD_UP_S = 0.6
+_TICK_S = 0.1
+# A request that came while this process was held up reaches it right afterwards.
+_SUSPECT_S = 1.0
+
+
+class _Watch:
+    """Notices that time has passed in which this process could do nothing, or that the clock was set."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = self._now()
+        self._away = float("-inf")
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def away_since(self, moment: float) -> bool:
+        """Whether that has happened since a moment of the monotonic clock."""
+        self._look()
+        return self._away >= moment
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        return time.monotonic(), time.process_time(), time.time()
+
+    def _tick(self) -> None:
+        while True:
+            time.sleep(_TICK_S)
+            self._look()
+
+    def _look(self) -> None:
+        with self._lock:
+            now = self._now()
+            passed, worked, by_clock = (new - old for new, old in zip(now, self._last, strict=True))
+            self._last = now
+            # What it worked itself it was not held up, even if the thread above had to wait for that.
+            if passed - worked > _HELD_UP_S or abs(by_clock - passed) > _HELD_UP_S:
+                self._away = now[0]
+
+
+_WATCH = _Watch()
+
+
+def begin() -> float:
+    """To be called before a request is read; returns what `end` wants to know."""
+    now = time.monotonic()
+    end(now - _SUSPECT_S)
+    return now
+
+
+def end(begun: float) -> None:
+    """To be called before a request is answered. Does not return if the answer may be another one's."""
+    if _WATCH.away_since(begun):
+        os.kill(os.getpid(), signal.SIGKILL)
