@@ -13,6 +13,7 @@ from PIL import Image
 
 from .pictures import generated
 from .preprocess.photo import Photo, PhotoError
+from .preprocess.view import ViewError
 from .verify import torch_logits
 from .versions import KNOWN
 
@@ -97,7 +98,7 @@ def _spread(folder: Path, limits: Limits) -> Iterator[Image.Image]:
     for index in sorted(range(len(files)), key=lambda index: (index not in first, index)):
         try:
             yield Photo(files[index].read_bytes(), limits.max_bytes, limits.max_pixels).rgb
-        except PhotoError:
+        except (PhotoError, ViewError):
             continue  # a folder of photos also holds notes, lists and the like
         found += 1
         if found == COUNT:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .errors import SpecError
 from .preprocess.photo import Photo, PhotoError
+from .preprocess.view import ViewError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def read_photos(view: View, folder: Path, most: int, limits: Limits) -> list[npt
         try:
             photo = Photo(file.read_bytes(), limits.max_bytes, limits.max_pixels)
             found.append(view.pixels(photo.upright() if view.exif_rotation else photo.rgb))
-        except PhotoError:
+        except (PhotoError, ViewError):
             continue  # a folder of photos also holds notes, lists and the like
         if len(found) == most:
             break

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..preprocess.photo import Photo, PhotoError
+from ..preprocess.view import ViewError
 from .local import LocalNetwork, Normalisation, read_label
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _decode(answer: Answer) -> Photo:
     try:
         # The server took it, so it is within the server's limits, whatever these are.
         return Photo(answer.photo.path.read_bytes(), max_bytes=2**40, max_pixels=2**40)
-    except (OSError, PhotoError) as error:
+    except (OSError, PhotoError, ViewError) as error:
         raise ServedDiffersError(
             f"{answer.photo.name} was answered by the server and cannot be read here: {error}"
         ) from error
