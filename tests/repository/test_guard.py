@@ -35,11 +35,10 @@ def run(before: str = "", after: str = "", *, held_up: float = 0.0) -> int:
         cwd=GUARD,
     )
     assert process.stdout is not None
-    if process.stdout.readline():
-        if held_up:
-            os.kill(process.pid, signal.SIGSTOP)
-            time.sleep(held_up)
-            os.kill(process.pid, signal.SIGCONT)
+    if process.stdout.readline() and held_up:
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(held_up)
+        os.kill(process.pid, signal.SIGCONT)
     process.communicate("go on\n", timeout=30)
     return process.returncode
 
