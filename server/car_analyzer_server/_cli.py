@@ -97,6 +97,7 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
         tritonserver=arguments.tritonserver,
         admin_key=read_key(arguments.admin_key_file) or random_key(),
         tls=None if certificate is None else ServerTLS(certificate, key, client_ca),
+        supervised=True,
         arguments=tuple(passed_on),
         verbose=arguments.verbose,
     )

@@ -206,7 +206,7 @@ class Server:
                 f"--backend-config=python,shm-region-prefix-name={prefix}",
                 *triton_arguments(self.settings),
             ],
-            env=installation.environment(),
+            env=installation.environment() | {"CAR_ANALYZER_SUPERVISED": str(int(self.settings.supervised))},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

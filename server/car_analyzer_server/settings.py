@@ -30,6 +30,7 @@ class Settings:
         admin_key: What callers must send to load models, use shared memory, trace, or change the log; without it, a
             key that nobody knows.
         tls: Encrypts gRPC. HTTP, which Triton cannot encrypt, is for this machine only then.
+        supervised: Somebody replaces processes that end; those of ours end when they cannot be trusted any more.
         arguments: More arguments for Triton, as they are.
         verbose: Show Triton's log from the start, not only once it is ready.
     """
@@ -42,6 +43,7 @@ class Settings:
     tritonserver: Path | None = None
     admin_key: str = field(default_factory=random_key, repr=False)
     tls: ServerTLS | None = None
+    supervised: bool = False
     arguments: tuple[str, ...] = ()
     verbose: bool = False
 

@@ -26,13 +26,14 @@ guard.end(begun)
 """
 
 
-def run(before: str = "", after: str = "", *, held_up: float = 0.0) -> int:
+def run(before: str = "", after: str = "", *, held_up: float = 0.0, supervised: str = "1") -> int:
     process = subprocess.Popen(
         [sys.executable, "-c", WORK.format(before=before, after=after)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=GUARD,
+        env=os.environ | {"CAR_ANALYZER_SUPERVISED": supervised},
     )
     assert process.stdout is not None
     if process.stdout.readline() and held_up:
@@ -51,6 +52,10 @@ def test_a_request_that_was_not_disturbed_is_answered() -> None:
 
 def test_a_process_that_was_held_up_does_not_answer() -> None:
     assert run(held_up=1.0) == -signal.SIGKILL
+
+
+def test_a_process_that_nobody_would_replace_goes_on() -> None:
+    assert run(held_up=1.0, supervised="0") == 0
 
 
 @pytest.mark.parametrize("seconds", [3600, -3600])
