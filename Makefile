@@ -40,7 +40,7 @@ lint: $(INSTALLED) ## Check style and types
 faults: $(INSTALLED) ## Kill, stop, fill and cut things under load; no photo may be lost (FAULTS="--only NAME" for one)
 	@$(BIN)/python -m reliability.faults $(FAULTS)
 
-overload: $(INSTALLED) ## Offer ten times what the service can take, for SECONDS (60) over each protocol
+overload: $(INSTALLED) ## Offer ten times what the service can take, for SECONDS (60), over gRPC and through the gateway
 	@$(BIN)/python -m reliability.overload --seconds $(or $(SECONDS),60)
 
 format: $(INSTALLED) ## Mend the style

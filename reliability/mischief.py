@@ -188,7 +188,7 @@ def jump(trial: Trial) -> None:
     """Sets the service's clock six hours forwards, then twelve backwards, then right."""
     for hours in (6, -6, 0):
         _set_clock(trial.folder, hours * 3600)
-        time.sleep(2)
+        time.sleep(CUT_S)
 
 
 def _set_clock(folder: Path, seconds: int) -> None:

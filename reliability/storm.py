@@ -2,6 +2,7 @@
 
 Runs as a process of its own, so that it does not wait for those who measure. It first finds out what the service can
 take, then offers a multiple of that whether or not answers come, and then looks how the service has come through.
+What a caller sees during the storm, a second process finds out: this one has too much to do to read answers in time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import itertools
 import json
 import resource
 import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,6 +32,10 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 PATIENCE_S = 45.0
 TICK_S = 0.005
 CHANNELS = 4
+# Each may have a connection of its own. What would be more is not sent, and not counted as offered.
+MOST_IN_FLIGHT = 4000
+# Enough for a percentile, and too few to matter.
+WITNESS_RATE = 20.0
 TOLERANCE = 1e-3
 REFUSED = "exceeds maximum queue size"
 EXPIRED = "timeout expired"
@@ -109,10 +115,11 @@ async def offer(send: Send, rate: float, seconds: float) -> tuple[Phase, set[asy
     sent = 0
     while (passed := time.monotonic() - phase.start) < seconds:
         while sent < passed * rate:
-            task = asyncio.create_task(phase.add(send))
-            waiting.add(task)
-            task.add_done_callback(waiting.discard)
             sent += 1
+            if len(waiting) < MOST_IN_FLIGHT:
+                task = asyncio.create_task(phase.add(send))
+                waiting.add(task)
+                task.add_done_callback(waiting.discard)
         await asyncio.sleep(TICK_S)
     phase.sending = time.monotonic() - phase.start
     return phase, waiting
@@ -218,26 +225,44 @@ def _refusal(text: str) -> str:
     return "refused" if REFUSED in lowered else "expired" if EXPIRED in lowered else f"UNAVAILABLE: {text}"
 
 
-async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+async def watch(send: Send, seconds: float) -> dict[str, Any]:
+    """Sends a few requests, steadily; their figures."""
+    phase, waiting = await offer(send, WITNESS_RATE, seconds)
+    if waiting:
+        await asyncio.wait(waiting)
+    return phase.to_dict()
+
+
+async def overload(send: Send, arguments: argparse.Namespace) -> dict[str, Any]:
     """All phases; their figures by name."""
-    with open(arguments.photos, encoding="utf-8") as file:  # noqa: ASYNC230, PTH123 - before anything is measured
-        photos = [{**photo, "photo": base64.b64decode(photo["photo"])} for photo in json.load(file)]
-    send, close = SENDERS[arguments.kind](arguments.url, photos)
     warm = arguments.warm
     await ask_steadily(send, arguments.workers, warm / 2)  # not counted: buffers grow, connections are made
     alone = await ask_steadily(send, 1, warm)
     before = await ask_steadily(send, arguments.workers, warm)
+    command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--witness"]
+    witness = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     storm, waiting = await offer(send, before.rate(0, warm) * arguments.factor, arguments.seconds)
     after = await ask_steadily(send, arguments.workers, arguments.after)
     if waiting:
         await asyncio.wait(waiting)
     calm = await ask_steadily(send, arguments.workers, warm / 2)
-    await close()
+    seen, _ = await witness.communicate()
     # What was still waiting when the storm ended is work, too.
     ends = [*after.ends, *(end + storm.start - after.start for end in storm.ends)]
     rates = [sum(second <= end < second + 2 for end in ends) / 2 for second in range(int(arguments.after) - 1)]
     phases = {"alone": alone, "before": before, "storm": storm, "after": after, "calm": calm}
-    return {"rates_after": rates, **{name: phase.to_dict() for name, phase in phases.items()}}
+    figures = {name: phase.to_dict() for name, phase in phases.items()}
+    return {"rates_after": rates, "witness": json.loads(seen), **figures}
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command prints."""
+    with open(arguments.photos, encoding="utf-8") as file:  # noqa: ASYNC230, PTH123 - before anything is measured
+        photos = [{**photo, "photo": base64.b64decode(photo["photo"])} for photo in json.load(file)]
+    send, close = SENDERS[arguments.kind](arguments.url, photos)
+    figures = await (watch(send, arguments.seconds) if arguments.witness else overload(send, arguments))
+    await close()
+    return figures
 
 
 def main() -> None:
@@ -250,6 +275,7 @@ def main() -> None:
     parser.add_argument("--warm", type=float, default=6.0, metavar="S", help="for each of the phases before the storm")
     parser.add_argument("--factor", type=float, default=10.0, help="how much more is offered")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="of the storm")
+    parser.add_argument("--witness", action="store_true", help="ask a little, beside a storm")
     parser.add_argument("--after", type=float, default=6.0, metavar="S")
     # Each request that waits over HTTP has a connection of its own.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

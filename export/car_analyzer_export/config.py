@@ -96,6 +96,8 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         ],
         # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
         instance_group=[pb.ModelInstanceGroup(count=1)],
+        # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
+        parameters={"enable_mem_pattern": pb.ModelParameter(string_value="0")},
         # When a head is slower than decoding, its queue is bounded by time.
         dynamic_batching=_batching(plan),
         model_warmup=[_warmup(network.view, batch) for batch in sorted({1, plan.limits.max_batch_size})],

@@ -13,7 +13,7 @@ from car_analyzer import AsyncCarAnalyzer, CarAnalyzerError, Retry
 from ._logs import logger
 from ._memory import Litter
 from ._metrics import Metrics
-from ._problems import AnswerError, from_sdk, stopping
+from ._problems import AnswerError, from_sdk, stopping, too_busy
 from ._room import Room
 from ._upload import Photo, Upload
 
@@ -47,7 +47,18 @@ class Gateway:
         self.metrics = Metrics(self.room)
         self.stopping = False
         self.in_flight = 0
+        self._asked = 0
         self._litter = Litter()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether as many photos wait as may."""
+        return self._asked + self.room.waiting >= self.settings.max_waiting
+
+    def refuse(self) -> None:
+        """Count a request that was refused before it was read."""
+        self.metrics.count_request("/analyze", "POST", 503, 0.0)
+        self.metrics.errors.labels("busy").inc()
 
     async def analyze(self, request: Request) -> Response:
         """`POST /analyze`."""
@@ -97,6 +108,10 @@ class Gateway:
         try:
             async with contextlib.aclosing(upload.photos()) as photos:
                 async for photo in photos:
+                    if not tasks and self.is_busy:
+                        # Many more came while it was read.
+                        photo.share.release()
+                        raise too_busy(f"{self.settings.max_waiting} photos wait already")
                     self.metrics.photos.observe(len(photo.data))
                     name = request.state.request_id if not tasks else f"{request.state.request_id}-{len(tasks) + 1}"
                     tasks.append(self._start(photo, name, upload.patience))
@@ -113,9 +128,15 @@ class Gateway:
 
     def _start(self, photo: Photo, request_id: str, timeout: float) -> asyncio.Task[dict[str, Any] | AnswerError]:
         task = asyncio.create_task(self._analyze(photo.data, request_id, timeout))
+        self._asked += 1
         # Not in the task itself: one that is cancelled early never starts.
         share = photo.share
-        task.add_done_callback(lambda _: share.release())
+
+        def end(_: object) -> None:
+            self._asked -= 1
+            share.release()
+
+        task.add_done_callback(end)
         return task
 
     async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> dict[str, Any] | AnswerError:

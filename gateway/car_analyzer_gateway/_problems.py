@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
+BUSY = "The service is busy; try again in a moment."
+
 
 class AnswerError(Exception):
     """An answer that is an error.
@@ -78,8 +80,7 @@ def photo_too_large(limit: int) -> AnswerError:
 
 def too_busy(reason: str) -> AnswerError:
     """There is too much to do; later there may be less."""
-    message = "The service is busy; try again in a moment."
-    return AnswerError(503, "busy", message, headers={"Retry-After": "1"}, details=reason)
+    return AnswerError(503, "busy", BUSY, headers={"Retry-After": "1"}, details=reason)
 
 
 def stopping() -> AnswerError:

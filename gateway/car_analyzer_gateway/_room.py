@@ -19,6 +19,11 @@ class Room:
         self.used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     async def take(self, size: int) -> Share:
         """Wait until so many bytes are free, and take them.
 

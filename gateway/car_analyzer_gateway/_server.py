@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ._logs import logger
+from ._problems import BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +27,17 @@ HEAD_S = 10.0
 # For a client to read why it was refused, before its connection is closed.
 LINGER_S = 1.0
 BACKLOG = 2048
+ANALYZE = b"POST /analyze"
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that answers JSON even to what is no HTTP, and waits for nobody for ever."""
+    """HTTP/1.1 that answers JSON even to what is no HTTP, and waits for nobody for ever.
 
-    max_connections = 1000
+    Attributes:
+        gateway: What is served; set by a subclass.
+    """
+
+    gateway: Gateway
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -42,7 +48,7 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it if there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self.gateway.settings.max_connections:
             self._refuse(503, "There are too many connections; try again in a moment.", retry=True)
         else:
             self._watch()
@@ -55,6 +61,11 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what a client sends, and watch the time while that is no request yet."""
         if self._refused:
+            return
+        if not self._heard and self.gateway.is_busy and data.startswith(ANALYZE):
+            # Before it is even parsed: thousands of refusals must not take the time of what was accepted.
+            self.gateway.refuse()
+            self._refuse(503, BUSY, retry=True)
             return
         self._heard = True
         super().data_received(data)
@@ -106,6 +117,8 @@ class Protocol(H11Protocol):
             body = json.dumps({"error": message}).encode()
             head = [f"HTTP/1.1 {status} Refused", "Content-Type: application/json", f"Content-Length: {len(body)}"]
             head += ["Retry-After: 1"] if retry else []
+            # There is nothing in it that a page of another origin must not read.
+            head += ["Access-Control-Allow-Origin: *"] if self.gateway.settings.cors_origins else []
             self.transport.write("\r\n".join([*head, "Connection: close", "", ""]).encode() + body)
             self._linger()
 
@@ -172,14 +185,10 @@ def run(app: Starlette, listener: socket.socket, announce: Callable[[], None]) -
     """
     gateway: Gateway = app.state.gateway
     settings = gateway.settings
-
-    class Bounded(Protocol):
-        max_connections = settings.max_connections
-
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http=Bounded,
+        http=type("Door", (Protocol,), {"gateway": gateway}),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     max_held_bytes: ByteSize = Field(
         ByteSize(32_000_000), ge=1, description="photos held at once; further uploads wait, unread, for room"
     )
+    max_waiting: int = Field(256, ge=1, description="photos waiting for room or an answer; more are refused")
     max_connections: int = Field(1000, ge=1, description="connections served at once; more are answered 503")
     token: SecretStr | None = Field(None, description="what callers have to send as a bearer token")
     token_file: Path | None = Field(None, description="file with the bearer token; default: none is asked for")

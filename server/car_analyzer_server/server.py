@@ -114,10 +114,11 @@ class Server:
         Args:
             timeout: How long to wait for the answer, in seconds.
         """
-        try:
-            return bool(self._request("GET", "/v2/health/live", timeout)[0])
-        except (OSError, http.client.HTTPException):
-            return False
+        # Thousands of callers can keep HTTP from answering for long; the metrics have a port and a thread of their own.
+        for port, path in ((self.settings.metrics_port, "/metrics"), (self.settings.http_port, "/v2/health/live")):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return bool(self._request("GET", path, timeout / 2, port=port)[0])
+        return False
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stops Triton and removes whatever it leaves behind.
@@ -256,8 +257,10 @@ class Server:
         if status != 200:
             raise ControlError(f"Triton did not {action} '{model}': {answer.decode('utf-8', 'replace')}")
 
-    def _request(self, method: str, path: str, timeout: float, body: str | None = None) -> tuple[int, bytes]:
-        address = reachable(self.settings.http_host), self.settings.http_port
+    def _request(
+        self, method: str, path: str, timeout: float, body: str | None = None, port: int | None = None
+    ) -> tuple[int, bytes]:
+        address = reachable(self.settings.http_host), port or self.settings.http_port
         with contextlib.closing(http.client.HTTPConnection(*address, timeout=timeout)) as connection:
             connection.request(method, path, body, headers={KEY_HEADER: self.settings.admin_key})
             response = connection.getresponse()

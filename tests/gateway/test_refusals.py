@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -302,3 +303,20 @@ def test_too_many_connections(server: SimpleNamespace, start_gateway: Callable[.
         connection.close()
     time.sleep(0.2)
     assert gateway.analyze(photo).status_code == 200
+
+
+def test_too_many_photos(server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes) -> None:
+    gateway = start_gateway(server.grpc_url, "--max-waiting", "2")
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda _: gateway.analyze(photo), range(160)))
+    busy = [answer for answer in answers if answer.status_code == 503]
+    assert busy
+    assert {answer.status_code for answer in answers} == {200, 503}
+    for answer in busy:
+        refused(answer, 503, "The service is busy")
+        assert answer.headers["Retry-After"] == "1"
+    # All room was given back.
+    assert gateway.analyze(photo).status_code == 200
+    metrics = gateway.http.get("/metrics").text
+    assert "car_analyzer_held_bytes 0.0" in metrics
+    assert f'car_analyzer_errors_total{{kind="busy"}} {len(busy)}.0' in metrics

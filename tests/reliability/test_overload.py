@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Over HTTP, Triton 2.51 itself loses answers when it refuses hundreds of requests in one instant.
-@pytest.mark.parametrize("kind", ["grpc", "gateway"])
+@pytest.mark.parametrize("kind", overload.JUDGED)
 def test_everything_is_answered_or_refused(kind: str, repository: Path) -> None:
     rows = {row.name: row for row in overload.try_overload(kind, repository, seconds=3, warm=1)}
     assert rows[f"{kind} requests"].tried > 20

@@ -73,11 +73,13 @@ def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _parameter(config, "intra_op_thread_count")
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")
+    options.enable_cpu_mem_arena = bool(_parameter(config, "enable_mem_arena", default=1))
+    options.enable_mem_pattern = bool(_parameter(config, "enable_mem_pattern", default=1))
     options.execution_mode = onnxruntime.ExecutionMode(_parameter(config, "execution_mode"))
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
     options.graph_optimization_level = _GRAPH_LEVELS[level]
     return options
 
 
-def _parameter(config: dict[str, Any], name: str) -> int:
-    return int(config.get("parameters", {}).get(name, {"string_value": "0"})["string_value"])
+def _parameter(config: dict[str, Any], name: str, default: int = 0) -> int:
+    return int(config.get("parameters", {}).get(name, {"string_value": default})["string_value"])
