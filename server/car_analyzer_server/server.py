@@ -22,7 +22,7 @@ from google.protobuf import json_format
 
 from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
-from .errors import ControlError, StartError
+from .errors import ControlError, ServerError, StartError
 from .installation import find_installation
 from .log import Log
 from .repository import check_repository, read_config
@@ -162,6 +162,12 @@ class Server:
             # Somebody published meanwhile, and what was just loaded may have come after what they loaded.
             self.load(model)
         return True
+
+    def instances(self, model: str) -> int:
+        """How many instances of a model its configuration asks for, on one device; 0 if it cannot be read."""
+        with contextlib.suppress(ServerError):
+            return sum(group.count for group in read_config(self.settings.repository, model).instance_group)
+        return 0
 
     def load(self, model: str) -> None:
         """Loads a model from the repository if it changed there, and every ensemble of which it is a step.

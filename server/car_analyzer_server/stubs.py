@@ -9,6 +9,10 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PROC = Path("/proc")
 _NAME = "triton_python_b"  # as far as the kernel keeps a process's name
@@ -21,7 +25,7 @@ class Stub:
     Attributes:
         pid: Its process id.
         model: The model.
-        exit_code: None while it runs; negative for the signal that killed it.
+        exit_code: None while it runs, and when it is gone without a trace; negative for the signal that killed it.
     """
 
     pid: int
@@ -34,20 +38,24 @@ class Stubs:
 
     Args:
         triton: The process id of the Triton.
+        instances: How many processes a model should have at least.
     """
 
-    def __init__(self, triton: int) -> None:
+    def __init__(self, triton: int, instances: Callable[[str], int]) -> None:
         self._triton = triton
+        self._instances = instances
         self._models: dict[int, str] = {}
         self._ended: dict[int, int] = {}
         self._told: set[int] = set()
+        self._vanished: dict[int, str] = {}
 
     def look(self) -> list[Stub]:
         """Looks at them now.
 
         Returns:
-            Those that died since, each only once. A stub that Triton ends itself is never among them: Triton takes
-            such a one off the list of processes at once, while one that died is still there when looked at again.
+            Those that died since, each only once. A stub that Triton ends itself is not among them: Triton takes such
+            a one off the list of processes at once, while one that died is mostly still there when looked at again.
+            Where a request was in it, Triton may have taken it off, too: then its model has too few.
         """
         ended = {}
         models = {}
@@ -67,7 +75,11 @@ class Stubs:
             for pid, exit_code in ended.items()
             if pid in self._ended and pid not in self._told
         ]
+        gone = self._models.keys() - models.keys() - self._told - self._ended.keys()
+        vanished, self._vanished = self._vanished, {pid: self._models[pid] for pid in gone}
         self._models, self._ended = models, ended
+        # Not at once: where it takes one away itself, Triton may be about to start another.
+        dead += [Stub(pid, model) for pid, model in vanished.items() if self.alive(model) < self._instances(model)]
         self._told = {pid for pid in self._told if pid in models} | {stub.pid for stub in dead}
         return dead
 

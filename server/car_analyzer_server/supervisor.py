@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .errors import ControlError, ServerError, StartError
-from .stubs import Stub, Stubs
+from .stubs import Stubs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,12 +62,14 @@ class Supervisor:
 
     def _watch(self) -> str:
         """Watches one Triton to its end; returns what has become of it, as a sentence."""
-        stubs = Stubs(self._server.pid)
+        stubs = Stubs(self._server.pid, self._server.instances)
         to_mend: dict[str, float] = {}
         unanswered, ask_at = 0, time.monotonic()
         while (code := self._server.wait(POLL_S)) is None:
             for stub in stubs.look():
-                _say(f"A process of the model '{stub.model}' (pid {stub.pid}) {_ending(stub)}.")
+                # One that is only gone may have been unloaded; then there is nothing to mend, and nothing to say.
+                if stub.exit_code is not None:
+                    _say(f"A process of the model '{stub.model}' (pid {stub.pid}) {_ending(stub.exit_code)}.")
                 to_mend.setdefault(stub.model, time.monotonic())
             for model in [model for model, due in to_mend.items() if due <= time.monotonic()]:
                 failure = self._mend(model)
@@ -131,8 +133,7 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _ending(stub: Stub) -> str:
-    code = stub.exit_code or 0
+def _ending(code: int) -> str:
     return f"was killed by signal {-code}{_signal_name(code)}" if code < 0 else f"ended with exit code {code}"
 
 

@@ -17,6 +17,7 @@ from google.protobuf import text_format
 
 from car_analyzer import CarAnalyzer
 from car_analyzer_server import ControlError, Server, Settings, StartError, supervisor
+from car_analyzer_server import stubs as stubs_module
 from car_analyzer_server.repository import read_config
 from car_analyzer_server.stubs import Stubs
 from car_analyzer_server.supervisor import Supervisor
@@ -132,9 +133,27 @@ def test_a_triton_that_hangs_is_noticed(repository: Path, monkeypatch: pytest.Mo
             server.stop(at_once=True)
 
 
+def test_a_dead_process_that_triton_took_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It does so within milliseconds when a request was in the process, between two looks.
+    running = {1: "preprocess", 2: "preprocess", 3: "condition"}
+    monkeypatch.setattr(stubs_module, "_children", lambda _: list(running))
+    monkeypatch.setattr(stubs_module, "_read", lambda pid: (None, running[pid]))
+    stubs = Stubs(0, {"preprocess": 2, "condition": 1}.__getitem__)
+    assert stubs.look() == []
+    del running[1]
+    assert stubs.look() == []
+    assert [(stub.pid, stub.model) for stub in stubs.look()] == [(1, "preprocess")]
+    assert stubs.look() == []
+    # One whose place was taken is none.
+    del running[3]
+    stubs.look()
+    running[4] = "condition"
+    assert stubs.look() == []
+
+
 def test_renewing(copy: Path) -> None:
     with Server(Settings(copy, **ANY_PORTS)) as server:
-        stubs = Stubs(server.pid)
+        stubs = Stubs(server.pid, server.instances)
         stubs.look()
         assert (stubs.alive("preprocess"), stubs.alive("condition")) == (2, 1)
         before = {stub.pid for stub in processes.stubs(server.pid)}
