@@ -22,7 +22,7 @@ from google.protobuf import json_format
 
 from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
-from .errors import ControlError, ServerError, StartError
+from .errors import ControlError, StartError
 from .installation import find_installation
 from .log import Log
 from .repository import check_repository, read_config
@@ -36,6 +36,7 @@ _PR_SET_PDEATHSIG = 1
 _LOAD_SECONDS = 300
 # Models take a second or two to be unloaded.
 _UNLOAD_SECONDS = 5
+_CONFIG_SECONDS = 2
 
 
 class Server:
@@ -164,9 +165,11 @@ class Server:
         return True
 
     def instances(self, model: str) -> int:
-        """How many instances of a model its configuration asks for, on one device; 0 if it cannot be read."""
-        with contextlib.suppress(ServerError):
-            return sum(group.count for group in read_config(self.settings.repository, model).instance_group)
+        """How many instances a served model should have at least; 0 if Triton does not say."""
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            status, answer = self._request("GET", f"/v2/models/{model}/config", _CONFIG_SECONDS)
+            if status == 200:
+                return sum(group.get("count", 1) for group in json.loads(answer).get("instance_group", ()))
         return 0
 
     def load(self, model: str) -> None:

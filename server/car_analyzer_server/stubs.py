@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ class Stub:
     Attributes:
         pid: Its process id.
         model: The model.
-        exit_code: None while it runs, and when it is gone without a trace; negative for the signal that killed it.
+        exit_code: None while it runs; negative for the signal that killed it.
     """
 
     pid: int
@@ -47,7 +48,8 @@ class Stubs:
         self._models: dict[int, str] = {}
         self._ended: dict[int, int] = {}
         self._told: set[int] = set()
-        self._vanished: dict[int, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._judged: Counter[str] = Counter()
 
     def look(self) -> list[Stub]:
         """Looks at them now.
@@ -55,7 +57,7 @@ class Stubs:
         Returns:
             Those that died since, each only once. A stub that Triton ends itself is not among them: Triton takes such
             a one off the list of processes at once, while one that died is mostly still there when looked at again.
-            Where a request was in it, Triton may have taken it off, too: then its model has too few.
+            Of one that died before the first look nothing is known; `short` tells of both.
         """
         ended = {}
         models = {}
@@ -75,13 +77,17 @@ class Stubs:
             for pid, exit_code in ended.items()
             if pid in self._ended and pid not in self._told
         ]
-        gone = self._models.keys() - models.keys() - self._told - self._ended.keys()
-        vanished, self._vanished = self._vanished, {pid: self._models[pid] for pid in gone}
         self._models, self._ended = models, ended
-        # Not at once: where it takes one away itself, Triton may be about to start another.
-        dead += [Stub(pid, model) for pid, model in vanished.items() if self.alive(model) < self._instances(model)]
         self._told = {pid for pid in self._told if pid in models} | {stub.pid for stub in dead}
         return dead
+
+    def short(self) -> list[str]:
+        """Models that had too few processes at the last two looks, each only once."""
+        counts = Counter(model for pid, model in self._models.items() if pid not in self._ended)
+        steady = [model for model in counts if counts[model] == self._counts[model] != self._judged[model]]
+        self._counts = counts
+        self._judged.update({model: counts[model] - self._judged[model] for model in steady})
+        return [model for model in steady if counts[model] < self._instances(model)]
 
     def alive(self, model: str) -> int:
         """How many of a model's processes were running at the last look."""

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .errors import ControlError, ServerError, StartError
-from .stubs import Stubs
+from .stubs import Stub, Stubs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,10 +67,10 @@ class Supervisor:
         unanswered, ask_at = 0, time.monotonic()
         while (code := self._server.wait(POLL_S)) is None:
             for stub in stubs.look():
-                # One that is only gone may have been unloaded; then there is nothing to mend, and nothing to say.
-                if stub.exit_code is not None:
-                    _say(f"A process of the model '{stub.model}' (pid {stub.pid}) {_ending(stub.exit_code)}.")
+                _say(f"A process of the model '{stub.model}' (pid {stub.pid}) {_ending(stub)}.")
                 to_mend.setdefault(stub.model, time.monotonic())
+            for model in stubs.short():
+                to_mend.setdefault(model, time.monotonic())
             for model in [model for model, due in to_mend.items() if due <= time.monotonic()]:
                 failure = self._mend(model)
                 if failure is None:
@@ -133,7 +133,8 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _ending(code: int) -> str:
+def _ending(stub: Stub) -> str:
+    code = stub.exit_code or 0
     return f"was killed by signal {-code}{_signal_name(code)}" if code < 0 else f"ended with exit code {code}"
 
 

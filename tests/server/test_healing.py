@@ -133,22 +133,26 @@ def test_a_triton_that_hangs_is_noticed(repository: Path, monkeypatch: pytest.Mo
             server.stop(at_once=True)
 
 
-def test_a_dead_process_that_triton_took_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    # It does so within milliseconds when a request was in the process, between two looks.
-    running = {1: "preprocess", 2: "preprocess", 3: "condition"}
+def test_a_death_that_nobody_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Before the first look, or taken off the list by Triton between two of them.
+    running = {1: "preprocess", 3: "condition"}
     monkeypatch.setattr(stubs_module, "_children", lambda _: list(running))
     monkeypatch.setattr(stubs_module, "_read", lambda pid: (None, running[pid]))
     stubs = Stubs(0, {"preprocess": 2, "condition": 1}.__getitem__)
-    assert stubs.look() == []
+
+    def look() -> list[str]:
+        assert stubs.look() == []
+        return stubs.short()
+
+    assert [look() for _ in range(3)] == [[], ["preprocess"], []]
+    running |= {4: "preprocess", 5: "preprocess"}
     del running[1]
-    assert stubs.look() == []
-    assert [(stub.pid, stub.model) for stub in stubs.look()] == [(1, "preprocess")]
-    assert stubs.look() == []
-    # One whose place was taken is none.
+    assert [look() for _ in range(3)] == [[], [], []]
+    del running[5]
+    assert [look() for _ in range(3)] == [[], ["preprocess"], []]
+    # Unloaded.
     del running[3]
-    stubs.look()
-    running[4] = "condition"
-    assert stubs.look() == []
+    assert [look() for _ in range(3)] == [[], [], []]
 
 
 def test_renewing(copy: Path) -> None:
