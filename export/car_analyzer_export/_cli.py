@@ -185,7 +185,8 @@ def _describe_view(network: NetworkPlan) -> str:
     view = network.view
     crop = f"shortest edge {view.shortest_edge}, middle " if view.shortest_edge else ""
     parts = [f"{crop}{view.width} x {view.height} {'BGR' if network.bgr else 'RGB'}", view.interpolation]
-    parts += [text for text, said in (("no antialias", not view.antialias), ("upright", view.exif_rotation)) if said]
+    said = {"no antialias": not view.antialias, "upright": view.exif_rotation, "exact": view.decoding == "exact"}
+    parts += [text for text, is_so in said.items() if is_so]
     return ", ".join(parts)
 
 

@@ -93,6 +93,7 @@ def _plan_network(
             _interpolation(network, checkpoint, notes),
             network.antialias,
             network.exif_rotation,
+            network.decoding,
         ),
         heads=(),
         weights=network.weights,

@@ -59,6 +59,7 @@ class Network(_Table):
         interpolation: Of the resize.
         antialias: As torchvision does it with PIL images; without it, as it does with tensors and `antialias=False`.
         exif_rotation: Turn the photo upright first.
+        decoding: `exact`, or `scaled`: leave out the finest detail of a large JPEG, at least where all is averaged.
     """
 
     weights: Path
@@ -74,6 +75,7 @@ class Network(_Table):
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     antialias: bool = True
     exif_rotation: bool = False
+    decoding: Literal["scaled", "exact"] = "scaled"
 
     @model_validator(mode="before")
     @classmethod

@@ -69,6 +69,8 @@ class Photo:
         max_pixels: Width times height of the largest accepted photo, checked before it is decoded. Kinds of files that
             take more time or memory for each pixel than others may have fewer.
         decoding: Entered while the photo is decoded, to watch or bound what that takes.
+        least_side: How many pixels each side of the picture must keep. Of a larger JPEG, only an eighth, a quarter or
+            half of each side is decoded, where that is a whole number: a fraction of the work. None: all of it is.
 
     Attributes:
         rgb: The picture as it is stored, without regard to its EXIF orientation.
@@ -83,8 +85,11 @@ class Photo:
         max_bytes: int = MAX_BYTES,
         max_pixels: int = MAX_PIXELS,
         decoding: AbstractContextManager[Any] | None = None,
+        least_side: int | None = None,
     ) -> None:
         self._image = _open(content, max_bytes, max_pixels)
+        if least_side is not None:
+            _scale(self._image, least_side)
         try:
             with decoding or nullcontext():
                 # Once only: a second attempt to load a damaged file can succeed and hand out half a picture.
@@ -139,6 +144,23 @@ def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFil
         raise PhotoError(f"The photo's header is damaged: {_reason(error)}.") from error
     _check_size(image, content, max_pixels)
     return image
+
+
+def _scale(image: ImageFile.ImageFile, least_side: int) -> None:
+    """Has the decoder of a JPEG leave out the finest detail.
+
+    Only by what divides both sides: otherwise the last row or column would be stretched, and the picture with it.
+    """
+    width, height = image.size
+    for scale in (8, 4, 2):
+        if (
+            image.format == "JPEG"
+            and not width % scale
+            and not height % scale
+            and min(image.size) >= scale * least_side
+        ):
+            image.draft(None, (width // scale, height // scale))
+            return
 
 
 def _check_pieces(content: bytes) -> None:

@@ -42,6 +42,8 @@ class TritonPythonModel:
         self._memory = 8 * self._limits["max_pixels"] + 32_000_000
         views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
         self._views = {name: View(**view) for name, view in views.items()}
+        sides = [view.least_side for view in self._views.values()]
+        self._least_side = None if None in sides else max(side or 0 for side in sides)
         self._bytes = 0
         warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
         with contextlib.suppress(AttributeError):  # not glibc
@@ -72,7 +74,7 @@ class TritonPythonModel:
     def _look_at(self, content: bytes) -> dict[str, Any]:
         # In a function of its own: a large photo is gone before the next one is decoded.
         self._bytes += len(content)
-        photo = Photo(content, **self._limits, decoding=self._decoding())
+        photo = Photo(content, **self._limits, decoding=self._decoding(), least_side=self._least_side)
         return {
             name: view.pixels(photo.upright() if view.exif_rotation else photo.rgb)
             for name, view in self._views.items()
