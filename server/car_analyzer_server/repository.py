@@ -56,6 +56,16 @@ def read_config(repository: Path, model: str) -> Any:
         raise RepositoryError(f"{file} cannot be read: {error}.") from error
 
 
+def count_networks(repository: Path) -> int:
+    """How many models run by ONNX Runtime there are, at least 1.
+
+    Raises:
+        RepositoryError: A configuration is broken.
+    """
+    names = [file.parent.name for file in repository.glob("*/config.pbtxt")]
+    return max(1, len([name for name in names if read_config(repository, name).backend == "onnxruntime"]))
+
+
 def _served_version(model: Path, config: Any) -> int:
     needed = (config.default_model_filename or "model.onnx") if config.backend == "onnxruntime" else ""
     versions = {int(path.name) for path in model.iterdir() if path.name.isdecimal() and path.is_dir()}

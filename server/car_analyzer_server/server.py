@@ -22,10 +22,11 @@ from google.protobuf import json_format
 
 from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
+from .cores import cores
 from .errors import ControlError, StartError
 from .installation import find_installation
 from .log import Log
-from .repository import check_repository, read_config
+from .repository import check_repository, count_networks, read_config
 from .settings import DRAIN_SECONDS, Settings, reachable, triton_arguments, with_ports
 
 if TYPE_CHECKING:
@@ -216,7 +217,11 @@ class Server:
                 f"--backend-config=python,shm-region-prefix-name={prefix}",
                 *triton_arguments(self.settings),
             ],
-            env=installation.environment() | {"CAR_ANALYZER_SUPERVISED": str(int(self.settings.supervised))},
+            env=installation.environment()
+            | {
+                "CAR_ANALYZER_SUPERVISED": str(int(self.settings.supervised)),
+                "CAR_ANALYZER_THREADS": str(max(1, cores() // count_networks(self.settings.repository))),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

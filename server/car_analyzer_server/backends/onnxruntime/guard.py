@@ -38,10 +38,9 @@ class _Watch:
         self._look()
         return self._held_up >= moment
 
-    def set_forwards_since(self, moment: float) -> bool:
-        """Whether the clock was set forwards since a moment of the monotonic clock."""
-        self._look()
-        return self._set_forwards >= moment
+    def doubtful_since(self, moment: float) -> bool:
+        """Whether it was held up, or the clock was set forwards, since a moment of the monotonic clock."""
+        return self.held_up_since(moment) or self._set_forwards >= moment
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
@@ -80,7 +79,7 @@ def begin() -> float:
 
 def end(begun: float) -> None:
     """To be called before a request is answered. Does not return if the answer may be another one's."""
-    if _REPLACED and (_watch().held_up_since(begun) or _watch().set_forwards_since(begun)):
+    if _REPLACED and _watch().doubtful_since(begun):
         _die()
 
 

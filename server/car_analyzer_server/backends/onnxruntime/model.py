@@ -8,6 +8,7 @@ with the onnxruntime package and honours the configuration of the official backe
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,12 @@ def _providers(args: dict[str, str]) -> list[Any]:
 
 def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _parameter(config, "intra_op_thread_count")
+    # The official backend's default are as many threads for each model as there are cores. `serve` divides the cores.
+    share = int(os.environ.get("CAR_ANALYZER_THREADS", "0"))
+    options.intra_op_num_threads = _parameter(config, "intra_op_thread_count", default=share)
+    # A thread that waits by spinning takes its core from the other models' processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")
     options.enable_cpu_mem_arena = bool(_parameter(config, "enable_mem_arena", default=1))
     options.enable_mem_pattern = bool(_parameter(config, "enable_mem_pattern", default=1))
