@@ -76,7 +76,7 @@ def reference(
 def _leave_detail_out(image: Image.Image) -> None:
     for scale in (8, 4, 2):
         if image.format == "JPEG" and all(not side % scale and side // scale >= 3 * 224 for side in image.size):
-            image.draft(None, (image.width // scale, image.height // scale))  # type: ignore[attr-defined]
+            image.draft(None, (image.width // scale, image.height // scale))
             break
 
 

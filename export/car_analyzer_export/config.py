@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n"
 
-# Decoding is the dearest step, and each instance is a process of its own.
-_PREPROCESS_INSTANCES = 2
-
 
 def config_texts(plan: Plan, version: int) -> dict[str, str]:
     """Writes config.pbtxt of every model for a version: model name → text."""
@@ -68,7 +65,9 @@ def _preprocess(plan: Plan, version: int) -> Any:
         output=[
             pb.ModelOutput(name=name, data_type=pb.TYPE_UINT8, dims=_dims(view)) for view, name in plan.views.items()
         ],
-        instance_group=[pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=_PREPROCESS_INSTANCES)],
+        instance_group=[
+            pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.limits.preprocess_instances)
+        ],
         parameters={name: pb.ModelParameter(string_value=json.dumps(value)) for name, value in parameters.items()},
         # The gate of the whole ensemble. A bounded queue at a later step would not do: Triton before 26.03 leaves the
         # requests that it refuses there without an answer.

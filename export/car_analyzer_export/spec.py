@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from car_analyzer_server.cores import cores
+
 from .errors import SpecError
 from .preprocess.photo import MAX_BYTES, MAX_PIXELS
 
@@ -154,6 +156,8 @@ class Limits(_Table):
         max_batch_size: The largest batch that Triton forms or accepts.
         max_queue_size: Requests waiting to be decoded; one more is refused as UNAVAILABLE (HTTP 503).
         max_queue_seconds: How long a request may wait for any one step before it is refused in the same way.
+        preprocess_instances: Photos decoded at the same time, each by a process of its own; by default as many as the
+            exporting machine has cores, and at least two, so that one can die.
     """
 
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
@@ -161,6 +165,7 @@ class Limits(_Table):
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     max_queue_size: int = Field(default=128, ge=1)
     max_queue_seconds: float = Field(default=10, gt=0, le=3600)
+    preprocess_instances: int = Field(default_factory=lambda: max(2, cores()), ge=1, le=1024)
 
 
 class Spec(_Table):

@@ -27,6 +27,8 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
+from car_analyzer_server.cores import cores
+from car_analyzer_server.repository import read_config
 
 from .conftest import make_network
 
@@ -254,3 +256,11 @@ def test_the_command_says_what_is_wrong(arguments: list[str], code: int, message
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_as_many_photos_are_decoded_at_once_as_there_are_cores(one_head: Spec, tmp_path: Path) -> None:
+    assert one_head.limits.preprocess_instances == max(2, cores())
+    asked = one_head.model_copy(update={"limits": one_head.limits.model_copy(update={"preprocess_instances": 5})})
+    publish(asked, tmp_path / "repository")
+    (group,) = read_config(tmp_path / "repository", "preprocess").instance_group
+    assert group.count == 5
