@@ -109,8 +109,9 @@ def _serve(settings: Settings, *, as_json: bool, restart: bool) -> None:
 
     print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
     with Server(settings) as server:
+        supervisor = Supervisor(server, restart=restart)
         _announce(server, as_json=as_json)
-        Supervisor(server, restart=restart).run()
+        supervisor.run()
 
 
 def _announce(server: Server, *, as_json: bool) -> None:

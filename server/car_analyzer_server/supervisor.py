@@ -34,7 +34,7 @@ class Supervisor:
     """Watches one server.
 
     Args:
-        server: A running one.
+        server: A running one, best one that nobody was told of yet: who dies before the first look is not missed.
         restart: Whether to start Triton again; otherwise its end is the end.
         pauses: Before each new start in a row, in seconds.
     """
@@ -44,6 +44,7 @@ class Supervisor:
         self._restart_wanted = restart
         self._pauses = pauses
         self._failures = 0
+        self._stubs = self._look_at_stubs()
 
     def run(self) -> None:
         """Watches until the process is interrupted.
@@ -62,7 +63,7 @@ class Supervisor:
 
     def _watch(self) -> str:
         """Watches one Triton to its end; returns what has become of it, as a sentence."""
-        stubs = Stubs(self._server.pid, self._server.instances)
+        stubs = self._stubs
         to_mend: dict[str, float] = {}
         unanswered, ask_at = 0, time.monotonic()
         while (code := self._server.wait(POLL_S)) is None:
@@ -86,6 +87,11 @@ class Supervisor:
                 if unanswered == QUESTIONS and self._server.wait(0) is None:
                     return f"Triton hangs, or was told to stop: it left {QUESTIONS} questions in a row unanswered."
         return f"Triton stopped by itself with exit code {code}{_signal_name(code)}."
+
+    def _look_at_stubs(self) -> Stubs:
+        stubs = Stubs(self._server.pid, self._server.instances)
+        stubs.look()
+        return stubs
 
     def _mend(self, model: str) -> str | None:
         """Gives a model new processes; returns why it could not, as a sentence."""
@@ -114,6 +120,7 @@ class Supervisor:
             except ServerError as error:
                 reason = str(error)
             else:
+                self._stubs = self._look_at_stubs()
                 _say(f"Triton is ready again and serves {', '.join(self._server.models)}.")
                 return
 
