@@ -32,6 +32,7 @@ COMMANDS = {
     "rollback": Command("car_analyzer_export._cli_rollback", "export", "bring an earlier version back into a Triton"),
     "serve": Command("car_analyzer_server._cli", "server", "start a Triton on a model repository"),
     "gateway": Command("car_analyzer_gateway._cli", "gateway", "answer web apps over HTTP, in front of a Triton"),
+    "tune": Command("car_analyzer_export._cli_tune", "export", "find the settings that serve most photos here"),
     "check": Command("car_analyzer_export._cli_check", "export", "compare the answers with photos of known labels"),
 }
 

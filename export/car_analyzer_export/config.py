@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .plan import HeadPlan, NetworkPlan, Plan
     from .preprocess.view import View
 
+# Of the official ONNX Runtime backend.
+INTRA_OP_THREADS = "intra_op_thread_count"
 HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n"
 
 
@@ -83,6 +85,10 @@ def _preprocess(plan: Plan, version: int) -> Any:
 
 
 def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
+    # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
+    parameters = {"enable_mem_pattern": "0"}
+    if plan.limits.network_threads:
+        parameters[INTRA_OP_THREADS] = str(plan.limits.network_threads)
     return pb.ModelConfig(
         name=network.name,
         backend="onnxruntime",
@@ -94,11 +100,10 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
             for head in network.heads
         ],
         # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
-        instance_group=[pb.ModelInstanceGroup(count=1)],
-        # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
-        parameters={"enable_mem_pattern": pb.ModelParameter(string_value="0")},
+        instance_group=[pb.ModelInstanceGroup(count=plan.limits.network_instances)],
+        parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
         # When a head is slower than decoding, its queue is bounded by time.
-        dynamic_batching=_batching(plan),
+        dynamic_batching=_batching(plan, max_queue_delay_microseconds=plan.limits.queue_delay_us),
         model_warmup=[_warmup(network.view, batch) for batch in sorted({1, plan.limits.max_batch_size})],
     )
 
@@ -161,9 +166,12 @@ def _only(version: int) -> Any:
     return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version]))
 
 
-def _batching(plan: Plan, preferred_batch_size: tuple[int, ...] = (), **policy: Any) -> Any:
+def _batching(
+    plan: Plan, preferred_batch_size: tuple[int, ...] = (), max_queue_delay_microseconds: int = 0, **policy: Any
+) -> Any:
     return pb.ModelDynamicBatching(
         preferred_batch_size=preferred_batch_size,
+        max_queue_delay_microseconds=max_queue_delay_microseconds,
         default_queue_policy=pb.ModelQueuePolicy(
             default_timeout_microseconds=round(plan.limits.max_queue_seconds * 1e6),
             timeout_action=pb.ModelQueuePolicy.REJECT,

@@ -158,6 +158,9 @@ class Limits(_Table):
         max_queue_seconds: How long a request may wait for any one step before it is refused in the same way.
         preprocess_instances: Photos decoded at the same time, each by a process of its own; by default as many as the
             exporting machine has cores, and at least two, so that one can die.
+        network_instances: Of each network.
+        network_threads: Of each instance on a CPU; 0 leaves them to the server. `serve` divides its cores.
+        queue_delay_us: How long a network waits for more photos to join a batch, in microseconds.
     """
 
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
@@ -166,6 +169,9 @@ class Limits(_Table):
     max_queue_size: int = Field(default=128, ge=1)
     max_queue_seconds: float = Field(default=10, gt=0, le=3600)
     preprocess_instances: int = Field(default_factory=lambda: max(2, cores()), ge=1, le=1024)
+    network_instances: int = Field(default=1, ge=1, le=64)
+    network_threads: int = Field(default=0, ge=0, le=1024)
+    queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
 
 
 class Spec(_Table):

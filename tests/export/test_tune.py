@@ -1,0 +1,123 @@
+"""`car-analyzer tune`: measures real servers, and writes what serves most photos within the budget."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from car_analyzer._cli import main as command_line
+from car_analyzer_export import _cli_tune
+from car_analyzer_export._cli_tune import _winner, main
+from car_analyzer_export.spec import Limits
+from car_analyzer_export.tuning.choice import Choice, around, variations
+from car_analyzer_export.tuning.trial import Point, Trial
+from car_analyzer_export.versions import configs_of
+
+SERVED = Choice(2, 1, 0, 0)
+
+
+def trial(choice: Choice, *points: tuple[float, float]) -> Trial:
+    return Trial(choice, tuple(Point(n, rate, p99 / 2, p99) for n, (rate, p99) in enumerate(points, start=1)))
+
+
+def texts(repository: Path) -> dict[str, str]:
+    return {file.parent.name: file.read_text() for file in repository.glob("*/config.pbtxt")}
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(repository, tmp_path / "model_repository")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(_cli_tune, "variations", lambda *_: [("preprocess_instances", (2, 3))])
+    return ["--callers", "1", "4", "--seconds", "0.5"]
+
+
+def test_the_best_is_written(
+    copy: Path, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, command = texts(copy), ["--repository", str(copy), *quick, "--json"]
+    # Whatever was measured, the last one is chosen.
+    monkeypatch.setattr(_cli_tune, "_winner", lambda trials, _: trials[-1])
+    assert main([*command, "--dry-run", "--plot", str(tmp_path / "tune.png")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["choice"]["preprocess_instances"] for one in found["trials"]] == [2, 3]
+    for one in found["trials"]:
+        assert [point["callers"] for point in one["points"]] == [1, 4]
+        assert all(point["rate"] > 0 and 0 < point["p50"] <= point["p99"] < math.inf for point in one["points"])
+    assert (tmp_path / "tune.png").read_bytes().startswith(b"\x89PNG")
+    assert texts(copy) == before
+    assert main(command[:-1]) == 0
+    assert "preprocess_instances = 3" in capsys.readouterr().out
+    assert {model for model, text in texts(copy).items() if text != before[model]} == {"preprocess"}
+    assert Choice.of(configs_of(copy, 1)) == Choice(3, 1, 0, 0)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_nothing_within_the_budget(copy: Path, quick: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = texts(copy)
+    assert main(["--repository", str(copy), *quick, "--budget", "0.001"]) == 1
+    assert "Nothing answers 99 % within 0.001 ms." in capsys.readouterr().out
+    assert texts(copy) == before
+
+
+def test_the_winner() -> None:
+    served = trial(SERVED, (50, 20), (100, 90))
+    faster = trial(Choice(4, 1, 0, 0), (60, 30), (150, 200))
+    little = trial(Choice(3, 1, 0, 0), (50, 20), (102, 90))
+    assert _winner([served, faster], math.inf) is faster
+    assert _winner([served, faster], 100) is served
+    assert _winner([served, little], math.inf) is served
+    assert _winner([served, faster], 25) is served
+    assert _winner([served, faster], 10) is None
+
+
+def test_choices_and_configurations(repository: Path) -> None:
+    configs = configs_of(repository, 1)
+    assert Choice.of(configs) == SERVED
+    for other in (Choice(7, 2, 3, 500), SERVED):
+        other.write_to(configs)
+        assert Choice.of(configs) == other
+    assert configs == configs_of(repository, 1)
+
+
+@pytest.mark.parametrize(("cores", "networks"), [(1, 2), (2, 2), (16, 2), (64, 1)])
+def test_what_is_tried_can_be_served(cores: int, networks: int) -> None:
+    for field, values in variations(cores, networks):
+        assert values == tuple(sorted(set(values)))
+        for found in around(SERVED, field, values):
+            assert found != SERVED
+            assert found.preprocess_instances >= 1
+            assert found.network_instances >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--repository", "none"], 1, "none serves no version"),
+        (["--photos", "none"], 1, "none is no folder with photos"),
+        (["--budget", "-1"], 2, "-1 is not a positive number"),
+        (["--budget", "soon"], 2, "soon is not a positive number"),
+        (["--callers", "0"], 2, "0 is not a whole number above 0"),
+    ],
+)
+def test_usage(flags: list[str], code: int, message: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line(["tune", "--repository", str(copy), *flags]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_photos_that_are_none(copy: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("no photo")
+    assert main(["--repository", str(copy), *quick, "--photos", str(tmp_path / "photos")]) == 1
+    assert "none of the photos is accepted" in capsys.readouterr().err
+
+
+def test_names_are_those_of_the_spec() -> None:
+    assert set(Choice.__dataclass_fields__) <= set(Limits.model_fields)
