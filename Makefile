@@ -26,8 +26,10 @@ soak: $(INSTALLED) ## Drive photos for MINUTES (60) and draw memory, latency and
 	@mkdir -p $(dir $(PLOT))
 	@$(BIN)/python -m reliability.soak --minutes $(MINUTES) --plot $(PLOT)
 
-bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: table, build/bench/throughput.png (40 minutes)
+bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: tables, build/bench/*.png (40 minutes)
 	@$(BIN)/python -m benchmarks --out build/bench
+	@$(BIN)/python -m benchmarks.growth --out build/bench
+	@$(BIN)/python -m benchmarks.call --out build/bench
 
 fuzz: $(INSTALLED) ## Send hostile photos (COUNT=10000, SEED=) and requests to a real Triton and gateway; say what was lost
 	@$(BIN)/python -m reliability.fuzz $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
