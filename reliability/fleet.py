@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 HOSTS = Path("/etc/hosts")
 NAME = "tritons.test"
 _INSIDE = "CAR_ANALYZER_TRIAL_HOSTS"
-_ANSWERED = re.compile(r'^nv_inference_request_success\{model="car_analyzer",version="(\d+)"\} (\d+)', re.MULTILINE)
+# Triton counts an ensemble as version 1, whichever it is; its first step tells.
+_ANSWERED = re.compile(r'^nv_inference_request_success\{model="preprocess",version="(\d+)"\} (\d+)', re.MULTILINE)
 _ENVOY = Path(__file__).parents[1] / "examples" / "envoy.yaml"
 
 

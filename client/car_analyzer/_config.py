@@ -109,7 +109,8 @@ class Retry:
     Attributes:
         base_delay: The first bound, in seconds.
         max_delay: What the bound never passes, in seconds.
-        attempts: How many attempts a call has at most; None for as many as its time allows, 1 for no repeating.
+        attempts: How many attempts a call has at most; None for as many as its time allows, 1 for no repeating. From 2
+            on, an attempt that meets a server which is being stopped does not count: the next one may meet another.
         connect_patience: For how many seconds a call goes on when nobody answers and nobody ever did on this
             client: then it is more likely a wrong URL than a pause.
         reconnect_patience: The same once the server has answered this client; None for as long as its time allows.

@@ -7,7 +7,14 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, ServerError, UnreachableError
+from .errors import (
+    CarAnalyzerError,
+    ConfigurationError,
+    ModelNotReadyError,
+    OverloadedError,
+    ServerError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +115,11 @@ def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
 def is_mending(error: CarAnalyzerError) -> bool:
     """Whether Triton says that it failed to speak with a process of its own, which passes and is no photo's fault."""
     return isinstance(error, ServerError) and _BETWEEN_PROCESSES.search(str(error)) is not None
+
+
+def is_stopping(error: CarAnalyzerError) -> bool:
+    """Whether it comes from a Triton that was told to stop. Of several behind one name, another one takes the call."""
+    return isinstance(error, OverloadedError) and re.search(r"Server (is stopping|not ready)", str(error)) is not None
 
 
 def is_coming(error: CarAnalyzerError) -> bool:
