@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import struct
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
@@ -18,7 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from ._config import TLS, Endpoint
 from ._heads import Tensor
 from ._replicas import Lookup
-from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, unreachable
+from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, trace_context, unreachable
 from .errors import (
     CarAnalyzerError,
     DeadlineExceededError,
@@ -120,7 +121,7 @@ class GrpcTransport:
         request.raw_input_contents.append(struct.pack("<I", len(photo)) + photo)
         request.parameters["timeout"].int64_param = max(1, int(timeout * 1e6))
         try:
-            response = await self._call("ModelInfer", request, timeout)
+            response = await self._call("ModelInfer", request, timeout, trace_context())
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise PhotoError(plain(error.details())) from error.with_traceback(None)
@@ -161,11 +162,15 @@ class GrpcTransport:
         except grpc.RpcError as error:
             raise self._translate(error) from error.with_traceback(None)
 
-    async def _call(self, method: str, request: Any, timeout: float) -> Any:
+    async def _call(
+        self, method: str, request: Any, timeout: float, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
         loop = asyncio.get_running_loop()
         self._lookup.keep_fresh()
         ended, line = loop.create_future(), self._lines[-1]
-        call = getattr(line.stub, method).future(request, timeout=timeout + LINGER_S, metadata=self._metadata)
+        call = getattr(line.stub, method).future(
+            request, timeout=timeout + LINGER_S, metadata=[*self._metadata, *headers.items()]
+        )
 
         def finish() -> None:
             ended.set_result(None)

@@ -24,7 +24,7 @@ from ._config import TLS, Endpoint
 from ._heads import Tensor
 from ._replicas import Rotation
 from ._retry import Deadline
-from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, unreachable
+from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, trace_context, unreachable
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,
@@ -91,7 +91,7 @@ class HttpTransport:
             header["id"] = request_id
         text = json.dumps(header).encode()
         body = b"".join((text, struct.pack("<I", len(photo)), photo))
-        headers = {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}
+        headers = {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream", **trace_context()}
         path = f"/v2/models/{quote(model)}/infer"
         status, answered, content = await self._call("POST", path, timeout, body, headers)
         if status in (400, 413) and (message := _error_message(content)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -105,6 +106,16 @@ def plain(message: str) -> str:
     return (
         re.sub(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )*", "", message.strip()) or "the server gave no reason"
     )
+
+
+def trace_context() -> dict[str, str]:
+    """Headers that tie a request to the caller's trace, where the program uses OpenTelemetry."""
+    # A program that uses it has imported it.
+    propagate = sys.modules.get("opentelemetry.propagate")
+    headers: dict[str, str] = {}
+    if propagate is not None:
+        propagate.inject(headers)
+    return headers
 
 
 def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
