@@ -52,7 +52,8 @@ class Endpoint:
             parts = urlsplit(text)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise ConfigurationError(f"{url!r} is no URL: {error}") from error
+            several = "; several hosts need one DNS name, or a proxy before them" if "," in url else ""
+            raise ConfigurationError(f"{url!r} is no URL: {error}{several}") from error
         if parts.username is not None or parts.password is not None:
             # The URL itself is left out of the message, which may end up in a log.
             raise ConfigurationError("credentials do not belong in the URL; send them with headers=")
@@ -60,6 +61,8 @@ class Endpoint:
             raise ConfigurationError(f"{url!r} starts with {parts.scheme}://; it must be one of {', '.join(PORTS)}")
         if not host or any(c.isspace() or not c.isprintable() for c in url):
             raise ConfigurationError(f"{url!r} names no host; write it like {DEFAULT_URL}")
+        if "," in host:
+            raise ConfigurationError(f"{url!r} names several hosts; they need one DNS name, or a proxy before them")
         if parts.query or parts.fragment:
             raise ConfigurationError(f"{url!r} has a query or a fragment, which mean nothing here")
         path = parts.path.rstrip("/")

@@ -78,6 +78,7 @@ class HttpTransport:
         self._ssl = (tls or TLS()).context() if endpoint.is_secure else True
         self._rotation = Rotation(endpoint, self._retire)
         self._pools: dict[str | None, Pool] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
         length = len(photo) + 4
@@ -202,7 +203,9 @@ class HttpTransport:
         if pool is not None:
             pool.retired = True
             if not pool.calls:
-                self._closing = asyncio.ensure_future(pool.session.close())
+                task = asyncio.create_task(pool.session.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
     def _explain(self, error: Exception) -> UnreachableError:
         if isinstance(error, aiohttp.ClientResponseError):

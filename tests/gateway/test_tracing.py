@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -92,8 +94,6 @@ def read_attributes(of: dict[str, Any]) -> dict[str, Any]:
 
 def to_hex(value: str) -> str:
     """Protobuf's own JSON has bytes in base64, OTLP's in hexadecimal digits."""
-    import base64
-
     return value if len(value) in (0, 16, 32) and not value.endswith("=") else base64.b64decode(value).hex()
 
 
@@ -165,8 +165,6 @@ def test_no_collector_is_no_trouble(
 @pytest.fixture
 def nowhere_at_all() -> str:
     """A URL at which nobody listens."""
-    import socket
-
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         return f"grpc://127.0.0.1:{reserved.getsockname()[1]}"
