@@ -12,6 +12,7 @@ import sys
 from typing import NamedTuple
 
 from ._config import DEFAULT_URL, URL_VARIABLE
+from ._sources import is_url
 from ._version import __version__
 from .errors import CarAnalyzerError, ConfigurationError
 
@@ -115,13 +116,13 @@ def _run(arguments: list[str]) -> int:
 
 def _contradiction(options: argparse.Namespace) -> str | None:
     """What is wrong with the flags of `analyze` together, in a sentence."""
-    is_bulk = options.output is not None or options.lists
+    is_bulk = options.output is not None or options.lists or any(map(is_url, options.photos))
     if not options.photos and not options.lists:
         return "name a photo, a folder, or a list with --from"
     if is_bulk and options.table:
-        return "--table holds everything back to the end; it cannot go with --from or --output"
+        return "--table holds everything back to the end; it cannot go with --from, --output or URLs"
     if is_bulk and "-" in options.photos:
-        return "a photo on standard input has no name; it cannot go with --from or --output"
+        return "a photo on standard input has no name; it cannot go with --from, --output or URLs"
     if options.retry_errors and options.output is None:
         return "--retry-errors needs the --output of the run before"
     return None

@@ -140,6 +140,7 @@ class HttpTransport:
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         deadline = Deadline(timeout)
+        tried: set[str | None] = {None}
         while True:
             address = self._rotation.next()
             try:
@@ -147,11 +148,12 @@ class HttpTransport:
             except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
                 # Nothing was sent. Where there is a choice, the next one may take it.
                 self._pass_over(address)
-                if address is None or not deadline.left:
+                if address in tried or not deadline.left:
                     if isinstance(error, aiohttp.ConnectionTimeoutError):
                         reason = f"no connection within {min(CONNECT_S, timeout):g} s"
                         raise unreachable(self._endpoint, reason) from error
                     raise self._explain(error) from error.with_traceback(None)
+                tried.add(address)
             except asyncio.TimeoutError as error:
                 raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s") from error
             except aiohttp.InvalidURL as error:

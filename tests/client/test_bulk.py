@@ -261,6 +261,7 @@ def test_missing_libraries(absent: str, url: str, advice: str, tmp_path: Path) -
         (["car.jpg", "--retry-errors"], "needs the --output"),
         (["car.jpg", "--table", "--output", "x"], "--table"),
         (["-", "--output", "x"], "has no name"),
+        (["-", "http://localhost/car.jpg"], "has no name"),
         (["--from", "no-such-list.txt", "--output", "x"], "cannot read the list no-such-list.txt: No such file"),
     ],
 )
