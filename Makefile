@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial faults overload
+.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial faults overload replicas
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ faults: $(INSTALLED) ## Kill, stop, fill and cut things under load; no photo may
 
 overload: $(INSTALLED) ## Offer ten times what the service can take, for SECONDS (60), over gRPC and through the gateway
 	@$(BIN)/python -m reliability.overload --seconds $(or $(SECONDS),60)
+
+replicas: $(INSTALLED) ## Kill, add and replace Tritons behind one name, a gateway and Envoy; no photo may be lost (ONLY="--only name")
+	@$(BIN)/python -m reliability.replicas $(ONLY)
 
 format: $(INSTALLED) ## Mend the style
 	@$(BIN)/ruff check --fix .

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
 
+from .service import die_with_parent
 from .stream import Outcome, S, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from .known import Known
 
 _REFUSALS = (400, 413)
+
+
+@contextlib.contextmanager
+def gateway(triton: str) -> Iterator[str]:
+    """A gateway of one's own.
+
+    Args:
+        triton: The URL it asks.
+
+    Yields:
+        Its own URL.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", "car_analyzer_gateway", "--port=0", "--json", "--url", triton],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=die_with_parent,
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
+        try:
+            yield json.loads(process.stdout.readline())["gateway"]
+        finally:
+            process.terminate()
 
 
 @dataclass

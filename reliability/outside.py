@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from .gateway_stream import gateway
 from .known import EXAMPLES, Known, known_photos
 from .mischief import unshare
-from .service import Service, die_with_parent
+from .service import Service
 from .table import Row
 
 if TYPE_CHECKING:
@@ -44,15 +44,7 @@ def analyze_through_gateway(repository: Path) -> Iterator[Row]:
 
 
 async def _analyze_through_gateway(protocol: str, service: Service) -> Row:
-    with subprocess.Popen(  # noqa: ASYNC220 - there is nothing else to do meanwhile
-        [sys.executable, "-m", "car_analyzer_gateway", "--port=0", "--json", "--url", service.addresses[protocol]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=die_with_parent,
-    ) as gateway:
-        assert gateway.stdout is not None  # noqa: S101 - it was opened as a pipe
-        url = json.loads(gateway.stdout.readline())["gateway"]
+    with gateway(service.addresses[protocol]) as url:
         outcomes: Counter[str] = Counter()
         longest = 0.0
         ended = asyncio.Event()
@@ -67,20 +59,17 @@ async def _analyze_through_gateway(protocol: str, service: Service) -> Row:
                 outcomes[await _outcome(session, f"{url}/analyze", known)] += 1
                 longest = max(longest, time.monotonic() - start)
 
-        try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S + 5)) as session:
-                workers = [asyncio.create_task(ask(session, turn)) for turn in range(4)]
-                await asyncio.sleep(1)
-                done = len(service.said("ready again"))
-                os.kill(service.triton(), signal.SIGKILL)
-                await asyncio.to_thread(service.wait_for, "ready again", done + 1)
-                await asyncio.sleep(2)
-                right = outcomes["right"]
-                await asyncio.sleep(2)
-                ended.set()
-                await asyncio.gather(*workers)
-        finally:
-            gateway.terminate()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S + 5)) as session:
+            workers = [asyncio.create_task(ask(session, turn)) for turn in range(4)]
+            await asyncio.sleep(1)
+            done = len(service.said("ready again"))
+            os.kill(service.triton(), signal.SIGKILL)
+            await asyncio.to_thread(service.wait_for, "ready again", done + 1)
+            await asyncio.sleep(2)
+            right = outcomes["right"]
+            await asyncio.sleep(2)
+            ended.set()
+            await asyncio.gather(*workers)
     fine = {"right", *(f"status {status}" for status in REFUSALS)}
     lost = sum(count for outcome, count in outcomes.items() if outcome not in fine) + (outcomes["right"] <= right)
     return Row(f"gateway {protocol}", outcomes.total(), lost, f"{dict(outcomes)}, slowest {longest:.1f} s")

@@ -12,6 +12,7 @@ import sys
 from typing import NamedTuple
 
 from ._config import DEFAULT_URL, URL_VARIABLE
+from ._sources import is_url
 from ._version import __version__
 from .errors import CarAnalyzerError, ConfigurationError
 
@@ -52,6 +53,11 @@ examples:
   car-analyzer analyze photos/ front.png          JSON Lines, each with its "image" first
   car-analyzer analyze photos/ --recursive --table
   curl -s https://example.com/car.jpg | car-analyzer analyze -
+  car-analyzer analyze --from list.txt --output answers.jsonl
+  car-analyzer analyze s3://bucket/photos/ --recursive --output answers.jsonl --concurrency 32
+
+With --output, a run that was stopped or killed goes on where it was when the same command is given again, and photos
+that have an answer in the file are not sent again.
 
 exit code: 0 every photo was analysed, 1 some were not, 2 wrong usage, 3 no server answers
 """
@@ -100,10 +106,27 @@ def _run(arguments: list[str]) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
+    if options.command == "analyze" and (problem := _contradiction(options)):
+        print(f"car-analyzer analyze: {problem}", file=sys.stderr)
+        return USAGE
     from . import _cli_analyze
 
     code: int = getattr(_cli_analyze, options.command)(options)
     return code
+
+
+def _contradiction(options: argparse.Namespace) -> str | None:
+    """What is wrong with the flags of `analyze` together, in a sentence."""
+    is_bulk = options.output is not None or options.lists or any(map(is_url, options.photos))
+    if not options.photos and not options.lists:
+        return "name a photo, a folder, or a list with --from"
+    if is_bulk and options.table:
+        return "--table holds everything back to the end; it cannot go with --from, --output or URLs"
+    if is_bulk and "-" in options.photos:
+        return "a photo on standard input has no name; it cannot go with --from, --output or URLs"
+    if options.retry_errors and options.output is None:
+        return "--retry-errors needs the --output of the run before"
+    return None
 
 
 def _run_elsewhere(name: str, arguments: list[str]) -> int:
@@ -139,7 +162,23 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     analyze = _add(commands, "analyze", "analyse photos and print JSON", ANALYZE_EXAMPLES)
-    analyze.add_argument("photos", nargs="+", metavar="PHOTO", help="file, folder, or - for standard input")
+    analyze.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="file, folder, URL, or - for a photo on standard input"
+    )
+    analyze.add_argument(
+        "--from",
+        dest="lists",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="file with one path or URL a line, - for standard input; may be repeated",
+    )
+    analyze.add_argument(
+        "--output", metavar="FILE", help="write JSON Lines to this file, as answers come, and go on where it ends"
+    )
+    analyze.add_argument(
+        "--retry-errors", action="store_true", help="with --output: try photos again that failed in a run before"
+    )
     _add_server(analyze, timeout=30.0)
     analyze.add_argument(
         "--concurrency", type=_count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"

@@ -7,9 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from ._cli_output import JsonOutput, Output, TableOutput, progress
+from ._client import DEFAULT_RETRY
 from ._config import TLS, Retry
 from ._folders import STANDARD_INPUT, Entry, find_photos
 from ._results import Analysis, Failure
+from ._sources import is_url
 from ._sync import CarAnalyzer
 from .errors import PhotoError, UnreachableError
 
@@ -31,6 +33,11 @@ def analyze(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code: 0 all analysed, 1 not all of them, 3 nobody answers at the URL.
     """
+    if arguments.lists or arguments.output is not None or any(map(is_url, arguments.photos)):
+        from . import _cli_bulk
+
+        with _connect(arguments, timeout=arguments.timeout, retry=DEFAULT_RETRY) as analyzer:
+            return _cli_bulk.analyze(arguments, analyzer)
     with _connect(arguments, timeout=arguments.timeout) as analyzer:
         entries = find_photos(arguments.photos, recursive=arguments.recursive)
         is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
@@ -56,9 +63,9 @@ def health(arguments: argparse.Namespace) -> int:
     return OK if report.ready else UNREACHABLE
 
 
-def _connect(arguments: argparse.Namespace, timeout: float = 30.0) -> CarAnalyzer:
+def _connect(arguments: argparse.Namespace, timeout: float = 30.0, retry: Retry = RETRY) -> CarAnalyzer:
     tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
-    return CarAnalyzer(arguments.url, timeout=timeout, model=arguments.model, retry=RETRY, tls=tls)
+    return CarAnalyzer(arguments.url, timeout=timeout, model=arguments.model, retry=retry, tls=tls)
 
 
 def _print_all(analyzer: CarAnalyzer, entries: list[Entry], concurrency: int, output: Output) -> int:

@@ -52,7 +52,8 @@ class Endpoint:
             parts = urlsplit(text)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise ConfigurationError(f"{url!r} is no URL: {error}") from error
+            several = "; several hosts need one DNS name, or a proxy before them" if "," in url else ""
+            raise ConfigurationError(f"{url!r} is no URL: {error}{several}") from error
         if parts.username is not None or parts.password is not None:
             # The URL itself is left out of the message, which may end up in a log.
             raise ConfigurationError("credentials do not belong in the URL; send them with headers=")
@@ -60,6 +61,8 @@ class Endpoint:
             raise ConfigurationError(f"{url!r} starts with {parts.scheme}://; it must be one of {', '.join(PORTS)}")
         if not host or any(c.isspace() or not c.isprintable() for c in url):
             raise ConfigurationError(f"{url!r} names no host; write it like {DEFAULT_URL}")
+        if "," in host:
+            raise ConfigurationError(f"{url!r} names several hosts; they need one DNS name, or a proxy before them")
         if parts.query or parts.fragment:
             raise ConfigurationError(f"{url!r} has a query or a fragment, which mean nothing here")
         path = parts.path.rstrip("/")
@@ -109,7 +112,8 @@ class Retry:
     Attributes:
         base_delay: The first bound, in seconds.
         max_delay: What the bound never passes, in seconds.
-        attempts: How many attempts a call has at most; None for as many as its time allows, 1 for no repeating.
+        attempts: How many attempts a call has at most; None for as many as its time allows, 1 for no repeating. From 2
+            on, an attempt that meets a server which is being stopped does not count: the next one may meet another.
         connect_patience: For how many seconds a call goes on when nobody answers and nobody ever did on this
             client: then it is more likely a wrong URL than a pause.
         reconnect_patience: The same once the server has answered this client; None for as long as its time allows.

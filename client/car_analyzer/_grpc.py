@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import struct
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
@@ -17,7 +18,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ._config import TLS, Endpoint
 from ._heads import Tensor
-from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, unreachable
+from ._replicas import Lookup
+from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, trace_context, unreachable
 from .errors import (
     CarAnalyzerError,
     DeadlineExceededError,
@@ -60,6 +62,28 @@ NO_CONNECTION = re.compile(
 )
 
 
+class Line:
+    """A channel and the calls on it, which are left to end when another one takes its place."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        self.calls: set[asyncio.Future[None]] = set()
+        self._retired = False
+
+    def end(self, call: asyncio.Future[None]) -> None:
+        """Note that a call has ended."""
+        self.calls.discard(call)
+        if self._retired and not self.calls:
+            self.channel.close()
+
+    def retire(self) -> None:
+        """Close the channel as soon as its calls have ended."""
+        self._retired = True
+        if not self.calls:
+            self.channel.close()
+
+
 class GrpcTransport:
     """A gRPC channel; see `Transport`."""
 
@@ -67,15 +91,28 @@ class GrpcTransport:
         self._endpoint = endpoint
         self._metadata = [(name.lower(), value) for name, value in headers.items()]
         # A proxy for the wide world, from the environment, cannot reach this machine's loopback.
-        options = [*OPTIONS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else list(OPTIONS)
-        target = f"dns:///{endpoint.authority}"
-        if endpoint.is_secure:
-            credentials = grpc.ssl_channel_credentials(*(tls or TLS()).read())
-            self._channel = grpc.secure_channel(target, credentials, options)
-        else:
-            self._channel = grpc.insecure_channel(target, options)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._calls: set[asyncio.Future[None]] = set()
+        self._options = [*OPTIONS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else list(OPTIONS)
+        self._credentials = grpc.ssl_channel_credentials(*(tls or TLS()).read()) if endpoint.is_secure else None
+        self._lookup = Lookup(endpoint, self._reconnect)
+        self._is_new = True
+        self._lines = [self._open()]
+
+    def _open(self) -> Line:
+        target = f"dns:///{self._endpoint.authority}"
+        if self._credentials is not None:
+            return Line(grpc.secure_channel(target, self._credentials, self._options))
+        return Line(grpc.insecure_channel(target, self._options))
+
+    def _reconnect(self, _addresses: frozenset[str]) -> None:
+        """Take a channel that knows the addresses that the name has now.
+
+        Channels share connections, so those to addresses that stay are kept.
+        """
+        if self._is_new:  # and has just looked itself
+            self._is_new = False
+            return
+        self._lines[-1].retire()
+        self._lines = [line for line in self._lines if line.calls] + [self._open()]
 
     async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
         request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
@@ -84,7 +121,7 @@ class GrpcTransport:
         request.raw_input_contents.append(struct.pack("<I", len(photo)) + photo)
         request.parameters["timeout"].int64_param = max(1, int(timeout * 1e6))
         try:
-            response = await self._call(self._stub.ModelInfer, request, timeout)
+            response = await self._call("ModelInfer", request, timeout, trace_context())
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise PhotoError(plain(error.details())) from error.with_traceback(None)
@@ -97,71 +134,64 @@ class GrpcTransport:
 
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         request = service_pb2.ModelConfigRequest(name=model, version=version)
-        config = (await self._ask(self._stub.ModelConfig, request, timeout)).config
+        config = (await self._ask("ModelConfig", request, timeout)).config
         heads = config.parameters["heads"].string_value if "heads" in config.parameters else None
         return ModelConfig(heads, tuple(step.model_name for step in config.ensemble_scheduling.step))
 
     async def is_server_ready(self, *, timeout: float) -> bool:
-        return bool((await self._ask(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout)).ready)
+        return bool((await self._ask("ServerReady", service_pb2.ServerReadyRequest(), timeout)).ready)
 
     async def is_model_ready(self, model: str, *, timeout: float) -> bool:
         request = service_pb2.ModelReadyRequest(name=model)
         try:
-            return bool((await self._ask(self._stub.ModelReady, request, timeout)).ready)
+            return bool((await self._ask("ModelReady", request, timeout)).ready)
         except ModelNotReadyError:
             return False
 
     async def close(self) -> None:
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=CLOSE_GRACE_S)
-        self._channel.close()
+        self._lookup.close()
+        calls = [call for line in self._lines for call in line.calls]
+        if calls:
+            await asyncio.wait(calls, timeout=CLOSE_GRACE_S)
+        for line in self._lines:
+            line.channel.close()
 
-    async def _ask(self, method: Any, request: Any, timeout: float) -> Any:
+    async def _ask(self, method: str, request: Any, timeout: float) -> Any:
         try:
             return await self._call(method, request, timeout)
         except grpc.RpcError as error:
             raise self._translate(error) from error.with_traceback(None)
 
-    async def _call(self, method: Any, request: Any, timeout: float) -> Any:
+    async def _call(
+        self, method: str, request: Any, timeout: float, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        call = method.future(request, timeout=timeout + LINGER_S, metadata=self._metadata)
+        self._lookup.keep_fresh()
+        ended, line = loop.create_future(), self._lines[-1]
+        call = getattr(line.stub, method).future(
+            request, timeout=timeout + LINGER_S, metadata=[*self._metadata, *headers.items()]
+        )
 
         def finish() -> None:
             ended.set_result(None)
-            self._calls.discard(ended)
+            line.end(ended)
 
         def post(_: Any) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(finish)
 
-        self._calls.add(ended)
+        line.calls.add(ended)
         call.add_done_callback(post)
         await asyncio.wait({ended}, timeout=timeout)
         if not ended.done():
             # A server that is slow and one that is not there look the same to a call that ran out of time.
-            if await self._is_connected():
+            if await _is_connected(line.channel):
                 raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s")
             raise unreachable(self._endpoint, f"no connection within {timeout:g} s")
         try:
             return call.result()
         except grpc.FutureCancelledError:
             raise RuntimeError("this client was closed during the call") from None
-
-    async def _is_connected(self) -> bool:
-        loop = asyncio.get_running_loop()
-        told: asyncio.Future[Any] = loop.create_future()
-
-        def tell(state: Any) -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(lambda: None if told.done() else told.set_result(state))
-
-        self._channel.subscribe(tell)
-        try:
-            await asyncio.wait({told}, timeout=1)
-        finally:
-            self._channel.unsubscribe(tell)
-        return told.done() and told.result() is grpc.ChannelConnectivity.READY
 
     def _translate(self, error: Any) -> CarAnalyzerError:
         code, details = error.code(), plain(error.details() or "")
@@ -180,6 +210,22 @@ class GrpcTransport:
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and "RST_STREAM" in details:
             return unreachable(self._endpoint, details)
         return ServerError(f"{details} ({code.name})")
+
+
+async def _is_connected(channel: Any) -> bool:
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[Any] = loop.create_future()
+
+    def tell(state: Any) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: None if told.done() else told.set_result(state))
+
+    channel.subscribe(tell)
+    try:
+        await asyncio.wait({told}, timeout=1)
+    finally:
+        channel.unsubscribe(tell)
+    return told.done() and told.result() is grpc.ChannelConnectivity.READY
 
 
 def _reason(details: str) -> str:

@@ -11,15 +11,20 @@ import io
 import json
 import math
 import os
+import socket
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
+import aiohttp.abc
 
 from ._config import TLS, Endpoint
 from ._heads import Tensor
-from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, unreachable
+from ._replicas import Rotation
+from ._retry import Deadline
+from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, trace_context, unreachable
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,
@@ -38,15 +43,42 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 BUSY = {429, 502, 503, 504}
 
 
+@dataclass
+class Pool:
+    """Connections to one address, or to whatever the name gives."""
+
+    session: aiohttp.ClientSession
+    calls: int = 0
+    retired: bool = False
+
+
+class OneAddress(aiohttp.abc.AbstractResolver):
+    """Has every name stand for one address, so that the URL, its certificate and its errors stay by name."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[aiohttp.abc.ResolveResult]:
+        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        numeric = socket.AI_NUMERICHOST
+        return [{"hostname": host, "host": self._address, "port": port, "family": family, "proto": 0, "flags": numeric}]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 class HttpTransport:
-    """A pool of HTTP connections; see `Transport`. Made and used inside one event loop."""
+    """Pools of HTTP connections; see `Transport`. Made and used inside one event loop."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> None:
         self._endpoint = endpoint
-        context = (tls or TLS()).context() if endpoint.is_secure else True
-        # How many calls run at once is the caller's choice (limit=0: no other limit here).
-        connector = aiohttp.TCPConnector(ssl=context, limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, headers=headers)
+        self._headers = headers
+        self._ssl = (tls or TLS()).context() if endpoint.is_secure else True
+        self._rotation = Rotation(endpoint, self._retire)
+        self._pools: dict[str | None, Pool] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
         length = len(photo) + 4
@@ -59,9 +91,8 @@ class HttpTransport:
         if request_id:
             header["id"] = request_id
         text = json.dumps(header).encode()
-        # As a file, or aiohttp warns that large bodies should be one.
-        body = io.BytesIO(b"".join((text, struct.pack("<I", len(photo)), photo)))
-        headers = {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}
+        body = b"".join((text, struct.pack("<I", len(photo)), photo))
+        headers = {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream", **trace_context()}
         path = f"/v2/models/{quote(model)}/infer"
         status, answered, content = await self._call("POST", path, timeout, body, headers)
         if status in (400, 413) and (message := _error_message(content)) is not None:
@@ -97,33 +128,86 @@ class HttpTransport:
         return status == 200
 
     async def close(self) -> None:
-        await self._session.close()
+        self._rotation.close()
+        await asyncio.gather(*(pool.session.close() for pool in self._pools.values()))
 
     async def _call(
         self,
         method: str,
         path: str,
         timeout: float,
-        body: io.BytesIO | None = None,
+        body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        deadline = Deadline(timeout)
+        tried: set[str | None] = {None}
+        while True:
+            address = self._rotation.next()
+            try:
+                return await self._ask(address, method, path, max(deadline.left, 0.001), body, headers)
+            except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+                # Nothing was sent. Where there is a choice, the next one may take it.
+                self._pass_over(address)
+                if address in tried or not deadline.left:
+                    if isinstance(error, aiohttp.ConnectionTimeoutError):
+                        reason = f"no connection within {min(CONNECT_S, timeout):g} s"
+                        raise unreachable(self._endpoint, reason) from error
+                    raise self._explain(error) from error.with_traceback(None)
+                tried.add(address)
+            except asyncio.TimeoutError as error:
+                raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s") from error
+            except aiohttp.InvalidURL as error:
+                raise ConfigurationError(f"{self._endpoint} is no URL: {error}") from error
+            except (aiohttp.ClientError, OSError) as error:
+                self._pass_over(address)
+                raise self._explain(error) from error.with_traceback(None)
+
+    async def _ask(
+        self,
+        address: str | None,
+        method: str,
+        path: str,
+        timeout: float,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         # Connecting gets a little less than the whole time, so that its failure is known for what it is.
         # aiohttp would round up timeouts above the threshold to whole seconds.
         limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_S, timeout * 0.9), ceil_threshold=math.inf)
-        url = f"{self._endpoint}{path}"
+        # As a file, or aiohttp warns that large bodies should be one.
+        data = None if body is None else io.BytesIO(body)
+        pool = self._pool(address)
+        pool.calls += 1
         try:
-            async with self._session.request(
-                method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
+            async with pool.session.request(
+                method, f"{self._endpoint}{path}", data=data, headers=headers, timeout=limits, allow_redirects=False
             ) as response:
                 return response.status, response.headers, await response.read()
-        except aiohttp.ConnectionTimeoutError as error:
-            raise unreachable(self._endpoint, f"no connection within {min(CONNECT_S, timeout):g} s") from error
-        except asyncio.TimeoutError as error:
-            raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s") from error
-        except aiohttp.InvalidURL as error:
-            raise ConfigurationError(f"{self._endpoint} is no URL: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._explain(error) from error.with_traceback(None)
+        finally:
+            pool.calls -= 1
+            if pool.retired and not pool.calls:
+                await pool.session.close()
+
+    def _pool(self, address: str | None) -> Pool:
+        if address not in self._pools:
+            resolver = None if address is None else OneAddress(address)
+            # How many calls run at once is the caller's choice (limit=0: no other limit here).
+            connector = aiohttp.TCPConnector(ssl=self._ssl, limit=0, resolver=resolver)
+            self._pools[address] = Pool(aiohttp.ClientSession(connector=connector, headers=self._headers))
+        return self._pools[address]
+
+    def _pass_over(self, address: str | None) -> None:
+        if address is not None:
+            self._rotation.pass_over(address)
+
+    def _retire(self, address: str) -> None:
+        pool = self._pools.pop(address, None)
+        if pool is not None:
+            pool.retired = True
+            if not pool.calls:
+                task = asyncio.create_task(pool.session.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
     def _explain(self, error: Exception) -> UnreachableError:
         if isinstance(error, aiohttp.ClientResponseError):

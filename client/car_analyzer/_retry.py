@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._transport import is_coming, is_mending
+from ._transport import is_coming, is_mending, is_stopping
 from .errors import CarAnalyzerError, DeadlineExceededError, ModelNotReadyError, OverloadedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -87,12 +87,14 @@ async def persist(
             if not (is_mending(error) or is_coming(error)):
                 raise
             last = error
-        failures += 1
-        if failures == retry.attempts:
-            raise last
-        pause = min(retry.delay(failures), deadline.left)
+        is_leaving = is_stopping(last)
+        if not is_leaving or retry.attempts == 1:
+            failures += 1
+            if failures == retry.attempts:
+                raise last
+        pause = min(retry.delay(max(1, failures)), deadline.left)
         now = time.monotonic()
-        if isinstance(last, _ABSENT):
+        if is_leaving or isinstance(last, _ABSENT):
             silent_since = now if silent_since is None else silent_since
             patience = silent_since + retry.patience(answered=answered()) - now
             if patience <= 0:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, ServerError, UnreachableError
+from .errors import (
+    CarAnalyzerError,
+    ConfigurationError,
+    ModelNotReadyError,
+    OverloadedError,
+    ServerError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +108,16 @@ def plain(message: str) -> str:
     )
 
 
+def trace_context() -> dict[str, str]:
+    """Headers that tie a request to the caller's trace, where the program uses OpenTelemetry."""
+    # A program that uses it has imported it.
+    propagate = sys.modules.get("opentelemetry.propagate")
+    headers: dict[str, str] = {}
+    if propagate is not None:
+        propagate.inject(headers)
+    return headers
+
+
 def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
     """The error for when nobody answers."""
     return UnreachableError(f"no Triton answers at {endpoint}: {reason}")
@@ -108,6 +126,11 @@ def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
 def is_mending(error: CarAnalyzerError) -> bool:
     """Whether Triton says that it failed to speak with a process of its own, which passes and is no photo's fault."""
     return isinstance(error, ServerError) and _BETWEEN_PROCESSES.search(str(error)) is not None
+
+
+def is_stopping(error: CarAnalyzerError) -> bool:
+    """Whether it comes from a Triton that was told to stop. Of several behind one name, another one takes the call."""
+    return isinstance(error, OverloadedError) and re.search(r"Server (is stopping|not ready)", str(error)) is not None
 
 
 def is_coming(error: CarAnalyzerError) -> bool:

@@ -18,6 +18,7 @@ from ._middleware import Cors, Errors, Guard, Observe
 from ._openapi import describe
 from ._problems import error_response
 from ._static import static_routes
+from ._tracing import Trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,6 +60,8 @@ def make_app(settings: Settings) -> Starlette:
     ]
     paths = frozenset(route.path for route in routes)
     middleware = [Middleware(Observe, metrics=gateway.metrics, paths=paths)]
+    if gateway.tracing.is_on:
+        middleware.append(Middleware(Trace, tracing=gateway.tracing, paths=paths))
     if settings.cors_origins:
         middleware.append(
             Middleware(

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         settings = read_settings(flags)
         if repository is not None:
             settings.read_token()
-            return serve_together(repository, argv)
+            return serve_together(repository, argv, settings.otlp_endpoint)
         if settings.tls is not None:
             settings.tls.context()
         app = make_app(settings)

@@ -15,6 +15,7 @@ from ._memory import Litter
 from ._metrics import Metrics
 from ._problems import AnswerError, from_sdk, stopping, too_busy
 from ._room import Room
+from ._tracing import Tracing
 from ._upload import Photo, Upload
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Gateway:
         settings: See `Settings`.
 
     Raises:
-        ConfigurationError: The URL is none.
+        ConfigurationError: The URL is none, or a library for traces is missing.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,6 +46,7 @@ class Gateway:
         )
         self.room = Room(settings.max_held_bytes)
         self.metrics = Metrics(self.room)
+        self.tracing = Tracing(settings.otlp_endpoint)
         self.stopping = False
         self.in_flight = 0
         self._asked = 0
@@ -99,8 +101,9 @@ class Gateway:
             logger.warning("Triton is not ready yet", extra={"facts": {"url": health.url, "reason": health.message}})
 
     async def close(self) -> None:
-        """Let go of the connection to Triton."""
+        """Let go of the connection to Triton, and send the last traces."""
         await self.client.close()
+        await self.tracing.close()
 
     async def _analyze_all(self, request: Request) -> list[dict[str, Any] | AnswerError]:
         upload = Upload(request.headers, request.receive, self.settings, self.room)
@@ -143,7 +146,8 @@ class Gateway:
         if not photo:
             return AnswerError(400, "photo", "The photo is empty: it has 0 bytes.")
         try:
-            analysis = await self.client.analyze(photo, timeout=timeout, request_id=request_id)
+            with self.tracing.photo(len(photo), request_id):
+                analysis = await self.client.analyze(photo, timeout=timeout, request_id=request_id)
         except CarAnalyzerError as error:
             answer = from_sdk(error, self.settings.timeout)
             self._litter.add(len(photo))

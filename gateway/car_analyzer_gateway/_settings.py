@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     )
     keep_alive: int = Field(75, ge=1, description="seconds an idle connection is kept")
     drain_timeout: float = Field(30.0, ge=0, description="seconds for what is in flight when told to stop")
+    otlp_endpoint: str | None = Field(
+        None, description="collector to send traces to, OTLP over HTTP, such as http://localhost:4318; default: none"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error; debug also logs health checks"
     )

@@ -30,12 +30,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
 
 
-def serve_together(repository: str, argv: list[str]) -> int:
+def serve_together(repository: str, argv: list[str], otlp_endpoint: str | None) -> int:
     """Run `car-analyzer serve` and a gateway for it until told to stop, or until one of them stops.
 
     Args:
         repository: The model repository.
         argv: The gateway's arguments, `--repository` among them.
+        otlp_endpoint: Where both send traces.
 
     Returns:
         0 when it was told to stop, 1 when one of them stopped by itself.
@@ -44,7 +45,9 @@ def serve_together(repository: str, argv: list[str]) -> int:
         signal.signal(number, _interrupt)
     children: dict[str, subprocess.Popen[str]] = {}
     try:
-        triton = children["Triton"] = _start("car_analyzer", "serve", "--json", "--repository", repository, pipe=True)
+        traces = [] if otlp_endpoint is None else ["--otlp-endpoint", otlp_endpoint]
+        serve = ["serve", "--json", "--repository", repository, *traces]
+        triton = children["Triton"] = _start("car_analyzer", *serve, pipe=True)
         assert triton.stdout is not None  # noqa: S101 - it was opened as a pipe
         line = triton.stdout.readline()
         if line:

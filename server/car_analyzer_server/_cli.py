@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ which none lasted 30 seconds it gives up. A line on stderr says what happened ea
 exit codes: 0 stopped when asked to; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
 """
 
+OTLP_VARIABLE = "CAR_ANALYZER_OTLP_ENDPOINT"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Also given by `serve` itself, so that a second value would be ignored or contradict it.
@@ -97,6 +99,7 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
         tritonserver=arguments.tritonserver,
         admin_key=read_key(arguments.admin_key_file) or random_key(),
         tls=None if certificate is None else ServerTLS(certificate, key, client_ca),
+        otlp_endpoint=arguments.otlp_endpoint or None,
         supervised=True,
         arguments=tuple(passed_on),
         verbose=arguments.verbose,
@@ -171,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
     parser.add_argument(
         "--tls-client-ca", type=Path, metavar="FILE", help="answer only callers with a certificate of these authorities"
+    )
+    parser.add_argument(
+        "--otlp-endpoint",
+        default=os.environ.get(OTLP_VARIABLE),
+        metavar="URL",
+        help=f"collector to send traces to, OTLP over HTTP, such as http://localhost:4318; default: ${OTLP_VARIABLE}",
     )
     parser.add_argument(
         "--no-restart",

@@ -7,9 +7,10 @@ import os
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .access import ServerTLS, random_key, restrictions
-from .errors import StartError
+from .errors import SettingsError, StartError
 
 # Below the 30 s that platforms give before they kill, and that a photo has by default: what is stuck in a Triton that
 # stops can still be sent to another one.
@@ -30,6 +31,7 @@ class Settings:
         admin_key: What callers must send to load models, use shared memory, trace, or change the log; without it, a
             key that nobody knows.
         tls: Encrypts gRPC. HTTP, which Triton cannot encrypt, is for this machine only then.
+        otlp_endpoint: The collector to which traces of all requests are sent, by OTLP over HTTP; None for no traces.
         supervised: Somebody replaces processes that end; those of ours end when they cannot be trusted any more.
         arguments: More arguments for Triton, as they are.
         verbose: Show Triton's log from the start, not only once it is ready.
@@ -43,6 +45,7 @@ class Settings:
     tritonserver: Path | None = None
     admin_key: str = field(default_factory=random_key, repr=False)
     tls: ServerTLS | None = None
+    otlp_endpoint: str | None = None
     supervised: bool = False
     arguments: tuple[str, ...] = ()
     verbose: bool = False
@@ -73,8 +76,30 @@ def triton_arguments(settings: Settings) -> list[str]:
         "--strict-readiness=false",
         *restrictions(settings.admin_key),
         *(settings.tls.arguments() if settings.tls is not None else []),
+        *(tracing_arguments(settings.otlp_endpoint) if settings.otlp_endpoint is not None else []),
         *settings.arguments,
     ]
+
+
+def tracing_arguments(endpoint: str) -> list[str]:
+    """What Triton is told so that it sends traces, below the caller's own where a request names one.
+
+    Raises:
+        SettingsError: The endpoint is no URL.
+    """
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise SettingsError(f"--otlp-endpoint is a URL such as http://localhost:4318, not '{endpoint}'.")
+    url = endpoint.rstrip("/")
+    url = url if url.endswith("/v1/traces") else f"{url}/v1/traces"
+    settings = (
+        "mode=opentelemetry",
+        "level=TIMESTAMPS",
+        "rate=1",
+        f"opentelemetry,url={url}",
+        "opentelemetry,resource=service.name=triton",
+    )
+    return [f"--trace-config={setting}" for setting in settings]
 
 
 def with_ports(settings: Settings) -> Settings:

@@ -38,6 +38,8 @@ def test_url_is_completed(text: str, url: str) -> None:
         ("http://:8000", "no host"),
         ("ftp://triton", "grpc, grpcs, http, https"),
         ("triton:port", "is no URL"),
+        ("grpc://a,b", "several hosts"),
+        ("http://a:8000,b:8000", "several hosts"),
         ("triton:70000", "is no URL"),
         ("triton:0", "port 0"),
         ("http://[::1", "is no URL"),
