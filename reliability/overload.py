@@ -84,7 +84,7 @@ def try_overload(kind: str, repository: Path, *, seconds: float, factor: float =
         service = stack.enter_context(Service(repository))
         url, pids = service.addresses.get(kind), [service.pid]
         if kind == "gateway":
-            gateway = stack.enter_context(_gateway(service.addresses["grpc"]))
+            gateway = stack.enter_context(gateway_before(service.addresses["grpc"]))
             url, pid = gateway
             pids.append(pid)
         photos = [{"photo": base64.b64encode(known.photo).decode(), "logits": known.logits} for known in known_photos()]
@@ -232,7 +232,8 @@ def _waiting(metrics: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _gateway(url: str) -> Iterator[tuple[str, int]]:
+def gateway_before(url: str) -> Iterator[tuple[str, int]]:
+    """Starts a gateway before a Triton; gives its URL and process id."""
     command = [sys.executable, "-m", "car_analyzer_gateway", "--port=0", "--json", "--log-level=error", "--url", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent) as gateway:
         assert gateway.stdout is not None  # noqa: S101 - it was opened as a pipe
