@@ -1,5 +1,5 @@
 # docker buildx bake               the four images
-# docker buildx bake models        Triton with model_repository/ in it
+# docker buildx bake triton-with-models        Triton with model_repository/ in it
 # REGISTRY=registry.example/cars/ TAG=1.2.0 ATTEST=1 docker buildx bake --push     with SBOM and provenance
 
 variable "REGISTRY" { default = "car-analyzer/" }
@@ -57,7 +57,7 @@ target "export" {
   args     = { TORCH_INDEX = TORCH_INDEX }
 }
 
-target "models" {
+target "triton-with-models" {
   inherits   = ["_common"]
   context    = "model_repository"
   dockerfile = "../deploy/docker/models.Dockerfile"

