@@ -55,6 +55,8 @@ class Checks:
             flags = [word for profile in profiles.split() for word in ("--profile", profile)]
             config = ("--file", ROOT / "docker-compose.yml", *flags, "config", "--quiet")
             yield "docker compose", f"config, {profiles}", partial(self._run, "docker compose", *config, silent=True)
+        bake = ("bake", "--file", ROOT / "docker-bake.hcl", "--print", "default", "triton-with-models")
+        yield "docker buildx", "bake --print", partial(self._run, "docker buildx", *bake)
         for file in dockerfiles():
             yield "hadolint", relative(file), partial(self._run, "hadolint", file)
         for values in sorted(CHART.glob("values*.yaml")):
@@ -88,7 +90,11 @@ class Checks:
         return done.stderr.strip() or None
 
     def _is_rendered(self, folder: str) -> Finding:
-        same = self.render(folder) == (KUSTOMIZE / folder / "car-analyzer.yaml").read_text(encoding="utf-8")
+        try:
+            rendered = self.render(folder)
+        except subprocess.CalledProcessError as error:
+            return str(error.stderr)
+        same = rendered == (KUSTOMIZE / folder / "car-analyzer.yaml").read_text(encoding="utf-8")
         return None if same else "the chart says otherwise; run: python deploy/check.py --render"
 
     def _kustomize(self, folder: str) -> Finding:

