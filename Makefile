@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial faults overload replicas
+.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial faults overload replicas deploy-check containers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,12 @@ format: $(INSTALLED) ## Mend the style
 
 publish-trial: $(INSTALLED) ## Ten publications and rollbacks under load: does a request fail, is an answer mixed?
 	@$(BIN)/python -m reliability.publishing
+
+deploy-check: $(INSTALLED) ## Check images, compose, chart and rules with the real tools (ALLOW_MISSING=1: with those that can be had)
+	@$(BIN)/python deploy/check.py $(if $(ALLOW_MISSING),--allow-missing)
+
+containers: $(INSTALLED) ## With Docker: start compose's containers, kill what is in them under load (BUILD=1: build them first)
+	@$(BIN)/python -m reliability.containers $(if $(BUILD),--build)
 
 setup: $(INSTALLED) ## Only make .venv
 

@@ -1,0 +1,197 @@
+"""Checks everything that deploys, with the tools that will read it: python deploy/check.py (make deploy-check).
+
+Prints a table; ends with 1 when there is any finding, or when a tool cannot be had, unless --allow-missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tools import MissingError, Tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "car-analyzer"
+KUSTOMIZE = DEPLOY / "kustomize"
+KUBERNETES = ("1.27", "1.29", "1.31", "1.33", "1.35", "1.37")
+PROFILES = ("cpu", "gpu", "cpu app", "cpu monitoring", "gpu app monitoring")
+# Kinds of operators: Kubernetes has no schema for them. Anything else without a schema is a finding.
+OPERATORS = ("gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
+# What `kubectl apply -k` applies is rendered from the chart: folder, values, the only template.
+RENDERED = (
+    ("cpu", "values-cpu.yaml", None),
+    ("gpu", "values.yaml", None),
+    ("monitoring", "values-gpu.yaml", "monitoring"),
+)
+
+Finding = str | None
+
+
+class Checks:
+    """All checks, each a row of the table.
+
+    Args:
+        tools: Where the checkers are.
+        scratch: For rendered manifests.
+    """
+
+    def __init__(self, tools: Tools, scratch: Path) -> None:
+        self._tools = tools
+        self._scratch = scratch
+
+    def rows(self) -> Iterator[tuple[str, str, Callable[[], Finding]]]:
+        """The tool, what it checks, and the check, which returns what it found."""
+        for profiles in PROFILES:
+            flags = [word for profile in profiles.split() for word in ("--profile", profile)]
+            config = ("--file", ROOT / "docker-compose.yml", *flags, "config", "--quiet")
+            yield "docker compose", f"config, {profiles}", partial(self._run, "docker compose", *config, silent=True)
+        bake = ("bake", "--file", ROOT / "docker-bake.hcl", "--print", "default", "triton-with-models")
+        yield "docker buildx", "bake --print", partial(self._run, "docker buildx", *bake)
+        for file in dockerfiles():
+            yield "hadolint", relative(file), partial(self._run, "hadolint", file)
+        for values in sorted(CHART.glob("values*.yaml")):
+            lint = ("lint", "--strict", CHART, "--values", values)
+            yield "helm", f"lint, {values.name}", partial(self._run, "helm", *lint)
+            yield "helm", f"template, {values.name}", partial(self._template, values)
+        for folder, *_ in RENDERED:
+            yield "helm", f"deploy/kustomize/{folder} is rendered", partial(self._is_rendered, folder)
+            yield "kubectl", f"kustomize, {folder}", partial(self._kustomize, folder)
+        for version in KUBERNETES:
+            yield "kubernetes-validate", f"{version}, all of it", partial(self._validate, version)
+        monitoring = DEPLOY / "monitoring"
+        yield "promtool", "check rules", partial(self._run, "promtool", "check", "rules", CHART / "files" / "rules.yml")
+        yield "promtool", "test rules", partial(self._run, "promtool", "test", "rules", monitoring / "rules_test.yml")
+        yield "promtool", "check config", self._prometheus
+
+    def render(self, folder: str) -> str:
+        """A folder of `deploy/kustomize` as the chart has it."""
+        values, template = next((values, only) for name, values, only in RENDERED if name == folder)
+        only = ["--show-only", f"templates/{template}.yaml"] if template else []
+        helm = self._tools.command("helm")
+        command = [*helm, "template", "car-analyzer", str(CHART), "--values", str(CHART / values), "--no-hooks", *only]
+        rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return f"# Rendered from the chart: python deploy/check.py --render\n{rendered}"
+
+    def _template(self, values: Path) -> Finding:
+        file = self._scratch / f"chart, {values.name}"
+        command = [*self._tools.command("helm"), "template", "car-analyzer", str(CHART), "--values", str(values)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        file.write_text(done.stdout, encoding="utf-8")
+        return done.stderr.strip() or None
+
+    def _is_rendered(self, folder: str) -> Finding:
+        try:
+            rendered = self.render(folder)
+        except subprocess.CalledProcessError as error:
+            return str(error.stderr)
+        same = rendered == (KUSTOMIZE / folder / "car-analyzer.yaml").read_text(encoding="utf-8")
+        return None if same else "the chart says otherwise; run: python deploy/check.py --render"
+
+    def _kustomize(self, folder: str) -> Finding:
+        command = [*self._tools.command("kubectl"), "kustomize", str(KUSTOMIZE / folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        (self._scratch / f"kustomize, {folder}.yaml").write_text(done.stdout, encoding="utf-8")
+        return done.stderr.strip() or None
+
+    def _validate(self, version: str) -> Finding:
+        files = [
+            *self._scratch.glob("*.yaml"),
+            *(DEPLOY / "kserve").glob("*.yaml"),
+            *(KUSTOMIZE / "cpu").glob("claim.yaml"),
+        ]
+        native = self._scratch / "native"
+        native.mkdir(exist_ok=True)
+        checked = []
+        for file in files:
+            documents = re.split(r"(?m)^---\s*$", file.read_text(encoding="utf-8"))
+            kept = [d for d in documents if re.search(r"(?m)^kind:", d) and not _of_operator(d)]
+            if kept:
+                checked.append(native / file.name)
+                checked[-1].write_text("---\n".join(kept), encoding="utf-8")
+        if not checked:
+            return "there is nothing to validate"
+        # Schemas that are missing are told as WARN, and end with 0.
+        found = (
+            self._run("kubernetes-validate", "--kubernetes-version", version, "--strict", *checked, output=True) or ""
+        )
+        lines = [line for line in found.splitlines() if not line.startswith("INFO")]
+        return "\n".join(lines).replace(f"{native}/", "") or None
+
+    def _prometheus(self) -> Finding:
+        # As the containers see them: the rules lie beside the configuration.
+        folder = self._scratch / "prometheus"
+        folder.mkdir(exist_ok=True)
+        for file in (DEPLOY / "monitoring" / "prometheus.yml", CHART / "files" / "rules.yml"):
+            (folder / file.name).write_bytes(file.read_bytes())
+        return self._run("promtool", "check", "config", folder / "prometheus.yml")
+
+    def _run(self, tool: str, *arguments: object, silent: bool = False, output: bool = False) -> Finding:
+        """What a tool says when it fails; or whenever it says something (`silent`), or in any case (`output`)."""
+        command = [*self._tools.command(tool), *map(str, arguments)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        said = done.stdout.strip()
+        if done.returncode:
+            return said or f"exit code {done.returncode}"
+        return said if output or (silent and said) else None
+
+
+def dockerfiles() -> list[Path]:
+    """Every Dockerfile of the project."""
+    web = ROOT / "examples" / "web-app"
+    return [*sorted((DEPLOY / "docker").glob("*.Dockerfile")), *sorted(web.glob("*/Dockerfile"))]
+
+
+def relative(path: Path) -> str:
+    """A path as it is written in the project."""
+    return str(path.relative_to(ROOT))
+
+
+def main() -> int:
+    """Runs the checks; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--allow-missing", action="store_true", help="a tool that cannot be had is named, no finding")
+    parser.add_argument(
+        "--render", action="store_true", help="write deploy/kustomize from the chart, and check nothing"
+    )
+    parser.add_argument("--tools", type=Path, default=ROOT / "build" / "tools", help="where fetched tools are kept")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="deploy-check-") as scratch:
+        checks = Checks(Tools(arguments.tools.absolute()), Path(scratch))
+        if arguments.render:
+            for folder, *_ in RENDERED:
+                (KUSTOMIZE / folder / "car-analyzer.yaml").write_text(checks.render(folder), encoding="utf-8")
+            return 0
+        failed = missing = 0
+        for tool, what, check in checks.rows():
+            try:
+                finding, state = check(), "ok"
+            except MissingError as error:
+                finding, state = str(error), "missing"
+                missing += 1
+            else:
+                if finding:
+                    failed, state = failed + 1, "FOUND"
+            print(f"{state:8} {tool:20} {what}", flush=True)
+            for line in (finding or "").splitlines():
+                print(f"{'':8} {line}", flush=True)
+    print(f"{failed} with findings, {missing} without their tool; without schemas: kinds of {', '.join(OPERATORS)}")
+    return int(bool(failed or (missing and not arguments.allow_missing)))
+
+
+def _of_operator(document: str) -> bool:
+    version = re.search(r"(?m)^apiVersion:\s*(\S+)", document)
+    return version is not None and version[1].partition("/")[0] in OPERATORS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`make deploy-check` finds nothing in what is here, and finds what somebody breaks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.tools import MissingError, Tools
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "helm" / "car-analyzer"
+
+
+def check(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    # Fetched tools are kept: they are the same for every test, and for `make deploy-check`.
+    command = [sys.executable, "deploy/check.py", "--tools", str(ROOT / "build" / "tools"), *flags]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def clean() -> str:
+    """What the check prints here; a tool that cannot be had is named in it."""
+    done = check(ROOT, "--allow-missing")
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    shutil.copytree(
+        ROOT / "examples" / "web-app", tmp_path / "examples" / "web-app", ignore=shutil.ignore_patterns("node_modules")
+    )
+    for file in ("docker-compose.yml", "docker-bake.hcl"):
+        shutil.copy(ROOT / file, tmp_path)
+    return tmp_path
+
+
+BREAKS = {
+    "docker compose": ("docker-compose.yml", "condition: service_healthy", "condition: service_hale"),
+    "docker buildx": ("docker-bake.hcl", 'default = "0.1.0"', "default = TAGS"),
+    "hadolint": (
+        "deploy/docker/triton.Dockerfile",
+        "python3 -m pip install --constraint /tmp",
+        "cd / && pip install numpy /tmp",
+    ),
+    "helm": ("deploy/helm/car-analyzer/values-cpu.yaml", "count: 0", "count: none"),
+    "kubectl": ("deploy/kustomize/cpu/kustomization.yaml", "claim.yaml]", "claims.yaml]"),
+    "kubernetes-validate": ("deploy/kustomize/cpu/claim.yaml", "accessModes:", "accessMode:"),
+    "promtool": ("deploy/helm/car-analyzer/files/rules.yml", "for: 1m", "for: soon"),
+}
+
+
+def test_every_tool_finds_what_is_broken(clean: str, copy: Path) -> None:
+    for file, right, wrong in BREAKS.values():
+        text = (copy / file).read_text()
+        assert right in text
+        (copy / file).write_text(text.replace(right, wrong, 1))
+    done = check(copy, "--allow-missing")
+    assert done.returncode == 1
+    found = {line[8:29].strip() for line in done.stdout.splitlines() if line.startswith("FOUND")}
+    missing = {line[8:29].strip() for line in clean.splitlines() if line.startswith("missing")}
+    assert found == set(BREAKS) - missing
+
+
+def test_a_tool_that_cannot_be_had_is_named_and_counts(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, tools, check, sys\n"
+        "def nothing(self, name): raise tools.MissingError(f'{name} is not installed')\n"
+        "tools.Tools._find = nothing\n"
+        f"sys.argv = ['check', '--tools', {str(tmp_path)!r}, *sys.argv[1:]]\n"
+        "sys.exit(check.main())\n"
+    )
+    for flags, code in (((), 1), (("--allow-missing",), 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *flags], cwd=ROOT / "deploy", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "helm is not installed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("triton.replica=3", "replica"),
+        ("models.source=s3", "source"),
+        ("triton.gpu.count=-1", "count"),
+        ("gateway.settings.PORT=1", "settings"),
+        ("autoscaling.mode=vpa", "mode"),
+        ("triton.terminationGracePeriodSeconds=20", "at least preStopSeconds + 30"),
+        ("models.source=persistentVolumeClaim", "models.persistentVolumeClaim is needed"),
+    ],
+)
+def test_the_chart_refuses_what_it_does_not_know(setting: str, words: str) -> None:
+    try:
+        helm = Tools(ROOT / "build" / "tools").command("helm")
+    except MissingError as error:
+        pytest.skip(f"no helm: {error}")
+    done = subprocess.run(
+        [*helm, "template", "x", CHART, "--set", setting], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert words in done.stderr

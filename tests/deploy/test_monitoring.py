@@ -1,0 +1,165 @@
+"""Rules and dashboard speak of metrics that a running Triton and gateway really have."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from deploy.tools import MissingError, Tools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import SimpleNamespace
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "deploy" / "monitoring"
+FILES = ROOT / "deploy" / "helm" / "car-analyzer" / "files"
+# Triton counts them where there is a GPU.
+GPU = re.compile(r"nv_gpu_\w+")
+METRIC = re.compile(r"\b(?:nv|car_analyzer|process)_[a-z0-9_]+\b")
+
+
+def panels() -> list[tuple[str, str]]:
+    """Each query of the dashboard, and the panel that it is of."""
+    board = json.loads((FILES / "dashboard.json").read_text())
+    return [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel["targets"]]
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((FILES / "rules.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.fixture(scope="module")
+def gateway(server: SimpleNamespace) -> Iterator[str]:
+    """A real gateway in front of the real Triton."""
+    command = [sys.executable, "-m", "car_analyzer", "gateway", "--url", server.grpc_url, "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["gateway"]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def load(gateway: str, sample_photos: list[Path]) -> Iterator[None]:
+    """Photos, and now and then one that is none, for as long as the tests run."""
+    stop = threading.Event()
+
+    def send() -> None:
+        bodies = [photo.read_bytes() for photo in sample_photos]
+        for number in range(100_000):
+            if stop.wait(0.03):
+                return
+            body = b"no photo" if number % 10 == 0 else bodies[number % len(bodies)]
+            request = urllib.request.Request(f"{gateway}/analyze", body, {"Content-Type": "image/jpeg"})
+            with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=30) as answer:
+                answer.read()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("load")
+def test_every_metric_is_exposed(server: SimpleNamespace, gateway: str) -> None:
+    wanted = {name for _, query in panels() for name in METRIC.findall(query)}
+    wanted |= {name for rule in rules() for name in METRIC.findall(rule["expr"])}
+    # With colons come those that rules record, `car_analyzer:photos:rate1m`.
+    wanted = {name for name in wanted if not GPU.fullmatch(name)}
+    assert len(wanted) > 15
+    time.sleep(1)
+    exposed = set()
+    for url in (server.metrics_url, f"{gateway}/metrics"):
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            exposed |= set(re.findall(r"(?m)^([a-z_0-9]+)[{ ]", answer.read().decode()))
+    assert wanted - exposed == set()
+
+
+def test_what_is_recorded_and_asked_for_has_one_name() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    asked = {name for _, query in panels() for name in re.findall(r"car_analyzer:[\w:]+", query)}
+    asked |= {name for rule in rules() for name in re.findall(r"car_analyzer:[\w:]+", rule["expr"])}
+    assert asked <= recorded
+    assert all({"summary", "description"} <= set(rule["annotations"]) for rule in rules() if "alert" in rule)
+
+
+def test_the_dashboard_is_what_its_code_writes() -> None:
+    written = subprocess.run(
+        [sys.executable, "-c", "import dashboard; print(dashboard.render(), end='')"],
+        cwd=MONITORING,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert (FILES / "dashboard.json").read_text() == written, "run: python deploy/monitoring/dashboard.py"
+
+
+@pytest.fixture
+def prometheus(server: SimpleNamespace, gateway: str, tmp_path: Path) -> Iterator[str]:
+    """A real Prometheus that watches both, with the rules."""
+    try:
+        binary = Tools(ROOT / "build" / "tools").command("prometheus")
+    except MissingError as error:
+        pytest.skip(f"no Prometheus: {error}")
+    # As deploy/monitoring/prometheus.yml has it, in a hurry, and with these addresses in place of names.
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(FILES / "rules.yml")]
+    addresses = {"triton": server.metrics_url, "gateway": gateway}
+    for job in config["scrape_configs"]:
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": [urllib.parse.urlsplit(addresses[job["job_name"]]).netloc]}]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [
+        *binary,
+        f"--config.file={tmp_path / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def ask(prometheus: str, query: str) -> list[Any]:
+    query = query.replace("$__rate_interval", "15s").replace("$namespace", ".*")
+    with urllib.request.urlopen(
+        f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10
+    ) as a:
+        found = json.load(a)["data"]["result"]
+    # What divides by nothing has a sample, which no panel shows.
+    return [sample for sample in found if sample["value"][1] != "NaN"]
+
+
+@pytest.mark.usefixtures("load")
+def test_no_panel_is_without_data_and_no_alert_is_out_under_load(prometheus: str) -> None:
+    queries = [(title, query) for title, query in panels() if not GPU.search(query)]
+    queries += [(rule["record"], rule["record"]) for rule in rules() if "record" in rule]
+    empty, deadline = queries, time.monotonic() + 90
+    while empty and time.monotonic() < deadline:
+        time.sleep(1)
+        with contextlib.suppress(OSError):
+            empty = [(title, query) for title, query in empty if not ask(prometheus, query)]
+    assert empty == []
+    assert ask(prometheus, 'ALERTS{alertstate="firing"}') == []
