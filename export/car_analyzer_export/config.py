@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from . import gpu
 from .spec import ENSEMBLE, PREPROCESS
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from .preprocess.view import View
 
 HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n"
-
-# Decoding is the dearest step, and each instance is a process of its own.
-_PREPROCESS_INSTANCES = 2
 
 
 def config_texts(plan: Plan, version: int) -> dict[str, str]:
@@ -58,7 +56,11 @@ def views_text(plan: Plan) -> str:
 
 
 def _preprocess(plan: Plan, version: int) -> Any:
-    parameters = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
+    parameters: dict[str, Any] = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
+    group = pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.preprocess_instances)
+    if with_dali := plan.preprocess == "dali":
+        parameters |= gpu.DALI_PARAMETERS
+        group = pb.ModelInstanceGroup(count=plan.preprocess_instances)
     return pb.ModelConfig(
         name=PREPROCESS,
         backend="python",
@@ -68,15 +70,17 @@ def _preprocess(plan: Plan, version: int) -> Any:
         output=[
             pb.ModelOutput(name=name, data_type=pb.TYPE_UINT8, dims=_dims(view)) for view, name in plan.views.items()
         ],
-        instance_group=[pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=_PREPROCESS_INSTANCES)],
+        instance_group=[group],
         parameters={name: pb.ModelParameter(string_value=json.dumps(value)) for name, value in parameters.items()},
         # The gate of the whole ensemble. A bounded queue at a later step would not do: Triton before 26.03 leaves the
         # requests that it refuses there without an answer.
         # One request at a time: photos are decoded one by one anyway, so that a batch would only keep other instances
         # idle, and a request that the Python backend cannot read (a string longer than its data) fails a whole batch.
+        # DALI decodes them together.
         dynamic_batching=_batching(
             plan,
-            preferred_batch_size=(1,),
+            preferred=(1,),
+            waiting=with_dali,
             max_queue_size=plan.limits.max_queue_size,
             allow_timeout_override=True,
         ),
@@ -84,6 +88,9 @@ def _preprocess(plan: Plan, version: int) -> Any:
 
 
 def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
+    on_gpu = plan.target == "gpu"
+    # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
+    parameters = {"enable_mem_pattern": "0"} | (gpu.cuda_parameters(plan) if on_gpu else {})
     return pb.ModelConfig(
         name=network.name,
         backend="onnxruntime",
@@ -95,12 +102,12 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
             for head in network.heads
         ],
         # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
-        instance_group=[pb.ModelInstanceGroup(count=1)],
-        # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
-        parameters={"enable_mem_pattern": pb.ModelParameter(string_value="0")},
+        instance_group=[pb.ModelInstanceGroup(count=gpu.INSTANCES if on_gpu else 1)],
+        parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
+        optimization=gpu.tensorrt(plan, network) if plan.accelerator == "tensorrt" else None,
         # When a head is slower than decoding, its queue is bounded by time.
-        dynamic_batching=_batching(plan),
-        model_warmup=[_warmup(network.view, batch) for batch in sorted({1, plan.limits.max_batch_size})],
+        dynamic_batching=_batching(plan, waiting=on_gpu),
+        model_warmup=[_warmup(network.view, batch) for batch in gpu.warm_up_sizes(plan)],
     )
 
 
@@ -162,9 +169,10 @@ def _only(version: int) -> Any:
     return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version]))
 
 
-def _batching(plan: Plan, preferred_batch_size: tuple[int, ...] = (), **policy: Any) -> Any:
+def _batching(plan: Plan, preferred: tuple[int, ...] = (), *, waiting: bool = False, **policy: Any) -> Any:
     return pb.ModelDynamicBatching(
-        preferred_batch_size=preferred_batch_size,
+        preferred_batch_size=gpu.preferred_batch_sizes(plan.limits.max_batch_size) if waiting else preferred,
+        max_queue_delay_microseconds=gpu.QUEUE_DELAY_MICROSECONDS if waiting else 0,
         default_queue_policy=pb.ModelQueuePolicy(
             default_timeout_microseconds=round(plan.limits.max_queue_seconds * 1e6),
             timeout_action=pb.ModelQueuePolicy.REJECT,

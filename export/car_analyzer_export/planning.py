@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _DEFAULT_SIZE = (224, 224)
+# Decoding is the dearest step, and each instance is a process of its own. A GPU waits for many of them.
+_DECODERS, _GPU_DECODERS = 2, 8
 
 
 def plan_export(
@@ -43,6 +45,8 @@ def plan_export(
         raise SpecError(f"The folder of photos {spec.photos} does not exist.")
     if spec.precision == "int8" and spec.photos is None:
         raise SpecError("int8 is calibrated on photos like those to come; name a folder of some, as `photos`.")
+    if spec.accelerator == "tensorrt" and spec.target != "gpu":
+        raise SpecError("TensorRT runs on GPUs only; say target gpu, too.")
     networks = []
     for name, network in spec.networks.items():
         progress(f"{name}: loading {network.weights.name}")
@@ -51,7 +55,19 @@ def plan_export(
             networks.append(_plan_network(name, network, heads, spec, trust_pickle=trust_pickle))
         except ExportError as error:
             raise type(error)(f"{'Head' if name in heads else 'Network'} '{name}': {error}") from error
-    return Plan(tuple(networks), tuple(spec.heads), spec.limits, spec.photos, spec.precision)
+    on_gpu = spec.target == "gpu"
+    return Plan(
+        tuple(networks),
+        tuple(spec.heads),
+        spec.limits.for_gpu() if on_gpu else spec.limits,
+        spec.photos,
+        spec.precision,
+        spec.target,
+        spec.accelerator,
+        spec.engine_cache,
+        spec.preprocess,
+        spec.preprocess_instances or (_GPU_DECODERS if on_gpu and spec.preprocess == "pillow" else _DECODERS),
+    )
 
 
 def _plan_network(

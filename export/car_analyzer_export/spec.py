@@ -152,6 +152,7 @@ class Limits(_Table):
         max_batch_size: The largest batch that Triton forms or accepts.
         max_queue_size: Requests waiting to be decoded; one more is refused as UNAVAILABLE (HTTP 503).
         max_queue_seconds: How long a request may wait for any one step before it is refused in the same way.
+        max_gpu_bytes: Of GPU memory that ONNX Runtime may take for one instance of a network; of target `gpu` only.
     """
 
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
@@ -159,6 +160,17 @@ class Limits(_Table):
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     max_queue_size: int = Field(default=128, ge=1)
     max_queue_seconds: float = Field(default=10, gt=0, le=3600)
+    max_gpu_bytes: int = Field(default=8 << 30, ge=1 << 20)
+
+    def for_gpu(self) -> Limits:
+        """The same, with the defaults that suit a GPU where nothing was said."""
+        return self.model_copy(
+            update={name: value for name, value in _GPU_LIMITS.items() if name not in self.model_fields_set}
+        )
+
+
+# A GPU needs larger batches to be busy, and works a longer queue off in the same time.
+_GPU_LIMITS = {"max_batch_size": 64, "max_queue_size": 512}
 
 
 class Spec(_Table):
@@ -170,6 +182,11 @@ class Spec(_Table):
         photo_size: For networks that name none.
         photos: A folder of photos to compare ONNX Runtime with PyTorch on; without it, generated pictures are used.
         precision: Of the published models; int8 needs `photos` for its calibration.
+        target: `any` serves well on CPUs, and on a GPU where there is one; `gpu` is tuned for GPUs, and works on CPUs.
+        accelerator: What runs the networks on a GPU; `tensorrt` needs the target `gpu`.
+        engine_cache: Of TensorRT: the folder, on the serving machine, where it keeps the engines that it built.
+        preprocess: What decodes and resizes: `pillow`, or `dali`, which does it on a GPU where there is one.
+        preprocess_instances: How many processes decode; by default 2, and 8 of Pillow for the target `gpu`.
         limits: What the service takes before it refuses.
     """
 
@@ -178,6 +195,11 @@ class Spec(_Table):
     photo_size: tuple[_Side, _Side] | None = None
     photos: Path | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    target: Literal["any", "gpu"] = "any"
+    accelerator: Literal["cuda", "tensorrt"] = "cuda"
+    engine_cache: str = Field(default="/var/cache/car-analyzer", min_length=1)
+    preprocess: Literal["pillow", "dali"] = "pillow"
+    preprocess_instances: int | None = Field(default=None, ge=1, le=256)
     limits: Limits = Limits()
 
     @model_validator(mode="before")
