@@ -29,7 +29,7 @@ from tests.repository.test_preprocess import PHOTOS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytest.importorskip("nvidia.dali", reason="DALI is not installed (pip install nvidia-dali-cuda120)")
+pytest.importorskip("nvidia.dali", reason="DALI is not installed (pip install nvidia-dali-cuda130)")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LIMITS = {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}

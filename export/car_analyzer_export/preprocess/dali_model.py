@@ -67,7 +67,13 @@ class TritonPythonModel:
 
     def _tensor(self, name: str, parts: list[Any]) -> Any:
         if self._stays_on_gpu and len(parts) == 1 and not isinstance(parts[0], np.ndarray):
-            return pb_utils.Tensor.from_dlpack(name, parts[0])
+            try:
+                return pb_utils.Tensor.from_dlpack(name, parts[0].__dlpack__())
+            except Exception as error:  # noqa: BLE001 - Triton's, of whatever kind; the pixels can go another way
+                self._stays_on_gpu = False
+                pb_utils.Logger.log_warn(
+                    f"Pixels go by way of the CPU, since Triton does not take them on a GPU: {error}"
+                )
         arrays = [part if isinstance(part, np.ndarray) else np.array(part.as_cpu()) for part in parts]
         return pb_utils.Tensor(name, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 

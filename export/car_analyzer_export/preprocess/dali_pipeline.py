@@ -98,27 +98,22 @@ class Decoder:
         """Decodes photos.
 
         Returns:
-            For each photo: view → uint8 [1, height, width, 3], a numpy array, or a tensor in the GPU's memory that is
-            valid until the next call.
+            For each photo: view → uint8 [1, height, width, 3], a numpy array, or DALI's tensor in the GPU's memory.
 
         Raises:
             DaliError: It failed, and can be called again.
         """
         found: list[dict[str, Any]] = []
-        runs = _in_runs(jobs, self._settings.max_batch_size)
-        for run in runs:
+        for run in _in_runs(jobs, self._settings.max_batch_size):
             try:
                 outputs = self._run(run)
             except RuntimeError as error:
                 # A pipeline that failed once is of no use any more.
                 self._pipeline = self._build()
                 raise DaliError((str(error).strip().splitlines() or ["no reason given"])[0]) from error
-            on_gpu = self._settings.device is not None
-            if on_gpu and len(runs) > 1:
-                # The next run takes the memory of this one.
-                outputs, on_gpu = [output.as_cpu() for output in outputs], False
             for position in range(len(run)):
-                parts = [output[position] if on_gpu else np.array(output.at(position)) for output in outputs]
+                parts = [output[position] for output in outputs]
+                parts = [np.array(part) for part in parts] if self._settings.device is None else parts
                 found.append(dict(zip(self._views, parts, strict=True)))
         return found
 
@@ -142,7 +137,7 @@ class Decoder:
         if image.mode == "RGB" and (identifiers not in _YCBCR or image.info.get("adobe_transform") == 0):
             return False
         try:
-            return not self._upright or image.getexif().get(_ORIENTATION, 1) == 1
+            return not self._upright or bool(image.getexif().get(_ORIENTATION, 1) == 1)
         except Exception:  # noqa: BLE001 - Pillow's, of many kinds; the other step says what is wrong
             return False
 
@@ -164,8 +159,8 @@ class Decoder:
             device_id=settings.device,
             # One run at a time: the answer to a request must not wait for the next request.
             prefetch_queue_depth=1,
-            exec_pipelined=False,
-            exec_async=False,
+            # Outputs live as long as they are needed, not only until the next run.
+            exec_dynamic=True,
         )
         with pipeline:
             options = (

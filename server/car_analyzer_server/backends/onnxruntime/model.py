@@ -7,6 +7,8 @@ with the onnxruntime package and honours the configuration of the official backe
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import time
 from pathlib import Path
@@ -47,7 +49,10 @@ class TritonPythonModel:
         inputs = {name: [_array(request, name) for request in requests] for name in self._inputs}
         sizes = [len(array) for array in inputs[self._inputs[0]]]
         joined = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in inputs.items()}
-        outputs = self._run_bound(joined) if self._on_gpu else self._session.run(self._outputs, joined)
+        if self._on_gpu:
+            outputs = accelerators.run_bound(self._session, joined, self._outputs, "cuda", self._device)
+        else:
+            outputs = self._session.run(self._outputs, joined)
         guard.end(begun)
         shares = [np.split(output, np.cumsum(sizes)[:-1]) for output in outputs]
         return [
@@ -56,16 +61,6 @@ class TritonPythonModel:
             )
             for answer in zip(*shares, strict=True)
         ]
-
-    def _run_bound(self, inputs: dict[str, Any]) -> list[Any]:
-        """Runs with inputs and outputs in the GPU's memory: each crosses the bus once, and none in between."""
-        binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", self._device))
-        for name in self._outputs:
-            binding.bind_output(name, "cuda", self._device)
-        self._session.run_with_iobinding(binding)
-        return list(binding.copy_outputs_to_cpu())
 
 
 def _array(request: Any, name: str) -> Any:
@@ -83,6 +78,8 @@ def _load(file: Path, config: dict[str, Any], device: int | None, name: str) -> 
     tensorrt = choice.best == accelerators.TENSORRT
     before = _engines(choice.engine_cache)
     if tensorrt:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("tensorrt_libs")  # TensorRT's libraries, likewise
         log.log_info(f"{name}: TensorRT loads its engine for {file.name}, or builds it, which takes minutes ...")
     begun = time.monotonic()
     session = onnxruntime.InferenceSession(file, _session_options(config), providers=choice.providers)
