@@ -25,7 +25,8 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _DEFAULT_SIZE = (224, 224)
 # Decoding is the dearest step, and each instance is a process of its own. A GPU waits for many of them.
-_DECODERS, _GPU_DECODERS = 2, 8
+_DECODERS = 2
+_GPU_DECODERS = {"pillow": 8, "dali": 4}
 
 
 def plan_export(
@@ -66,7 +67,7 @@ def plan_export(
         spec.accelerator,
         spec.engine_cache,
         spec.preprocess,
-        spec.preprocess_instances or (_GPU_DECODERS if on_gpu and spec.preprocess == "pillow" else _DECODERS),
+        spec.preprocess_instances or (_GPU_DECODERS[spec.preprocess] if on_gpu else _DECODERS),
     )
 
 

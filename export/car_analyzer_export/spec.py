@@ -186,7 +186,7 @@ class Spec(_Table):
         accelerator: What runs the networks on a GPU; `tensorrt` needs the target `gpu`.
         engine_cache: Of TensorRT: the folder, on the serving machine, where it keeps the engines that it built.
         preprocess: What decodes and resizes: `pillow`, or `dali`, which does it on a GPU where there is one.
-        preprocess_instances: How many processes decode; by default 2, and 8 of Pillow for the target `gpu`.
+        preprocess_instances: How many processes decode; by default 2; for the target `gpu` 8 of Pillow, or 4 of DALI.
         limits: What the service takes before it refuses.
     """
 

@@ -120,7 +120,10 @@ def infer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., di
     repository = tmp_path_factory.mktemp("dali")
     spec = Spec.from_file(EXAMPLES / "demo.toml").model_copy(update={"preprocess": "dali"})
     export(plan_export(spec), repository)
-    with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as server:
+    log = tmp_path_factory.mktemp("log") / "triton.log"
+    settings = Settings(repository, http_port=0, grpc_port=0, metrics_port=0, arguments=(f"--log-file={log}",))
+    with Server(settings) as server:
+        assert log.read_text().count("DALI decodes on the CPU") == 2
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url.partition("://")[2])
 
         def send(*photos: bytes) -> dict[str, Any]:
