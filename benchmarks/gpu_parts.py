@@ -148,7 +148,7 @@ def decoder(photos: str, seconds: float, device: int | None, batch: int) -> Iter
             found = dali.Decoder({"pixels": View()}, limits, settings)
             found.warm_up()
         except RuntimeError as error:
-            raise MissingError(f"DALI does not work here: {str(error).splitlines()[0]}") from error
+            raise MissingError(f"DALI does not work here: {dali.reason(error)}") from error
         jobs = [found.job(contents[number % len(contents)]) for number in range(batch)]
         what = "interpolated colours" if fancy else "repeated colours"
         yield {"what": f"decoding, {what}"} | _timed(partial(found.decode, jobs), batch, seconds)
@@ -176,7 +176,7 @@ def parity(photos: str, repository: str, device: int | None, folder: str | None)
         try:
             found = dali.Decoder({"pixels": view}, {"max_bytes": 20_000_000, "max_pixels": 64_000_000}, settings)
         except RuntimeError as error:
-            raise MissingError(f"DALI does not work here: {str(error).splitlines()[0]}") from error
+            raise MissingError(f"DALI does not work here: {dali.reason(error)}") from error
         means, worst, changed = [], 0, 0
         for content in contents:
             job = found.job(content)

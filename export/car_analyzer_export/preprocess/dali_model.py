@@ -99,7 +99,7 @@ def _decoder(config: dict[str, Any], parameters: dict[str, Any], device: int | N
             decoder = dali_pipeline.Decoder(looks, limits, settings)
             decoder.warm_up()
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = dali_pipeline.reason(error)
         pb_utils.Logger.log_warn(f"{name}: Pillow decodes everything, since DALI does not work here: {reason}")
         return None
     pb_utils.Logger.log_info(f"{name}: DALI decodes on {'the CPU' if device is None else f'GPU {device}'}")

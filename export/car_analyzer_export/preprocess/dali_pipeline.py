@@ -110,7 +110,7 @@ class Decoder:
             except RuntimeError as error:
                 # A pipeline that failed once is of no use any more.
                 self._pipeline = self._build()
-                raise DaliError((str(error).strip().splitlines() or ["no reason given"])[0]) from error
+                raise DaliError(reason(error)) from error
             for position in range(len(run)):
                 parts = [output[position] for output in outputs]
                 parts = [np.array(part) for part in parts] if self._settings.device is None else parts
@@ -196,6 +196,14 @@ class Decoder:
 def can_look(view: View) -> bool:
     """Whether DALI scales as this view asks for; its other filters are not Pillow's."""
     return view.antialias and view.interpolation == "bilinear"
+
+
+def reason(error: Exception) -> str:
+    """The line of an error of DALI that says what happened, not where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "encountered:" in lines:
+        lines = lines[lines.index("encountered:") + 1 :]
+    return lines[0] if lines else type(error).__name__
 
 
 def _is_whole(content: bytes) -> bool:
