@@ -94,6 +94,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--trust-pickle", action="store_true", help="accept a pickled network; this runs code in the file"
     )
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: the spec's, or fp32")
+    parser.add_argument(
+        "--target", choices=["any", "gpu"], help="gpu: batches, queues and CUDA options for GPUs; default: any"
+    )
+    parser.add_argument(
+        "--accelerator", choices=["cuda", "tensorrt"], help="what runs the networks on a GPU; default: cuda"
+    )
+    parser.add_argument(
+        "--engine-cache",
+        metavar="DIR",
+        help="where the serving machine keeps TensorRT's engines; default: /var/cache/car-analyzer",
+    )
+    parser.add_argument(
+        "--preprocess", choices=["pillow", "dali"], help="dali: decode on a GPU where there is one; default: pillow"
+    )
 
 
 def says_what(arguments: argparse.Namespace) -> bool:
@@ -133,7 +147,8 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
             for name in _short_form(arguments)
         }
         spec = Spec.from_values({"heads": heads}, "flags")
-    given = {"photos": arguments.photos, "precision": arguments.precision}
+    names = ("photos", "precision", "target", "accelerator", "engine_cache", "preprocess")
+    given = {name: getattr(arguments, name) for name in names}
     return spec.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

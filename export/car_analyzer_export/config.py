@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from . import gpu
 from .spec import ENSEMBLE, PREPROCESS
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ def views_text(plan: Plan) -> str:
 
 
 def _preprocess(plan: Plan, version: int) -> Any:
-    parameters = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
+    parameters: dict[str, Any] = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
+    group = pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.limits.preprocess_instances)
+    if with_dali := plan.preprocess == "dali":
+        parameters |= gpu.DALI_PARAMETERS
+        group = pb.ModelInstanceGroup(count=plan.limits.preprocess_instances)
     return pb.ModelConfig(
         name=PREPROCESS,
         backend="python",
@@ -67,17 +72,17 @@ def _preprocess(plan: Plan, version: int) -> Any:
         output=[
             pb.ModelOutput(name=name, data_type=pb.TYPE_UINT8, dims=_dims(view)) for view, name in plan.views.items()
         ],
-        instance_group=[
-            pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.limits.preprocess_instances)
-        ],
+        instance_group=[group],
         parameters={name: pb.ModelParameter(string_value=json.dumps(value)) for name, value in parameters.items()},
         # The gate of the whole ensemble. A bounded queue at a later step would not do: Triton before 26.03 leaves the
         # requests that it refuses there without an answer.
         # One request at a time: photos are decoded one by one anyway, so that a batch would only keep other instances
         # idle, and a request that the Python backend cannot read (a string longer than its data) fails a whole batch.
+        # DALI decodes them together.
         dynamic_batching=_batching(
             plan,
-            preferred_batch_size=(1,),
+            preferred=(1,),
+            waiting=with_dali,
             max_queue_size=plan.limits.max_queue_size,
             allow_timeout_override=True,
         ),
@@ -85,8 +90,9 @@ def _preprocess(plan: Plan, version: int) -> Any:
 
 
 def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
+    on_gpu = plan.target == "gpu"
     # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
-    parameters = {"enable_mem_pattern": "0"}
+    parameters = {"enable_mem_pattern": "0"} | (gpu.cuda_parameters(plan) if on_gpu else {})
     if plan.limits.network_threads:
         parameters[INTRA_OP_THREADS] = str(plan.limits.network_threads)
     return pb.ModelConfig(
@@ -102,9 +108,14 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
         instance_group=[pb.ModelInstanceGroup(count=plan.limits.network_instances)],
         parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
+        optimization=gpu.tensorrt(plan, network) if plan.accelerator == "tensorrt" else None,
         # When a head is slower than decoding, its queue is bounded by time.
-        dynamic_batching=_batching(plan, max_queue_delay_microseconds=plan.limits.queue_delay_us),
-        model_warmup=[_warmup(network.view, batch) for batch in sorted({1, plan.limits.max_batch_size})],
+        dynamic_batching=_batching(
+            plan,
+            preferred_batch_size=gpu.preferred_batch_sizes(plan.limits.max_batch_size) if on_gpu else (),
+            max_queue_delay_microseconds=plan.limits.queue_delay_us,
+        ),
+        model_warmup=[_warmup(network.view, batch) for batch in gpu.warm_up_sizes(plan)],
     )
 
 

@@ -93,7 +93,8 @@ def _export_network(
     try:
         progress(f"{network.name}: exporting to ONNX")
         check_network(network)
-        write_onnx(network, file)
+        for_tensorrt = plan.accelerator == "tensorrt"
+        write_onnx(network, file, cast_first=for_tensorrt)
         progress(f"{network.name}: comparing with PyTorch")
         pixels = comparison_pixels(network.view, max(BATCHES), plan.photos, plan.limits)
         comparisons = compare(file, network, pixels)
@@ -102,7 +103,7 @@ def _export_network(
             progress(f"{network.name}: converting to {plan.precision}")
             if plan.photos is not None:
                 pixels = np.stack(read_photos(network.view, plan.photos, MAX_PICTURES, plan.limits))
-            precision = {"precision": convert(file, plan.precision, network, pixels)}
+            precision = {"precision": convert(file, plan.precision, network, pixels, symmetric=for_tensorrt)}
     except ExportError as error:
         raise type(error)(f"{'Head' if len(network.heads) == 1 else 'Network'} '{network.name}': {error}") from error
     return (

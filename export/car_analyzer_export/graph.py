@@ -24,13 +24,19 @@ class PixelsToLogits(torch.nn.Module):
     """A network with its normalisation in front, and its heads' logits picked out behind.
 
     Takes `pixels`, uint8 [batch, height, width, 3], RGB; gives float32 [batch, logits] for every head.
+
+    Args:
+        plan: The network.
+        cast_first: For TensorRT, which can do nothing with uint8 but make floats of it. Otherwise pixels are transposed
+            while they are uint8: on a CPU, a quarter of the memory traffic of transposing floats.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, plan: NetworkPlan) -> None:
+    def __init__(self, plan: NetworkPlan, *, cast_first: bool = False) -> None:
         super().__init__()
+        self._cast_first = cast_first
         self.network = plan.network
         self._heads = plan.heads
         self._bgr = plan.bgr
@@ -40,8 +46,8 @@ class PixelsToLogits(torch.nn.Module):
         self.register_buffer("shift", (-mean / std).reshape(3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Transposes while the pixels are still uint8: a quarter of the memory traffic of transposing floats."""
-        channels_first = pixels.permute(0, 3, 1, 2)
+        """Normalises, runs the network, and reads each head's logits."""
+        channels_first = (pixels.float() if self._cast_first else pixels).permute(0, 3, 1, 2)
         if self._bgr:
             channels_first = channels_first[:, [2, 1, 0]]
         outputs = self.network(channels_first.float() * self.scale + self.shift)
@@ -105,8 +111,13 @@ def _described(outputs: object) -> str:
     return f"a {type(outputs).__name__}"
 
 
-def write_onnx(plan: NetworkPlan, path: Path) -> None:
+def write_onnx(plan: NetworkPlan, path: Path, *, cast_first: bool = False) -> None:
     """Exports to ONNX with a dynamic batch, weights inside the file, and checks what was written.
+
+    Args:
+        plan: The network.
+        path: The file to write.
+        cast_first: See `PixelsToLogits`.
 
     Raises:
         ExportError: PyTorch cannot export this network, or onnx.checker rejects the result.
@@ -114,7 +125,7 @@ def write_onnx(plan: NetworkPlan, path: Path) -> None:
     """
     # Two examples: with one, the exporter may take the batch for a constant.
     example = torch.zeros(2, plan.view.height, plan.view.width, 3, dtype=torch.uint8)
-    model = PixelsToLogits(plan).eval()
+    model = PixelsToLogits(plan, cast_first=cast_first).eval()
     outputs = [plan.output_name(head) for head in plan.heads]
     try:
         with quiet():

@@ -104,6 +104,10 @@ class Plan:
         limits: See `spec.Limits`.
         photos: See `spec.Spec`.
         precision: See `spec.Spec`.
+        target: See `spec.Spec`.
+        accelerator: See `spec.Spec`.
+        engine_cache: See `spec.Spec`.
+        preprocess: See `spec.Spec`.
     """
 
     networks: tuple[NetworkPlan, ...]
@@ -111,6 +115,10 @@ class Plan:
     limits: Limits
     photos: Path | None = None
     precision: str = "fp32"
+    target: str = "any"
+    accelerator: str = "cuda"
+    engine_cache: str = ""
+    preprocess: str = "pillow"
     views: dict[View, str] = field(init=False)
 
     def __post_init__(self) -> None:

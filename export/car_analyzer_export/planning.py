@@ -43,6 +43,8 @@ def plan_export(
         raise SpecError(f"The folder of photos {spec.photos} does not exist.")
     if spec.precision == "int8" and spec.photos is None:
         raise SpecError("int8 is calibrated on photos like those to come; name a folder of some, as `photos`.")
+    if spec.accelerator == "tensorrt" and spec.target != "gpu":
+        raise SpecError("TensorRT runs on GPUs only; say target gpu, too.")
     networks = []
     for name, network in spec.networks.items():
         progress(f"{name}: loading {network.weights.name}")
@@ -51,7 +53,17 @@ def plan_export(
             networks.append(_plan_network(name, network, heads, spec, trust_pickle=trust_pickle))
         except ExportError as error:
             raise type(error)(f"{'Head' if name in heads else 'Network'} '{name}': {error}") from error
-    return Plan(tuple(networks), tuple(spec.heads), spec.limits, spec.photos, spec.precision)
+    return Plan(
+        tuple(networks),
+        tuple(spec.heads),
+        spec.limits.for_gpu(spec.preprocess) if spec.target == "gpu" else spec.limits,
+        spec.photos,
+        spec.precision,
+        spec.target,
+        spec.accelerator,
+        spec.engine_cache,
+        spec.preprocess,
+    )
 
 
 def _plan_network(

@@ -28,6 +28,7 @@ MIN_AGREEMENT = 0.995
 MAX_PICTURES = 1000
 _MAX_CALIBRATION = 200
 _BATCH = 16
+_SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Agreement:
     fp32_bytes: int
 
 
-def convert(file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def convert(
+    file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[np.uint8], *, symmetric: bool = False
+) -> dict[str, Any]:
     """Replaces a model by one of lower precision; its inputs and outputs stay as they are.
 
     Args:
@@ -57,6 +60,7 @@ def convert(file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[n
         precision: `fp16` or `int8`.
         plan: Its network.
         pixels: What to compare on, and to calibrate int8 with: uint8 [count, height, width, 3].
+        symmetric: Write int8 as TensorRT takes it: without zero points, and with float32 biases.
 
     Returns:
         The agreement, JSON-ready.
@@ -71,7 +75,7 @@ def convert(file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[n
             if precision == "fp16":
                 onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), converted)
             else:
-                _quantize(file, converted, pixels[:_MAX_CALIBRATION])
+                _quantize(file, converted, pixels[:_MAX_CALIBRATION], symmetric=symmetric)
             found = _compare(file, converted, precision, plan, pixels)
         except (OSError, ExportError):
             raise
@@ -87,7 +91,7 @@ def convert(file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[n
     return asdict(found)
 
 
-def _quantize(file: Path, converted: Path, pixels: npt.NDArray[np.uint8]) -> None:
+def _quantize(file: Path, converted: Path, pixels: npt.NDArray[np.uint8], *, symmetric: bool) -> None:
     prepared = converted.with_name("prepared.onnx")
     quant_pre_process(file, prepared, skip_symbolic_shape=True)  # made for transformers, and stumbles over others
     quantize_static(
@@ -98,6 +102,7 @@ def _quantize(file: Path, converted: Path, pixels: npt.NDArray[np.uint8]) -> Non
         # The normalisation in front is cheap, and everything behind depends on it.
         op_types_to_quantize=["Conv", "Gemm", "MatMul"],
         per_channel=True,
+        extra_options=_SYMMETRIC if symmetric else {},
     )
 
 

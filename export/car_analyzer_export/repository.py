@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 # Stands for the version's number until it is known. No model can have this name.
 _NEW_VERSION = ".version"
-_PREPROCESS_FILES = ("guard.py", "model.py", "photo.py", "view.py")
+# What lies in a version of the preprocess step → its file in `preprocess`.
+_PILLOW_FILES = {name: name for name in ("guard.py", "model.py", "photo.py", "view.py")}
+_DALI_FILES = _PILLOW_FILES | {
+    "model.py": "dali_model.py",
+    "dali_pipeline.py": "dali_pipeline.py",
+    "pillow_model.py": "model.py",
+}
 
 
 class Staging:
@@ -60,8 +66,9 @@ class Staging:
             for file, text in labels.items():
                 write(self.version_folder(model) / file, text)
         source = resources.files(f"{__package__}.preprocess")
-        for file in _PREPROCESS_FILES:
-            write(self.version_folder(PREPROCESS) / file, source.joinpath(file).read_text(encoding="utf-8"))
+        files = _DALI_FILES if self._plan.preprocess == "dali" else _PILLOW_FILES
+        for file, origin in files.items():
+            write(self.version_folder(PREPROCESS) / file, source.joinpath(origin).read_text(encoding="utf-8"))
         write(self.version_folder(PREPROCESS) / "views.json", views_text(self._plan))
 
 

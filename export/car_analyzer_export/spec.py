@@ -157,10 +157,11 @@ class Limits(_Table):
         max_queue_size: Requests waiting to be decoded; one more is refused as UNAVAILABLE (HTTP 503).
         max_queue_seconds: How long a request may wait for any one step before it is refused in the same way.
         preprocess_instances: Photos decoded at the same time, each by a process of its own; by default as many as the
-            exporting machine has cores, and at least two, so that one can die.
+            exporting machine has cores, and at least two, so that one can die; for the target `gpu` 8, or 4 of DALI.
         network_instances: Of each network.
         network_threads: Of each instance on a CPU; 0 leaves them to the server. `serve` divides its cores.
         queue_delay_us: How long a network waits for more photos to join a batch, in microseconds.
+        max_gpu_bytes: Of GPU memory that ONNX Runtime may take for one instance of a network; of target `gpu` only.
     """
 
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
@@ -172,6 +173,22 @@ class Limits(_Table):
     network_instances: int = Field(default=1, ge=1, le=64)
     network_threads: int = Field(default=0, ge=0, le=1024)
     queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
+    max_gpu_bytes: int = Field(default=8 << 30, ge=1 << 20)
+
+    def for_gpu(self, preprocess: str) -> Limits:
+        """The same, with the defaults that suit a GPU where nothing was said."""
+        defaults = _GPU_LIMITS | {"preprocess_instances": _GPU_DECODERS[preprocess]}
+        return self.model_copy(
+            update={name: value for name, value in defaults.items() if name not in self.model_fields_set}
+        )
+
+
+# A GPU needs larger batches to be busy, and works a longer queue off in the same time. One instance copies pixels and
+# answers while the other computes. The delay fills a batch when photos come by the thousand, and is a twentieth of what
+# an answer may take.
+_GPU_LIMITS = {"max_batch_size": 64, "max_queue_size": 512, "network_instances": 2, "queue_delay_us": 500}
+# It waits for many processes that decode.
+_GPU_DECODERS = {"pillow": 8, "dali": 4}
 
 
 class Spec(_Table):
@@ -183,6 +200,10 @@ class Spec(_Table):
         photo_size: For networks that name none.
         photos: A folder of photos to compare ONNX Runtime with PyTorch on; without it, generated pictures are used.
         precision: Of the published models; int8 needs `photos` for its calibration.
+        target: `any` serves well on CPUs, and on a GPU where there is one; `gpu` is tuned for GPUs, and works on CPUs.
+        accelerator: What runs the networks on a GPU; `tensorrt` needs the target `gpu`.
+        engine_cache: Of TensorRT: the folder, on the serving machine, where it keeps the engines that it built.
+        preprocess: What decodes and resizes: `pillow`, or `dali`, which does it on a GPU where there is one.
         limits: What the service takes before it refuses.
     """
 
@@ -191,6 +212,10 @@ class Spec(_Table):
     photo_size: tuple[_Side, _Side] | None = None
     photos: Path | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    target: Literal["any", "gpu"] = "any"
+    accelerator: Literal["cuda", "tensorrt"] = "cuda"
+    engine_cache: str = Field(default="/var/cache/car-analyzer", min_length=1)
+    preprocess: Literal["pillow", "dali"] = "pillow"
     limits: Limits = Limits()
 
     @model_validator(mode="before")

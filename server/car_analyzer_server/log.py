@@ -18,12 +18,14 @@ _GPU_DRIVER = Path("/dev/nvidiactl")
 _SAID_WITHOUT_GPU = ("CUDA driver version is insufficient", "CudaDriverHelper", "NVML")
 # How Triton's own lines start: severity, month, day. What the loader or a wrapper says does not.
 _OWN_LINE = re.compile(r"[IWEF]\d{4} ")
+# What our models, which are Python, say of accelerators: which they use, and when that takes minutes to prepare.
+_ON_ACCELERATORS = re.compile(r"[IW]\d{4} .*\.py:\d+\].*\b(CUDA|DALI|GPU|TensorRT)\b")
 # Said once while it stops, after the last answer.
 _DRAINED = "All models are stopped, unloading models"
 
 
 class Log:
-    """Triton's log: held back while it starts, unless it fails; passed on to stderr afterwards.
+    """Triton's log: held back while it starts, but for accelerators, unless it fails; passed on to stderr afterwards.
 
     Attributes:
         drained: Set when Triton, while it stops, says that nothing is in flight any more.
@@ -72,5 +74,5 @@ class Log:
                 if self._on_first_line is not None and _OWN_LINE.match(line):
                     self._on_first_line()
                     self._on_first_line = None
-                if self._visible:
+                if self._visible or _ON_ACCELERATORS.match(line):
                     sys.stderr.write(line)

@@ -116,6 +116,15 @@ class Photo:
         return self.rgb if turn is None else self.rgb.transpose(turn)
 
 
+def header(content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+    """Checks a photo as `Photo` does before it decodes, and returns it undecoded.
+
+    Raises:
+        PhotoError: As of `Photo`, as far as the header tells.
+    """
+    return _open(content, max_bytes, max_pixels)
+
+
 class _File(io.BytesIO):
     """A photo's bytes, which Pillow may ask for only so many times."""
 

@@ -95,12 +95,12 @@ class TritonPythonModel:
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
-        with _bounded_memory(self._memory), _silence():
+        with _bounded_memory(self._memory), silence():
             yield
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Throws away what libraries write. libtiff has a line for each damaged row, which would end up in Triton's log."""
     kept = os.dup(2)
     try:

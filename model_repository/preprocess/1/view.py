@@ -69,16 +69,25 @@ class View:
         Raises:
             ViewError: The picture is so narrow that it would become huge before its middle is cut out.
         """
-        size = self._scaled_size(picture.size)
+        size = self.scaled_size(picture.size)
         # Nearest neighbour has nothing to average.
         if self.antialias or self.interpolation == "nearest":
             scaled = np.asarray(picture.resize(size, _PILLOW_FILTERS[self.interpolation]))
         else:
             scaled = _interpolated(np.asarray(picture), size, self.interpolation)
-        left, top = (round((scaled.shape[1] - self.width) / 2), round((scaled.shape[0] - self.height) / 2))
+        left, top = self.corner(size)
         return scaled[top : top + self.height, left : left + self.width]
 
-    def _scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    def corner(self, scaled: tuple[int, int]) -> tuple[int, int]:
+        """Where, left and top, the pixels begin in a picture scaled to a width and height."""
+        return round((scaled[0] - self.width) / 2), round((scaled[1] - self.height) / 2)
+
+    def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The width and height to which a picture of a width and height is scaled before its middle is cut out.
+
+        Raises:
+            ViewError: As of `pixels`.
+        """
         if self.shortest_edge is None:
             return self.width, self.height
         # torchvision cuts the longer side off to whole pixels; it does not round.

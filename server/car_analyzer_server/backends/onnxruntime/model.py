@@ -2,16 +2,20 @@
 
 Triton loads this file for every model with `backend: "onnxruntime"` (a "Python-based backend"). It runs `model.onnx`
 with the onnxruntime package and honours the configuration of the official backend as far as it is listed in
-`_session_options`, so that one model repository serves both.
+`_session_options` and `accelerators`, so that one model repository serves both.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import accelerators
 import guard
 import numpy as np
 import onnxruntime
@@ -36,19 +40,20 @@ class TritonPythonModel:
         self._outputs = [tensor["name"] for tensor in config["output"]]
         folder = Path(args["model_repository"]) / args["model_version"]
         file = folder / (config.get("default_model_filename") or "model.onnx")
-        self._session = onnxruntime.InferenceSession(file, _session_options(config), providers=_providers(args))
-        device = "CUDA" if "CUDAExecutionProvider" in self._session.get_providers() else "the CPU"
-        pb_utils.Logger.log_info(f"{args['model_instance_name']}: {file.name} runs on {device}")
+        self._device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+        self._session = _load(file, config, self._device, args["model_instance_name"])
+        self._on_gpu = self._session.get_providers()[0] != accelerators.CPU
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Runs all requests of a batch at once, and deals the answers out."""
         begun = guard.begin()
         inputs = {name: [_array(request, name) for request in requests] for name in self._inputs}
         sizes = [len(array) for array in inputs[self._inputs[0]]]
-        outputs = self._session.run(
-            self._outputs,
-            {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in inputs.items()},
-        )
+        joined = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in inputs.items()}
+        if self._on_gpu:
+            outputs = accelerators.run_bound(self._session, joined, self._outputs, "cuda", self._device)
+        else:
+            outputs = self._session.run(self._outputs, joined)
         guard.end(begun)
         shares = [np.split(output, np.cumsum(sizes)[:-1]) for output in outputs]
         return [
@@ -63,11 +68,37 @@ def _array(request: Any, name: str) -> Any:
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
-def _providers(args: dict[str, str]) -> list[Any]:
-    if args["model_instance_kind"] == "GPU" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        cuda = ("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])})
-        return [cuda, "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
+def _load(file: Path, config: dict[str, Any], device: int | None, name: str) -> Any:
+    """Loads a model with the best provider that there is, and says with which one."""
+    if device is not None and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA's libraries, where they came as Python packages
+    choice = accelerators.choose(config, device, onnxruntime.get_available_providers())
+    log = pb_utils.Logger
+    for warning in choice.warnings:
+        log.log_warn(f"{name}: {warning}")
+    tensorrt = choice.best == accelerators.TENSORRT
+    before = _engines(choice.engine_cache)
+    if tensorrt:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("tensorrt_libs")  # TensorRT's libraries, likewise
+        log.log_info(f"{name}: TensorRT loads its engine for {file.name}, or builds it, which takes minutes ...")
+    begun = time.monotonic()
+    session = onnxruntime.InferenceSession(file, _session_options(config), providers=choice.providers)
+    used = session.get_providers()[0]
+    if used != choice.best:
+        log.log_warn(
+            f"{name}: {accelerators.NAMES[choice.best]} cannot be used, since its libraries are not to be found or do "
+            f"not fit this machine; {accelerators.NAMES[used]} is."
+        )
+    elif tensorrt:
+        done = "loaded" if choice.engine_cache is not None and _engines(choice.engine_cache) == before else "built"
+        log.log_info(f"{name}: TensorRT {done} its engine in {time.monotonic() - begun:.1f} s")
+    log.log_info(f"{name}: {file.name} runs on {accelerators.NAMES[used]}")
+    return session
+
+
+def _engines(folder: Path | None) -> set[Path]:
+    return set(folder.glob("*.engine")) if folder is not None else set()
 
 
 def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:

@@ -1,0 +1,106 @@
+"""Triton's Python backend runs this as `model.py`: the same step as Pillow's, with DALI for the photos that it can do.
+
+Everything else, and everything that goes wrong, is for the Pillow step, which lies beside this as `pillow_model.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import guard
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from pillow_model import TritonPythonModel as PillowModel
+from pillow_model import silence
+from view import View
+
+_PARAMETERS = ("hw_decoder_load", "fancy_upsampling", "threads")
+
+
+class TritonPythonModel:
+    """Decodes and resizes the photos of a batch together; a bad photo fails its own request and no other."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Reads limits, views and parameters, builds the pipeline, and runs it once."""
+        self._pillow = PillowModel()
+        self._pillow.initialize(args)
+        config = json.loads(args["model_config"])
+        parameters = {
+            name: json.loads(value["string_value"])
+            for name, value in config["parameters"].items()
+            if name in ("max_bytes", "max_pixels", "pixels_on", *_PARAMETERS)
+        }
+        device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+        self._stays_on_gpu = device is not None and parameters.get("pixels_on", "gpu") == "gpu"
+        self._decoder = _decoder(config, parameters, device, args["model_instance_name"])
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answers every request of a batch on its own."""
+        begun = guard.begin()
+        responses = self._with_dali(requests) if self._decoder is not None else [None] * len(requests)
+        left = [position for position, response in enumerate(responses) if response is None]
+        for position, response in zip(left, self._pillow.execute([requests[each] for each in left]), strict=True):
+            responses[position] = response
+        guard.end(begun)
+        return responses
+
+    def _with_dali(self, requests: list[Any]) -> list[Any]:
+        """The answers to those requests all of whose photos DALI can do; None for the others."""
+        jobs = [self._jobs(request) for request in requests]
+        try:
+            with silence():
+                decoded = iter(self._decoder.decode([job for few in jobs for job in few]))
+        except RuntimeError as error:
+            pb_utils.Logger.log_verbose(f"DALI failed, and Pillow decodes the batch: {error}")
+            return [None] * len(requests)
+        return [self._response([next(decoded) for _ in few]) if few else None for few in jobs]
+
+    def _jobs(self, request: Any) -> list[Any]:
+        photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
+        jobs = [self._decoder.job(content) for content in photos]
+        return jobs if all(jobs) else []
+
+    def _response(self, photos: list[dict[str, Any]]) -> Any:
+        return pb_utils.InferenceResponse([self._tensor(name, [photo[name] for photo in photos]) for name in photos[0]])
+
+    def _tensor(self, name: str, parts: list[Any]) -> Any:
+        if self._stays_on_gpu and len(parts) == 1 and not isinstance(parts[0], np.ndarray):
+            try:
+                return pb_utils.Tensor.from_dlpack(name, parts[0].__dlpack__())
+            except Exception as error:  # noqa: BLE001 - Triton's, of whatever kind; the pixels can go another way
+                self._stays_on_gpu = False
+                pb_utils.Logger.log_warn(
+                    f"Pixels go by way of the CPU, since Triton does not take them on a GPU: {error}"
+                )
+        arrays = [part if isinstance(part, np.ndarray) else np.array(part.as_cpu()) for part in parts]
+        return pb_utils.Tensor(name, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+
+
+def _decoder(config: dict[str, Any], parameters: dict[str, Any], device: int | None, name: str) -> Any:
+    """DALI, if it is there and works; a sentence in the log says which."""
+    views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
+    try:
+        with silence():
+            import dali_pipeline
+    except ImportError as error:
+        pb_utils.Logger.log_warn(f"{name}: Pillow decodes everything, since DALI cannot be imported: {error}")
+        return None
+    looks = {view_name: View(**view) for view_name, view in views.items()}
+    if not all(map(dali_pipeline.can_look, looks.values())):
+        pb_utils.Logger.log_warn(f"{name}: Pillow decodes everything: DALI does bilinear, antialiased views only")
+        return None
+    limits = {each: parameters[each] for each in ("max_bytes", "max_pixels")}
+    given = {each: parameters[each] for each in _PARAMETERS if each in parameters}
+    settings = dali_pipeline.Settings(max(config["max_batch_size"], 1), device, **given)
+    try:
+        with silence():
+            decoder = dali_pipeline.Decoder(looks, limits, settings)
+            decoder.warm_up()
+    except RuntimeError as error:
+        reason = dali_pipeline.reason(error)
+        pb_utils.Logger.log_warn(f"{name}: Pillow decodes everything, since DALI does not work here: {reason}")
+        return None
+    pb_utils.Logger.log_info(f"{name}: DALI decodes on {'the CPU' if device is None else f'GPU {device}'}")
+    return decoder

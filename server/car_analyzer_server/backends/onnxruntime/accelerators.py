@@ -1,0 +1,142 @@
+"""Which of ONNX Runtime's providers are to run a model, by its configuration and by what this machine has; and how.
+
+The names are those of Triton's official ONNX Runtime backend, so that one configuration serves both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+NAMES = {CPU: "the CPU", CUDA: "CUDA", TENSORRT: "TensorRT"}
+
+_CUDA_CHOICES = {
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+}
+_CUDA_VALUES = ("gpu_mem_limit", "do_copy_in_default_stream")
+_PRECISION_FLAGS = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
+_TENSORRT_NAMES = {
+    "max_workspace_size_bytes": "trt_max_workspace_size",
+    "int8_calibration_table_name": "trt_int8_calibration_table_name",
+    "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to run a model with.
+
+    Attributes:
+        providers: For an `InferenceSession`, the best first.
+        warnings: What the configuration asks for and cannot be had, in sentences.
+        engine_cache: Where TensorRT keeps its engines; None if it does not, or is not used.
+    """
+
+    providers: list[tuple[str, dict[str, str]]]
+    warnings: list[str] = field(default_factory=list)
+    engine_cache: Path | None = None
+
+    @property
+    def best(self) -> str:
+        """The provider that is meant to do the work."""
+        return self.providers[0][0]
+
+
+def choose(config: dict[str, Any], device: int | None, available: list[str]) -> Choice:
+    """Chooses providers.
+
+    Args:
+        config: The model's configuration.
+        device: The GPU that Triton chose for this instance; None if it chose the CPU.
+        available: The providers that this build of ONNX Runtime has.
+
+    Raises:
+        ValueError: The configuration names an accelerator or precision that there is not.
+    """
+    wanted = _accelerators(config)
+    providers: list[tuple[str, dict[str, str]]] = [(CPU, {})]
+    if device is None:
+        missing = "there is no GPU for it" if TENSORRT in wanted else ""
+        return Choice(providers, [f"TensorRT is not used: {missing}; the CPU is."] if missing else [])
+    if CUDA not in available:
+        return Choice(providers, ["The GPU is not used: this ONNX Runtime has no CUDA; install onnxruntime-gpu."])
+    providers.insert(0, (CUDA, _cuda_options(config) | wanted.get(CUDA, {}) | {"device_id": str(device)}))
+    if TENSORRT not in wanted:
+        return Choice(providers)
+    if TENSORRT not in available:
+        return Choice(providers, ["TensorRT is not used: this ONNX Runtime has none; CUDA is."])
+    options = _tensorrt_options(wanted[TENSORRT])
+    cache, warnings = _engine_cache(options)
+    providers.insert(0, (TENSORRT, options | {"device_id": str(device)}))
+    return Choice(providers, warnings, cache)
+
+
+def run_bound(session: Any, inputs: dict[str, Any], outputs: list[str], device: str, number: int) -> list[Any]:
+    """Runs with inputs and outputs in a device's memory: each crosses the bus once, and nothing in between does.
+
+    Args:
+        session: An `InferenceSession` on this device.
+        inputs: By name, numpy arrays.
+        outputs: The names of those that are wanted.
+        device: `cuda`, or `cpu`.
+        number: Which one.
+    """
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, number))
+    for name in outputs:
+        binding.bind_output(name, device, number)
+    session.run_with_iobinding(binding)
+    return list(binding.copy_outputs_to_cpu())
+
+
+def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Provider → the parameters that the configuration has for it."""
+    policy = config.get("optimization", {}).get("execution_accelerators", {})
+    found = {}
+    for accelerator in policy.get("gpu_execution_accelerator", []):
+        provider = {"cuda": CUDA, "tensorrt": TENSORRT}.get(accelerator["name"])
+        if provider is None:
+            raise ValueError(f"There is no accelerator '{accelerator['name']}'; there are 'cuda' and 'tensorrt'.")
+        found[provider] = dict(accelerator.get("parameters", {}))
+    return found
+
+
+def _cuda_options(config: dict[str, Any]) -> dict[str, str]:
+    given = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+    options = {name: given[name] for name in _CUDA_VALUES if name in given}
+    for name, choices in _CUDA_CHOICES.items():
+        if name in given:
+            if given[name] not in map(str, range(len(choices))):
+                raise ValueError(f"The parameter '{name}' is {given[name]!r}; it can be 0 to {len(choices) - 1}.")
+            options[name] = choices[int(given[name])]
+    return options
+
+
+def _tensorrt_options(given: dict[str, str]) -> dict[str, str]:
+    options = {_TENSORRT_NAMES.get(name, name): value for name, value in given.items() if name != "precision_mode"}
+    mode = given.get("precision_mode", "FP32")
+    if mode not in _PRECISION_FLAGS:
+        raise ValueError(f"TensorRT has no precision_mode '{mode}'; it can be {', '.join(_PRECISION_FLAGS)}.")
+    return options | _PRECISION_FLAGS[mode]
+
+
+def _engine_cache(options: dict[str, str]) -> tuple[Path | None, list[str]]:
+    """Makes the folder for engines. Where that fails, they are built at every start."""
+    if options.get("trt_engine_cache_enable") not in ("1", "true"):
+        return None, []
+    folder = Path(options.get("trt_engine_cache_path") or ".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        options["trt_engine_cache_enable"] = options["trt_timing_cache_enable"] = "0"
+        reason = f"the folder {folder} cannot be written ({error.strerror})"
+        return None, [f"TensorRT's engines are not kept, and are built at every start: {reason}."]
+    return folder, []
