@@ -81,8 +81,8 @@ def _preprocess(plan: Plan, version: int) -> Any:
         # DALI decodes them together.
         dynamic_batching=_batching(
             plan,
-            preferred=(1,),
-            waiting=with_dali,
+            preferred_batch_size=_preferred(plan) if with_dali else (1,),
+            max_queue_delay_microseconds=plan.limits.queue_delay_us if with_dali else 0,
             max_queue_size=plan.limits.max_queue_size,
             allow_timeout_override=True,
         ),
@@ -112,7 +112,7 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         # When a head is slower than decoding, its queue is bounded by time.
         dynamic_batching=_batching(
             plan,
-            preferred_batch_size=gpu.preferred_batch_sizes(plan.limits.max_batch_size) if on_gpu else (),
+            preferred_batch_size=_preferred(plan) if on_gpu else (),
             max_queue_delay_microseconds=plan.limits.queue_delay_us,
         ),
         model_warmup=[_warmup(network.view, batch) for batch in gpu.warm_up_sizes(plan)],
@@ -175,6 +175,10 @@ def _labels_file(network: NetworkPlan, head: HeadPlan) -> str:
 
 def _only(version: int) -> Any:
     return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version]))
+
+
+def _preferred(plan: Plan) -> tuple[int, ...]:
+    return gpu.preferred_batch_sizes(plan.limits.max_batch_size)
 
 
 def _batching(
