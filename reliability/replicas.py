@@ -98,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reliability.replicas", description=__doc__)
     parser.add_argument("--photos", type=int, default=100, metavar="N", help="on each way, each time; %(default)s")
     parser.add_argument("--only", action="append", choices=("name", "gateway", "envoy"), help="one kind of way")
+    parser.add_argument("--short", action="store_true", help="do each thing once only")
     parser.add_argument(
         "--repository", type=Path, metavar="DIR", help="one with the demo models; default: export them to a folder"
     )
@@ -111,10 +112,13 @@ def main(argv: list[str] | None = None) -> int:
     if code is not None:
         return code
     with tempfile.TemporaryDirectory(prefix="car-analyzer-replicas-") as folder:
-        return report(list(try_all(Path(folder), kinds, arguments.photos, arguments.repository)))
+        trial = try_all(Path(folder), kinds, arguments.photos, arguments.repository, short=arguments.short)
+        return report(list(trial))
 
 
-def try_all(folder: Path, kinds: list[str], photos: int, repository: Path | None = None) -> Iterator[Row]:
+def try_all(
+    folder: Path, kinds: list[str], photos: int, repository: Path | None = None, *, short: bool = False
+) -> Iterator[Row]:
     """Does everything to one fleet, on all ways at once.
 
     Args:
@@ -122,6 +126,7 @@ def try_all(folder: Path, kinds: list[str], photos: int, repository: Path | None
         kinds: The kinds of ways.
         photos: How many are sent on each way, each time.
         repository: Of the demo models; the new version, too, comes from there. By default both are exported.
+        short: Replace but one in the rolling update, and measure the spread over two only.
     """
     old = repository or _export(folder / "old", 1)
     new = repository or _export(folder / "new", 2)
@@ -135,9 +140,10 @@ def try_all(folder: Path, kinds: list[str], photos: int, repository: Path | None
         third = fleet.add(old)
         for way in ways:
             yield _find(third, way)
-        for way in ways:
-            yield _spread(fleet, way, photos)
-        yield from _update(fleet, ways, photos, new, "1" if repository else "2")
+        if not short:
+            for way in ways:
+                yield _spread(fleet, way, photos)
+        yield from _update(fleet, fleet.replicas[: 1 if short else None], ways, photos, new, "1" if repository else "2")
 
 
 def _ways(fleet: Fleet, kinds: list[str], folder: Path, stack: contextlib.ExitStack) -> Iterator[Way]:
@@ -196,20 +202,22 @@ def _kill(fleet: Fleet, ways: list[Way], photos: int) -> Iterator[Row]:
     yield _say(Row("photos to the one that came back", back, 0))
 
 
-def _update(fleet: Fleet, ways: list[Way], photos: int, new: Path, version: str) -> Iterator[Row]:
+def _update(
+    fleet: Fleet, replicas: list[Replica], ways: list[Way], photos: int, new: Path, version: str
+) -> Iterator[Row]:
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(way.stream(rate=RATE)) for way in ways]
         _wait(streams, 10)
-        for replica in fleet.replicas:
+        for replica in replicas:
             fleet.replace(replica, new)
             _wait(streams, 10)
         _wait(streams, photos // 2)
-        answered = [replica.answered(version) for replica in fleet.replicas]
+        answered = [replica.answered(version) for replica in replicas]
     for way, stream in zip(ways, streams, strict=True):
         note = f"slowest photo {max(outcome.seconds for outcome in stream.outcomes):.1f} s" + _errors([stream])
         lost = len(stream.outcomes) - stream.counts()["right"]
         yield _say(Row(f"{way.name}: rolling update", len(stream.outcomes), lost, note))
-    for replica, count in zip(fleet.replicas, answered, strict=True):
+    for replica, count in zip(replicas, answered, strict=True):
         yield _say(Row(f"photos to the new version on {replica.address}", count, 0))
 
 
