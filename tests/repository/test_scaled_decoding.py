@@ -35,7 +35,7 @@ def sharpened(file: Path, size: tuple[int, int]) -> Image.Image:
 
 def test_what_a_network_sees_stays_the_same(real_photos: list[Path]) -> None:
     means, changed = [], []
-    for file in real_photos[:30]:
+    for file in real_photos[:15]:
         photo = jpeg(sharpened(file, (1400, 1352)))
         scaled, exact = Photo(photo, least_side=VIEW.least_side), Photo(photo)
         assert (scaled.rgb.size, exact.rgb.size) == ((700, 676), (1400, 1352))
@@ -46,14 +46,11 @@ def test_what_a_network_sees_stays_the_same(real_photos: list[Path]) -> None:
     assert np.mean(changed) <= 0.005
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize(
     ("size", "decoded"),
     [
         ((5376, 5376), (672, 672)),
         ((4000, 3000), (1000, 750)),
-        ((4032, 3024), (1008, 756)),
         ((1920, 1344), (960, 672)),
         # Half a pixel would be left over, or too few of them.
         ((1401, 1400), (1401, 1400)),
@@ -61,9 +58,15 @@ def test_what_a_network_sees_stays_the_same(real_photos: list[Path]) -> None:
         ((1920, 1080), (1920, 1080)),
     ],
 )
-def test_sizes(size: tuple[int, int], decoded: tuple[int, int], mode: str, progressive: bool) -> None:
-    picture = Image.linear_gradient("L").resize(size).convert(mode)
-    assert Photo(jpeg(picture, progressive=progressive), least_side=VIEW.least_side).rgb.size == decoded
+def test_sizes(size: tuple[int, int], decoded: tuple[int, int]) -> None:
+    assert Photo(jpeg(Image.linear_gradient("L").resize(size)), least_side=VIEW.least_side).rgb.size == decoded
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_kinds(mode: str, progressive: bool) -> None:
+    photo = jpeg(Image.linear_gradient("L").resize((1504, 1344)).convert(mode), progressive=progressive)
+    assert Photo(photo, least_side=VIEW.least_side).rgb.size == (752, 672)
 
 
 def test_what_has_to_be_exact_is() -> None:
