@@ -195,7 +195,7 @@ class Decoder:
 
 def can_look(view: View) -> bool:
     """Whether DALI scales as this view asks for; its other filters are not Pillow's."""
-    return view.antialias and view.interpolation == "bilinear"
+    return bool(view.antialias and view.interpolation == "bilinear")
 
 
 def reason(error: Exception) -> str:
