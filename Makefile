@@ -30,6 +30,7 @@ bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: tables, bu
 	@$(BIN)/python -m benchmarks --out build/bench
 	@$(BIN)/python -m benchmarks.growth --out build/bench
 	@$(BIN)/python -m benchmarks.call --out build/bench
+	@$(BIN)/python -m benchmarks.cost --out build/bench
 
 fuzz: $(INSTALLED) ## Send hostile photos (COUNT=10000, SEED=) and requests to a real Triton and gateway; say what was lost
 	@$(BIN)/python -m reliability.fuzz $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))

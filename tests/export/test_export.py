@@ -156,7 +156,10 @@ def test_a_model_that_disagrees_is_not_published(
 ) -> None:
     """The graph is made with another mean than PyTorch's side is told: no label may hide that."""
     right = graph.PixelsToLogits
-    monkeypatch.setattr(graph, "PixelsToLogits", lambda plan: right(dataclasses.replace(plan, mean=(0.5, 0.5, 0.5))))
+    other = {"mean": (0.5, 0.5, 0.5)}
+    monkeypatch.setattr(
+        graph, "PixelsToLogits", lambda plan, **options: right(dataclasses.replace(plan, **other), **options)
+    )
     with pytest.raises(VerificationError, match="Head 'cleanliness': At batch 1 ONNX Runtime and PyTorch differ by"):
         publish(one_head, tmp_path / "repository")
     assert not tree(tmp_path / "repository")

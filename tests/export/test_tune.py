@@ -42,28 +42,32 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_best_is_written(
     copy: Path, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, command = texts(copy), ["--repository", str(copy), *quick, "--json"]
+    before, command = texts(copy), ["--repository", str(copy), *quick]
     # Whatever was measured, the last one is chosen.
     monkeypatch.setattr(_cli_tune, "_winner", lambda trials, _: trials[-1])
-    assert main([*command, "--dry-run", "--plot", str(tmp_path / "tune.png")]) == 0
+    assert main([*command, "--json", "--plot", str(tmp_path / "tune.png")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["choice"]["preprocess_instances"] for one in found["trials"]] == [2, 3]
     for one in found["trials"]:
         assert [point["callers"] for point in one["points"]] == [1, 4]
         assert all(point["rate"] > 0 and 0 < point["p50"] <= point["p99"] < math.inf for point in one["points"])
     assert (tmp_path / "tune.png").read_bytes().startswith(b"\x89PNG")
-    assert texts(copy) == before
-    assert main(command[:-1]) == 0
-    assert "preprocess_instances = 3" in capsys.readouterr().out
     assert {model for model, text in texts(copy).items() if text != before[model]} == {"preprocess"}
     assert Choice.of(configs_of(copy, 1)) == Choice(3, 1, 0, 0)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_nothing_within_the_budget(copy: Path, quick: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_only_reported(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     before = texts(copy)
-    assert main(["--repository", str(copy), *quick, "--budget", "0.001"]) == 1
-    assert "Nothing answers 99 % within 0.001 ms." in capsys.readouterr().out
+    measured = [trial(SERVED, (50, 20)), trial(Choice(4, 2, 1, 500), (90, 30))]
+    monkeypatch.setattr(_cli_tune, "_search", lambda *_: measured)
+    command = ["--repository", str(copy), "--dry-run"]
+    assert main(command) == 0
+    assert "Not written.\n[limits]\npreprocess_instances = 4\n" in capsys.readouterr().out
+    assert main([*command, "--budget", "25"]) == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    assert main([*command, "--budget", "1"]) == 1
+    assert "Nothing answers 99 % within 1 ms." in capsys.readouterr().out
     assert texts(copy) == before
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 def test_no_photo_is_lost(repository: Path) -> None:
     try:
         mischief.unshare()
