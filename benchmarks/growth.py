@@ -183,7 +183,7 @@ def draw(found: dict[str, Figures], file: Path) -> None:
     for axes in panels[:3]:
         axes.set_xscale("log", base=2)
     panels[4].set_xscale("log", base=2)
-    panels[3].set(xscale="log", yscale="log", ylim=(None, None))
+    panels[3].set(xscale="log", yscale="log")
     panels[3].autoscale(axis="y")
     panels[5].set_xticks([one["cores"] for one in found["cores"]])
     figure.savefig(file, dpi=110)

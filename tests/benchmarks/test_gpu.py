@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.gpu_pack import Variant, make_variants
 from benchmarks.gpu_report import DECODER, JPEGS, NETWORKS, PIXELS, Row, as_table, limit
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_it_runs_through(tmp_path: Path) -> None:
     make_variants(tmp_path / "models", "tiny", [Variant("cuda", "fp32", "pillow"), Variant("tensorrt", "fp32", "dali")])
     options = [
