@@ -145,7 +145,10 @@ def _debian() -> str:
     if shutil.which("apt-get") is None:
         raise MissingError("there is no apt-get")
     asked = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True, check=False
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
     )
     places = [line for line in asked.stdout.splitlines() if line.rstrip("/").endswith("/debian")]
     if not places:
