@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import struct
 from types import MappingProxyType
@@ -60,6 +61,9 @@ NO_CONNECTION = re.compile(
     r"|recvmsg|sendmsg|end of tcp|stream removed|resolving|resolution)\b",
     re.IGNORECASE,
 )
+
+# gRPC logs a message that is no text (see `plain`) with a traceback; the error that is raised says enough.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding"))
 
 
 class Line:

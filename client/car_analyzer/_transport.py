@@ -31,6 +31,9 @@ _BETWEEN_PROCESSES = re.compile(
     r"Stub process .* not healthy|Failed to copy the output tensor|[Ff]ailed to increase the shared memory pool"
 )
 
+# A Triton that stops can send a message out of memory that it has freed.
+_FREED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -103,9 +106,8 @@ def read_floats(data: bytes) -> tuple[float, ...]:
 
 def plain(message: str) -> str:
     """A message of Triton's without its note on the way it took, which means nothing to a caller."""
-    return (
-        re.sub(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )*", "", message.strip()) or "the server gave no reason"
-    )
+    message = re.sub(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )*", "", message.strip())
+    return message if message and not _FREED.search(message) else "the server gave no reason"
 
 
 def trace_context() -> dict[str, str]:

@@ -12,8 +12,10 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 
 from car_analyzer import (
@@ -251,6 +253,28 @@ def test_forked_processes_may_use_the_parents_client(url: str, sample_photos: li
         answers.close()
 
 
+def test_a_message_that_is_no_text(sample_photos: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    def abort(_: bytes, context: Any) -> None:
+        context.abort(grpc.StatusCode.UNAVAILABLE, b"in ensemble 'car_analyzer', \xe2k](\xc2\x7f")
+
+    refuse = grpc.method_handlers_generic_handler(
+        "inference.GRPCInferenceService", {"ModelInfer": grpc.unary_unary_rpc_method_handler(abort)}
+    )
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, handlers=[refuse])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            with (
+                CarAnalyzer(f"grpc://127.0.0.1:{port}", retry=Retry(attempts=1)) as analyzer,
+                pytest.raises(OverloadedError, match="the server gave no reason"),
+            ):
+                analyzer.analyze(sample_photos[0])
+        finally:
+            server.stop(0)
+    assert not caplog.records
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
 def test_tls(
@@ -264,7 +288,8 @@ def test_tls(
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"] if scheme == "grpcs" else ["http/1.1"])
     proxy = make_proxy(server.grpc_url if scheme == "grpcs" else server.http_url, context).listen()
-    url = f"{scheme}://localhost:{proxy.port}"
+    # "localhost" has two addresses, and gRPC tells of whichever failed last.
+    url = f"{scheme}://127.0.0.1:{proxy.port}"
     with CarAnalyzer(url, tls=TLS(ca=certificate)) as analyzer:
         assert analyzer.analyze(sample_photos[0]).ok
     with (
