@@ -20,7 +20,7 @@ serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it
 	@exec $(BIN)/car-analyzer gateway --repository $(REPOSITORY)
 
 test: lint ## Check style and types, then run every test on a real Triton
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
 soak: $(INSTALLED) ## Drive photos for MINUTES (60) and draw memory, latency and losses into PLOT (build/soak.png)
 	@mkdir -p $(dir $(PLOT))
