@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Of the official ONNX Runtime backend.
 INTRA_OP_THREADS = "intra_op_thread_count"
+SMALLEST_PREFERRED = {"any": 4, "gpu": 8}
 HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n"
 
 
@@ -81,7 +82,7 @@ def _preprocess(plan: Plan, version: int) -> Any:
         # DALI decodes them together.
         dynamic_batching=_batching(
             plan,
-            preferred_batch_size=_preferred(plan) if with_dali else (1,),
+            preferred_batch_size=preferred_batch_sizes(plan) if with_dali else (1,),
             max_queue_delay_microseconds=plan.limits.queue_delay_us if with_dali else 0,
             max_queue_size=plan.limits.max_queue_size,
             allow_timeout_override=True,
@@ -112,7 +113,7 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         # When a head is slower than decoding, its queue is bounded by time.
         dynamic_batching=_batching(
             plan,
-            preferred_batch_size=_preferred(plan) if on_gpu else (),
+            preferred_batch_size=preferred_batch_sizes(plan),
             max_queue_delay_microseconds=plan.limits.queue_delay_us,
         ),
         model_warmup=[_warmup(network.view, batch) for batch in gpu.warm_up_sizes(plan)],
@@ -177,10 +178,6 @@ def _only(version: int) -> Any:
     return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version]))
 
 
-def _preferred(plan: Plan) -> tuple[int, ...]:
-    return gpu.preferred_batch_sizes(plan.limits.max_batch_size)
-
-
 def _batching(
     plan: Plan, preferred_batch_size: tuple[int, ...] = (), max_queue_delay_microseconds: int = 0, **policy: Any
 ) -> Any:
@@ -193,6 +190,19 @@ def _batching(
             **policy,
         ),
     )
+
+
+def preferred_batch_sizes(plan: Plan) -> tuple[int, ...]:
+    """Powers of two up to the largest batch, and that itself. Triton waits for one of them, but not for long.
+
+    All that waits in one batch would keep callers in step: they have their answers at once, and nothing is left for
+    the networks to do while the next photos are decoded.
+    """
+    sizes, size = [], SMALLEST_PREFERRED[plan.target]
+    while size < plan.limits.max_batch_size:
+        sizes.append(size)
+        size *= 2
+    return (*sizes, plan.limits.max_batch_size)
 
 
 def _warmup(view: View, batch: int) -> Any:

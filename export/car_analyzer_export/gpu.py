@@ -20,15 +20,8 @@ DALI_PARAMETERS = {
     # Where the pixels stay for the networks; `cpu` if the GPU's memory cannot be shared between processes.
     "pixels_on": "gpu",
 }
-_SMALLEST_PREFERRED = 8
 _PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 _TENSORRT_WORKSPACE = 1 << 30
-
-
-def preferred_batch_sizes(largest: int) -> tuple[int, ...]:
-    """Powers of two up to the largest batch, and that itself. Triton waits for one of them, but not for long."""
-    powers = {1 << exponent for exponent in range(largest.bit_length()) if 1 << exponent >= _SMALLEST_PREFERRED}
-    return tuple(sorted({size for size in powers if size < largest} | {largest}))
 
 
 def warm_up_sizes(plan: Plan) -> list[int]:

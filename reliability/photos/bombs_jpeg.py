@@ -47,6 +47,13 @@ def interleaved(width: int, height: int, scans: int) -> bytes:
     return photo[:first] + photo[first:end] * scans + photo[end:]
 
 
+def sequential(width: int, height: int, scans: int) -> bytes:
+    """A JPEG that repeats its only scan."""
+    photo = resized(samples()["jpeg 4:4:4"], width, height)
+    first = photo.rindex(b"\xff\xda")
+    return photo[:first] + photo[first:-2] * scans + b"\xff\xd9"
+
+
 def arithmetic(width: int, height: int) -> bytes:
     """A JPEG that says that it is coded arithmetically, full of data."""
     photo = resized(samples()["jpeg 4:4:4"], width, height)
@@ -103,6 +110,7 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "jpeg progressive of 32 megapixels, 30 scans over all": lambda: interleaved(8000, 3999, 30),
     "jpeg progressive of 16 pixels, a million scans": lambda: progressive(4, 4, 1_000_000),
     "jpeg progressive of 2 megapixels, 1,000 scans": lambda: progressive(2000, 1000, 1000),
+    "jpeg of 64 megapixels, 1,000 scans": lambda: sequential(8000, 8000, 1000),
     "jpeg arithmetic of 64 megapixels": lambda: arithmetic(8000, 8000),
     "jpeg with millions of comments": lambda: before_picture(segment(0xFE, b"") * (FULL // 4)),
     "jpeg with large comments": lambda: before_picture(segment(0xFE, b"x" * 65_000) * (FULL // 65_004)),

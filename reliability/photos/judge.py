@@ -34,7 +34,7 @@ LIMITS = {
     "memory": re.compile(r"too much memory"),
     "scans": re.compile(r"JPEG of more than"),
     "profiles": re.compile(r"colour profiles; at most"),
-    "pieces": re.compile(r"too many small pieces|parts; at most|strips or tiles; at most"),
+    "pieces": re.compile(r"too many small pieces|more than \d+ parts|strips or tiles; at most"),
 }
 
 

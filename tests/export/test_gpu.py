@@ -13,8 +13,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_export import gpu
 from car_analyzer_export._cli import main
+from car_analyzer_export.config import preferred_batch_sizes
 from car_analyzer_export.errors import SpecError
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
@@ -36,10 +36,19 @@ def config(repository: Path, model: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("largest", "expected"), [(64, (8, 16, 32, 64)), (48, (8, 16, 32, 48)), (8, (8,)), (5, (5,)), (1, (1,))]
+    ("target", "largest", "expected"),
+    [
+        ("gpu", 64, (8, 16, 32, 64)),
+        ("gpu", 48, (8, 16, 32, 48)),
+        ("gpu", 8, (8,)),
+        ("gpu", 5, (5,)),
+        ("any", 32, (4, 8, 16, 32)),
+        ("any", 1, (1,)),
+    ],
 )
-def test_preferred_batches_end_with_the_largest(largest: int, expected: tuple[int, ...]) -> None:
-    assert gpu.preferred_batch_sizes(largest) == expected
+def test_preferred_batches_end_with_the_largest(target: str, largest: int, expected: tuple[int, ...]) -> None:
+    plan = plan_export(demo(target=target, limits=Limits(max_batch_size=largest)))
+    assert preferred_batch_sizes(plan) == expected
 
 
 def test_what_is_not_said_suits_the_target(weights: Path, network_file: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_slow_head_refuses_what_waited_too_long(copy: Path, sample_photos: lis
     def slow(config: Any) -> None:
         config.backend = "python"
         config.max_batch_size = 1
-        del config.model_warmup[:]
+        del config.dynamic_batching.preferred_batch_size[:], config.model_warmup[:]
         config.dynamic_batching.default_queue_policy.default_timeout_microseconds = 500_000
 
     edit(copy, "condition", slow)

@@ -129,12 +129,18 @@ class _File(io.BytesIO):
     """A photo's bytes, which Pillow may ask for only so many times."""
 
     reads = 0
+    exif_segments = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > MAX_READS:
             raise PhotoError("The photo's file is cut into too many small pieces; save it again with another program.")
-        return super().read(size)
+        piece = super().read(size)
+        if piece.startswith(b"Exif\0\0"):
+            self.exif_segments += 1
+            if self.exif_segments > MAX_EXIF_SEGMENTS:
+                raise PhotoError(f"The photo's EXIF data has more than {MAX_EXIF_SEGMENTS} parts.")
+        return piece
 
 
 def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFile:
@@ -176,8 +182,6 @@ def _check_pieces(content: bytes) -> None:
     """Refuses files that cost Pillow much time merely to open. Each starts with what Pillow knows its format by."""
     if content.startswith(b"\x89PNG") and (count := content.count(b"iCCP")) > MAX_PROFILES:
         raise PhotoError(f"The photo has {count} colour profiles; at most {MAX_PROFILES} are accepted.")
-    if content.startswith(b"\xff\xd8\xff") and (count := content.count(b"Exif\0\0")) > MAX_EXIF_SEGMENTS:
-        raise PhotoError(f"The photo's EXIF data has {count} parts; at most {MAX_EXIF_SEGMENTS} are accepted.")
     if content.startswith(tuple(PREFIXES)) and (count := _strips(content)) > MAX_STRIPS:
         raise PhotoError(f"The photo is cut into {count:,} strips or tiles; at most {MAX_STRIPS:,} are accepted.")
 
@@ -201,7 +205,7 @@ def _check_size(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> 
     if max(width, height) > MAX_SIDE and width * height <= max_pixels:
         raise PhotoError(f"The photo is {width} x {height} pixels; at most {MAX_SIDE:,} are accepted along a side.")
     if width * height <= max_pixels and image.format in ("JPEG", "MPO"):
-        _check_scans(content, MAX_SCANS * max_pixels // (width * height))
+        _check_scans(image, content, MAX_SCANS * max_pixels // (width * height))
     kind, share = _kind(image)
     if width * height > max_pixels * share:
         raise PhotoError(
@@ -233,14 +237,18 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _START_OF_SCAN, _END = 0xDA, 0xD9
 
 
-def _check_scans(content: bytes, most: int) -> None:
+def _check_scans(image: ImageFile.ImageFile, content: bytes, most: int) -> None:
     """Counts the scans of a JPEG as its decoder will meet them."""
     position, scans = 2, 0
+    colours = None if image.info.get("progressive") else bytes([len(image.getbands())])
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(content, position)
         if found is None or found[1][0] == _END:
             return
-        scans += found[1][0] == _START_OF_SCAN
+        if found[1][0] == _START_OF_SCAN:
+            scans += 1
+            if scans == 1 and content[found.end() + 2 : found.end() + 3] == colours:
+                return  # Each has its data in this one, and the decoder refuses another.
         if scans > most:
             raise PhotoError(f"The photo is a JPEG of more than {most:,} scans; save it again as baseline JPEG.")
         position = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
