@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from .gateway_stream import GatewayStream
 from .known import EXAMPLES
 from .mixture import bad_photos, good_photos
 from .processes import Usage, usage
+from .service import die_with_parent
 from .stream import Stream
 from .table import Row, report
 
@@ -182,7 +182,10 @@ def _sample(streams: list[Stream], triton: int, gateway: int, seconds: float, ev
 def _started(*command: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Runs a command of car-analyzer: its process id, and what it prints when it is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "car_analyzer", *command, "--json"], stdout=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-m", "car_analyzer", *command, "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,
     )
     try:
         assert process.stdout is not None  # noqa: S101 - it was opened as a pipe

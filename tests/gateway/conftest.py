@@ -173,7 +173,7 @@ def slow_down(repository: Path, seconds: float) -> Path:
     def change(config: Any) -> None:
         config.backend = "python"
         config.max_batch_size = 1
-        del config.model_warmup[:]
+        del config.dynamic_batching.preferred_batch_size[:], config.model_warmup[:]
 
     names = repository.parent / "requests.txt"
     edit(repository, "condition", change)
