@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import tritonclient.utils.shared_memory as shm
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from .clients import CLIENTS, Client
-from .load import measure
+from .load import drive_all, measure
 
 HEADS = ("cleanliness", "condition")
 SIDE = 224
@@ -122,11 +121,7 @@ def _at_a_rate(clients: list[Client], photos: int, rate: float, seconds: float) 
             number += 1
             due += interval
 
-    threads = [threading.Thread(target=drive, args=(client, number)) for number, client in enumerate(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    drive_all(drive, clients)
     return {"seconds": seconds, "latencies_ms": latencies, "errors": errors[:20]}
 
 

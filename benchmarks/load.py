@@ -9,8 +9,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .clients import CLIENTS, Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> int:
@@ -49,12 +53,17 @@ def measure(clients: list[Client], photos: int, warm_up: float, seconds: float) 
                 latencies.append((answered - sent) * 1000)
             number += 1
 
+    drive_all(drive, clients)
+    return {"seconds": seconds, "latencies_ms": latencies, "errors": errors[:20]}
+
+
+def drive_all(drive: Callable[[Client, int], None], clients: list[Client]) -> None:
+    """Calls a function with each client and its number, all at once, and waits for all."""
     threads = [threading.Thread(target=drive, args=(client, number)) for number, client in enumerate(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {"seconds": seconds, "latencies_ms": latencies, "errors": errors[:20]}
 
 
 if __name__ == "__main__":
