@@ -1,77 +1,22 @@
-"""A tiny network and its checkpoint, which export in a second."""
+"""A tiny network, its checkpoint, and a running Triton to publish it to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from car_analyzer_export import versions
+from car_analyzer_export.export import export
+from car_analyzer_export.planning import plan_export
+from car_analyzer_export.publishing import switch
 from car_analyzer_export.spec import Spec
+from car_analyzer_server import Server, Settings
 
-NETWORK = '''
-import torch
-
-
-def build(classes=2):
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, stride=4),
-        torch.nn.BatchNorm2d(4),
-        torch.nn.ReLU(),
-        torch.nn.Dropout(0.5),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(4, classes),
-    )
-
-
-def three():
-    return build(3)
-
-
-def two_at_once():
-    class Two(torch.nn.Module):
-        def forward(self, images):
-            return images, images
-
-    return Two()
-
-
-def broken():
-    raise RuntimeError("no such layer")
-
-
-def text():
-    return "a network"
-
-
-def reshaping():
-    class Reshaping(torch.nn.Module):
-        """Takes the batch for a constant, so that only the batch it was exported with works."""
-
-        def __init__(self):
-            super().__init__()
-            self.linear = torch.nn.Linear(3, 2)
-
-        def forward(self, images):
-            return self.linear(images.mean((2, 3)))[[0, 1]]
-
-    return Reshaping()
-'''
-
-
-def write_network(folder: Path) -> Path:
-    file = folder / "network.py"
-    file.write_text(NETWORK)
-    return file
-
-
-def make_network(file: Path, factory: str = "build") -> Any:
-    namespace: dict[str, Any] = {}
-    exec(file.read_text(), namespace)
-    torch.manual_seed(0)
-    return namespace[factory]()
+from .publish_site import ANY, KEY, Site
+from .tiny_network import make_network, write_network
 
 
 @pytest.fixture
@@ -90,3 +35,23 @@ def weights(tmp_path: Path, network_file: Path) -> Path:
 def one_head(weights: Path, network_file: Path) -> Spec:
     head = {"weights": weights, "architecture": f"{network_file}:build"}
     return Spec.from_values({"heads": {"cleanliness": head}, "photo_size": 64}, "test")
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("publish")
+    write_network(folder)
+    site = Site(folder, folder / "repository", None)  # type: ignore[arg-type]
+    export(plan_export(Spec.from_file(site.spec(0))), site.repository)
+    with Server(Settings(site.repository, admin_key=KEY, **ANY)) as site.server:
+        yield site
+
+
+@pytest.fixture
+def site(shared_site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Serves some version or other, which is also the one on disk."""
+    monkeypatch.setattr(switch, "_longest", lambda _configs: 0.2)
+    shared_site.capture = capsys
+    if shared_site.served() != versions.on_disk(shared_site.repository):
+        versions.serve_from_next_start(shared_site.repository, shared_site.served())
+    return shared_site

@@ -30,7 +30,7 @@ from car_analyzer_export.spec import Spec
 from car_analyzer_server.cores import cores
 from car_analyzer_server.repository import read_config
 
-from .conftest import make_network
+from .tiny_network import make_network
 
 
 def tree(folder: Path) -> dict[str, bytes]:
