@@ -1,9 +1,10 @@
-"""A tiny network, its checkpoint, and a running Triton to publish it to."""
+"""A tiny network, its checkpoint, a running Triton to publish it to, and the libraries of well-known networks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.publishing import switch
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from tests.export.zoo import import_torchvision
 
 from .publish_site import ANY, KEY, Site
 from .tiny_network import make_network, write_network
@@ -55,3 +57,19 @@ def site(shared_site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     if shared_site.served() != versions.on_disk(shared_site.repository):
         versions.serve_from_next_start(shared_site.repository, shared_site.served())
     return shared_site
+
+
+@pytest.fixture(scope="module")
+def libraries() -> tuple[Any, Any]:
+    """torchvision.models and timm."""
+    return import_torchvision("torchvision.models"), pytest.importorskip("timm", reason="timm is not installed")
+
+
+@pytest.fixture(scope="module")
+def models(libraries: tuple[Any, Any]) -> Any:
+    return libraries[0]
+
+
+@pytest.fixture(scope="module")
+def timm(libraries: tuple[Any, Any]) -> Any:
+    return libraries[1]
