@@ -39,7 +39,7 @@ class Stubs:
 
     Args:
         triton: The process id of the Triton.
-        instances: How many processes a model should have at least.
+        instances: How many processes a model should have at least; 0 for one that is not loaded.
     """
 
     def __init__(self, triton: int, instances: Callable[[str], int]) -> None:
@@ -82,9 +82,11 @@ class Stubs:
         return dead
 
     def short(self) -> list[str]:
-        """Models that had too few processes at the last two looks, each only once."""
+        """Models that had too few processes, or none any more, at the last two looks, each only once."""
         counts = Counter(model for pid, model in self._models.items() if pid not in self._ended)
-        steady = [model for model in counts if counts[model] == self._counts[model] != self._judged[model]]
+        steady = [
+            model for model in {**counts, **self._judged} if counts[model] == self._counts[model] != self._judged[model]
+        ]
         self._counts = counts
         self._judged.update({model: counts[model] - self._judged[model] for model in steady})
         return [model for model in steady if counts[model] < self._instances(model)]

@@ -138,7 +138,8 @@ def test_a_death_that_nobody_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     running = {1: "preprocess", 3: "condition"}
     monkeypatch.setattr(stubs_module, "_children", lambda _: list(running))
     monkeypatch.setattr(stubs_module, "_read", lambda pid: (None, running[pid]))
-    stubs = Stubs(0, {"preprocess": 2, "condition": 1}.__getitem__)
+    loaded = {"preprocess": 2, "condition": 1}
+    stubs = Stubs(0, lambda model: loaded.get(model, 0))
 
     def look() -> list[str]:
         assert stubs.look() == []
@@ -150,8 +151,13 @@ def test_a_death_that_nobody_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [look() for _ in range(3)] == [[], [], []]
     del running[5]
     assert [look() for _ in range(3)] == [[], ["preprocess"], []]
-    # Unloaded.
+    # The only one.
     del running[3]
+    assert [look() for _ in range(3)] == [[], ["condition"], []]
+    running[6] = "condition"
+    assert [look() for _ in range(3)] == [[], [], []]
+    # Unloaded.
+    del running[6], loaded["condition"]
     assert [look() for _ in range(3)] == [[], [], []]
 
 
