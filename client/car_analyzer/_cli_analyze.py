@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,8 @@ def health(arguments: argparse.Namespace) -> int:
 
 
 def _connect(arguments: argparse.Namespace, timeout: float = 30.0, retry: Retry = RETRY) -> CarAnalyzer:
+    # tritonclient imports numpy, which would start a thread for each core, and compute nothing with them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
     return CarAnalyzer(arguments.url, timeout=timeout, model=arguments.model, retry=retry, tls=tls)
 
