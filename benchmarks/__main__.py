@@ -38,7 +38,7 @@ LIMIT = "limit"
 def main() -> int:
     """Measures, prints the table, and writes the picture and all figures."""
     arguments = _parse()
-    out: Path = arguments.out
+    out: Path = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     print(
         f"{platform.processor() or platform.machine()}, {CORES} cores, Python {platform.python_version()}",

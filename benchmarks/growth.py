@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="default: %(default)s")
     arguments = parser.parse_args()
-    out: Path = arguments.out
+    out: Path = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     materials = make_materials(arguments.network, out / "materials")
     files = {}
