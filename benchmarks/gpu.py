@@ -251,10 +251,10 @@ def main() -> int:
 
         pack(arguments.pack, arguments.network, wheels=not arguments.without_wheels)
         return 0
-    out: Path = arguments.out
+    out: Path = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     chosen = [each for each in VARIANTS if not arguments.variants or each.name in arguments.variants]
-    models = (arguments.packed or out) / "models"
+    models = (arguments.packed or out).absolute() / "models"
     if arguments.packed is None:
         from .gpu_pack import make_variants
 
