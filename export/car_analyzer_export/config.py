@@ -195,8 +195,8 @@ def _batching(
 def preferred_batch_sizes(plan: Plan) -> tuple[int, ...]:
     """Powers of two up to the largest batch, and that itself. Triton waits for one of them, but not for long.
 
-    All that waits in one batch would keep callers in step: they have their answers at once, and nothing is left for
-    the networks to do while the next photos are decoded.
+    Without them a batch is all that waits, and two ResNet-18 on two cores served 2 to 4 % less to eight callers. That
+    callers then move in step, and leave the networks idle together, would explain it, but was not looked into.
     """
     sizes, size = [], SMALLEST_PREFERRED[plan.target]
     while size < plan.limits.max_batch_size:
