@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from car_analyzer_export.checkpoints import Checkpoint
+
+# TorchScript warns of its end when it is written; reading must do so quietly by itself.
+QUIET_WHILE_WRITING = [
+    pytest.mark.filterwarnings(r"ignore:(?s).*torch\.jit\.:DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:(?s).*(TypedStorage|quantized|torch\.ao)"),
+]
 
 
 def network() -> torch.nn.Sequential:

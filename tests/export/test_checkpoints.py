@@ -15,6 +15,7 @@ from car_analyzer_export.errors import CheckpointError
 
 from .checkpoint_files import (
     CLEAN,
+    QUIET_WHILE_WRITING,
     WEIGHTS,
     averaged,
     everyday_types,
@@ -27,11 +28,7 @@ from .checkpoint_files import (
     training,
 )
 
-# TorchScript warns of its end when it is written; reading must do so quietly by itself.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:(?s).*torch\.jit\.:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:(?s).*(TypedStorage|quantized|torch\.ao)"),
-]
+pytestmark = QUIET_WHILE_WRITING
 
 CONTAINERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "state_dict": (lambda at: saved(at, WEIGHTS), "state_dict"),

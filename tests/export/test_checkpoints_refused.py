@@ -25,6 +25,7 @@ from car_analyzer_export.checkpoints import read_checkpoint
 from car_analyzer_export.errors import CheckpointError
 
 from .checkpoint_files import (
+    QUIET_WHILE_WRITING,
     WEIGHTS,
     exported,
     network,
@@ -36,11 +37,7 @@ from .checkpoint_files import (
     zipped,
 )
 
-# TorchScript warns of its end when it is written; reading must do so quietly by itself.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:(?s).*torch\.jit\.:DeprecationWarning"),
-    pytest.mark.filterwarnings(r"ignore:(?s).*(TypedStorage|quantized|torch\.ao)"),
-]
+pytestmark = QUIET_WHILE_WRITING
 
 
 class Picklable:
