@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+import car_analyzer_export
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 
 from .rivals.networks import NETWORKS
 
+NETWORKS_FILE = Path(__file__).parent / "rivals" / "networks.py"
 HEADS = ("cleanliness", "condition")
 # Photo sizes by what they are called in the tables. 480 x 640 is what apps send, 12 megapixels what phones take.
 SIZES = {"s": (640, 480), "m": (1920, 1080), "l": (4000, 3000), "xl": (6000, 4000)}
@@ -43,22 +47,28 @@ class Materials:
 
 
 def make_materials(network: str, folder: Path) -> Materials:
-    """Makes and exports both networks, unless they are there."""
+    """Makes and exports both networks, unless they are there as the exporter of today would write them."""
     made = Materials(folder / network / "model_repository", folder / network, network)
-    if made.repository.exists():
+    digest = hashlib.sha256()
+    for source in [NETWORKS_FILE, *sorted(Path(car_analyzer_export.__file__).parent.rglob("*.py"))]:
+        digest.update(source.read_bytes())
+    made_of = folder / network / "made_of"
+    if made_of.is_file() and made_of.read_text() == digest.hexdigest():
         return made
+    shutil.rmtree(made.weights, ignore_errors=True)
     made.weights.mkdir(parents=True, exist_ok=True)
     lines = []
     for seed, head in enumerate(HEADS):
         torch.manual_seed(seed)
         module = NETWORKS[network]().eval()
         torch.save(module.state_dict(), made.weights / f"{head}.pth")
-        factory = f"{Path(__file__).parent / 'rivals' / 'networks.py'}:{network}"
+        factory = f"{NETWORKS_FILE}:{network}"
         lines += [f"[heads.{head}]", f'weights = "{head}.pth"', f'architecture = "{factory}"']
     spec = made.weights / "spec.toml"
     spec.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"Exporting two {network} ...", file=sys.stderr)
     export(plan_export(Spec.from_file(spec)), made.repository)
+    made_of.write_text(digest.hexdigest())
     return made
 
 
