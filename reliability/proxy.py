@@ -47,6 +47,10 @@ class Proxy:
         """Refuse new connections and cut those that there are."""
         self._do(self._refuse())
 
+    def retarget(self, target: int) -> None:
+        """Relay to another port from the next connection on."""
+        self._target = target
+
     def freeze(self) -> None:
         """Relay nothing any more, and keep the connections."""
         self._loop.call_soon_threadsafe(self._flowing.clear)

@@ -13,6 +13,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
 from reliability import known
+from tests.identities import tritons  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

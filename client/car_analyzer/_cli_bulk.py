@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import _sources
 from ._ledger import Ledger
 from ._results import Failure
-from .errors import CarAnalyzerError, ConfigurationError, UnreachableError
+from .errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, UnreachableError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ._sync import CarAnalyzer
 
 OK, FAILED, UNREACHABLE = 0, 1, 3
+# No photo's fault: the run stops, and no photo gets an error for it.
+ABSENT = (UnreachableError, ModelNotReadyError)
 
 
 class Sink(Protocol):
@@ -78,7 +80,8 @@ class Run:
 
         Raises:
             UnreachableError: Nobody answers at the URL.
-            ConfigurationError: A library is missing.
+            ModelNotReadyError: The model is not there.
+            ConfigurationError: A library is missing, or the model does not take photos.
             OSError: A list cannot be read, or the output cannot be written.
         """
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
@@ -127,7 +130,7 @@ class Run:
     def _analyze(self, name: str) -> Analysis | Failure:
         try:
             return self._analyzer.analyze(_sources.read(name))
-        except (UnreachableError, ConfigurationError):
+        except (*ABSENT, ConfigurationError):
             raise
         except CarAnalyzerError as error:
             return Failure(error.with_traceback(None))
@@ -137,7 +140,7 @@ def analyze(arguments: argparse.Namespace, analyzer: CarAnalyzer) -> int:
     """Analyse photos into a file, or to standard output.
 
     Returns:
-        The exit code: 0 all analysed, 1 not all of them, 3 nobody answers at the URL.
+        The exit code: 0 all analysed, 1 not all of them, 3 nobody answers at the URL, or the model is not there.
 
     Raises:
         CarAnalyzerError: See `Run.run` and `Ledger`.
@@ -156,7 +159,7 @@ def analyze(arguments: argparse.Namespace, analyzer: CarAnalyzer) -> int:
         code, problem = OK, None
         try:
             Run(analyzer, names, sink, bar).run(arguments.concurrency)
-        except UnreachableError as error:
+        except ABSENT as error:
             code, problem = UNREACHABLE, error
     if problem is not None:
         print(f"car-analyzer analyze: {problem}", file=sys.stderr)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ._config import TLS, Endpoint, Retry, check_headers, seconds
-from ._heads import HeadSpec, parse_heads
+from ._heads import Reading, parse_heads
 from ._photo import Photo, to_bytes
 from ._results import Analysis, Failure, Health
 from ._retry import Deadline, persist, within
-from ._transport import Transport, open_transport
+from ._transport import Answer, ExportMismatchError, Transport, open_transport
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 DEFAULT_RETRY = Retry()
 POLL_S = 0.25
+MISMATCH_PAUSE_S = 0.02
+# Exports of car-analyzer 0.1 cannot tell which one is asked for. One of them may be served after a pause.
+IDLE_S = 1.0
 
 
 class AsyncCarAnalyzer:
@@ -77,8 +81,8 @@ class AsyncCarAnalyzer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._answered = False
-        self._heads: dict[str, tuple[HeadSpec, ...]] = {}
-        self._heads_lock = asyncio.Lock()
+        self._reading: Reading | None = None
+        self._read_at = 0.0
 
     @property
     def url(self) -> str:
@@ -191,37 +195,65 @@ class AsyncCarAnalyzer:
         await self.close()
 
     async def _attempt(self, photo: bytes, request_id: str, timeout: float) -> Analysis:
-        transport = self._connect()
-        start = time.perf_counter()
         try:
-            answer = await transport.infer(self._model, photo, timeout=timeout, request_id=request_id)
-            elapsed = time.perf_counter() - start
-            self._answered = True
-            heads = await self._read_heads(answer.model_version, max(timeout - elapsed, 0.001))
+            reading, answer, elapsed = await self._ask(photo, request_id, Deadline(timeout))
         except UnreachableError:
-            # Whoever answers next at this URL may number the versions of other models in the same way.
-            self._heads.clear()
+            self._reading = None
             raise
         except (DeadlineExceededError, ModelNotReadyError):
             raise
         except CarAnalyzerError:
             self._answered = True
             raise
-        return Analysis({head.name: head.read(answer.outputs.get(head.output)) for head in heads}, elapsed * 1000)
+        heads = {head.name: head.read(answer.outputs.get(head.output)) for head in reading.heads}
+        return Analysis(heads, elapsed * 1000, answer.model_version, reading.export_id)
 
-    async def _read_heads(self, version: str, timeout: float) -> tuple[HeadSpec, ...]:
-        if version in self._heads:
-            return self._heads[version]
-        start = time.perf_counter()
-        async with self._heads_lock:  # who comes first asks for all
-            if version not in self._heads:
-                left = max(timeout - (time.perf_counter() - start), 0.001)
-                try:
-                    config = await self._connect().model_config(self._model, version, timeout=left)
-                except ModelNotReadyError as error:
-                    raise OverloadedError(f"version {version} was replaced while it answered") from error
-                self._heads[version] = parse_heads(config.heads, self._model)
-            return self._heads[version]
+    async def _ask(self, photo: bytes, request_id: str, deadline: Deadline) -> tuple[Reading, Answer, float]:
+        """Sends a photo until the export that answers is the one whose labels are known."""
+        transport = self._connect()
+        while True:
+            reading = await self._read(deadline)
+            start = time.perf_counter()
+            timeout = max(deadline.left, 0.001)
+            try:
+                answer = await transport.infer(
+                    self._model, photo, timeout=timeout, request_id=request_id, export_id=reading.export_id
+                )
+            except ExportMismatchError:
+                pass
+            else:
+                elapsed = time.perf_counter() - start
+                self._answered = True
+                if reading.export_id is None:
+                    reading = await self._read_version(answer.model_version, deadline)
+                    if reading.export_id is None:
+                        return reading, answer, elapsed
+                elif reading.version in (answer.model_version, None):
+                    self._read_at = time.monotonic()
+                    return reading, answer, elapsed
+            if not deadline.left:
+                raise deadline.error("finding a server that has the export whose labels were read")
+            # Another export is served now, or several are behind the address for a while. A load balancer that takes
+            # turns may send every reading to one server and every photo to another; hence the chance.
+            if random.random() < 0.5:  # noqa: S311
+                self._reading = None
+            await asyncio.sleep(random.uniform(0, MISMATCH_PAUSE_S))  # noqa: S311
+
+    async def _read(self, deadline: Deadline) -> Reading:
+        reading = self._reading
+        if reading is None or time.monotonic() > self._read_at + IDLE_S:
+            self._reading = reading = await self._read_version("", deadline)
+            self._read_at = time.monotonic()
+        return reading
+
+    async def _read_version(self, version: str, deadline: Deadline) -> Reading:
+        try:
+            config = await self._connect().model_config(self._model, version, timeout=max(deadline.left, 0.001))
+        except ModelNotReadyError as error:
+            if version:
+                raise OverloadedError(f"version {version} was replaced while it answered") from error
+            raise
+        return Reading(config.export_id, config.version, parse_heads(config.heads, self._model))
 
     async def _stream(
         self, photos: Iterable[Photo] | AsyncIterable[Photo], concurrency: int, timeout: float | None
@@ -255,19 +287,19 @@ class AsyncCarAnalyzer:
         server_ready = await transport.is_server_ready(timeout=timeout)
         self._answered = True
         try:
-            steps = (await transport.model_config(self._model, "", timeout=timeout)).steps
+            config = await transport.model_config(self._model, "", timeout=timeout)
         except ModelNotReadyError as error:
             return Health(
                 self.url, ready=False, server_ready=server_ready, models={self._model: False}, message=str(error)
             )
-        names = (self._model, *dict.fromkeys(steps))
+        names = (self._model, *dict.fromkeys(config.steps))
         loaded = await asyncio.gather(*(transport.is_model_ready(name, timeout=timeout) for name in names))
         models = dict(zip(names, loaded, strict=True))
         missing = [name for name, is_loaded in models.items() if not is_loaded]
         message = (
             f"not loaded: {', '.join(missing)}" if missing else None if server_ready else "the server is not ready"
         )
-        return Health(self.url, message is None, server_ready, models, message)
+        return Health(self.url, message is None, server_ready, models, message, config.version, config.export_id)
 
     def _connect(self) -> Transport:
         loop = asyncio.get_running_loop()

@@ -20,7 +20,18 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from ._config import TLS, Endpoint
 from ._heads import Tensor
 from ._replicas import Lookup
-from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, trace_context, unreachable
+from ._transport import (
+    CONNECT_S,
+    Answer,
+    ExportMismatchError,
+    ModelConfig,
+    names_export,
+    plain,
+    read_floats,
+    rejected,
+    trace_context,
+    unreachable,
+)
 from .errors import (
     CarAnalyzerError,
     DeadlineExceededError,
@@ -118,17 +129,23 @@ class GrpcTransport:
         self._lines[-1].retire()
         self._lines = [line for line in self._lines if line.calls] + [self._open()]
 
-    async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
+    async def infer(
+        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
+    ) -> Answer:
         request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
         tensor = request.inputs.add(name="image", datatype="BYTES")
         tensor.shape.extend([1, 1])
         request.raw_input_contents.append(struct.pack("<I", len(photo)) + photo)
         request.parameters["timeout"].int64_param = max(1, int(timeout * 1e6))
+        if export_id is not None:
+            request.parameters["export_id"].string_param = export_id
         try:
             response = await self._call("ModelInfer", request, timeout, trace_context())
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                raise PhotoError(plain(error.details())) from error.with_traceback(None)
+                raise rejected(model, error.details()) from error.with_traceback(None)
+            if error.code() is grpc.StatusCode.NOT_FOUND and names_export(error.details(), export_id):
+                raise ExportMismatchError from error.with_traceback(None)
             raise self._translate(error) from error.with_traceback(None)
         outputs = {}
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
@@ -139,8 +156,13 @@ class GrpcTransport:
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         request = service_pb2.ModelConfigRequest(name=model, version=version)
         config = (await self._ask("ModelConfig", request, timeout)).config
-        heads = config.parameters["heads"].string_value if "heads" in config.parameters else None
-        return ModelConfig(heads, tuple(step.model_name for step in config.ensemble_scheduling.step))
+        heads, export_id = (
+            config.parameters[name].string_value if name in config.parameters else None
+            for name in ("heads", "export_id")
+        )
+        versions = config.version_policy.specific.versions
+        only = str(versions[0]) if len(versions) == 1 else None
+        return ModelConfig(heads, export_id, only, tuple(step.model_name for step in config.ensemble_scheduling.step))
 
     async def is_server_ready(self, *, timeout: float) -> bool:
         return bool((await self._ask("ServerReady", service_pb2.ServerReadyRequest(), timeout)).ready)

@@ -99,6 +99,21 @@ class HeadSpec:
         return negative
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How to read the answers of one export.
+
+    Attributes:
+        export_id: Which export; None for one of car-analyzer 0.1, which does not say.
+        version: Of the ensemble; None where its config allows several.
+        heads: Its heads, in display order.
+    """
+
+    export_id: str | None
+    version: str | None
+    heads: tuple[HeadSpec, ...]
+
+
 def softmax(logits: tuple[float, ...]) -> list[float]:
     """Probabilities of finite logits; the largest is taken off first, so that none overflows."""
     top = max(logits)

@@ -24,7 +24,18 @@ from ._config import TLS, Endpoint
 from ._heads import Tensor
 from ._replicas import Rotation
 from ._retry import Deadline
-from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, trace_context, unreachable
+from ._transport import (
+    CONNECT_S,
+    Answer,
+    ExportMismatchError,
+    ModelConfig,
+    names_export,
+    plain,
+    read_floats,
+    rejected,
+    trace_context,
+    unreachable,
+)
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+UNKNOWN_MODEL = "unknown model"
 BUSY = {429, 502, 503, 504}
 
 
@@ -80,7 +92,9 @@ class HttpTransport:
         self._pools: dict[str | None, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
+    async def infer(
+        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
+    ) -> Answer:
         length = len(photo) + 4
         header: dict[str, Any] = {
             "inputs": [
@@ -90,15 +104,20 @@ class HttpTransport:
         }
         if request_id:
             header["id"] = request_id
+        if export_id is not None:
+            header["parameters"]["export_id"] = export_id
         text = json.dumps(header).encode()
         body = b"".join((text, struct.pack("<I", len(photo)), photo))
         headers = {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream", **trace_context()}
         path = f"/v2/models/{quote(model)}/infer"
         status, answered, content = await self._call("POST", path, timeout, body, headers)
-        if status in (400, 413) and (message := _error_message(content)) is not None:
-            raise PhotoError(plain(message))
         if status == 413:
             raise PhotoError(f"{self._endpoint} refuses a photo of {len(photo):,} bytes as too large")
+        message = _error_message(content) if status in (400, 404) else None
+        if status == 404 and names_export(message, export_id):
+            raise ExportMismatchError
+        if status == 400 and message is not None and UNKNOWN_MODEL not in message:
+            raise rejected(model, message)
         if status != 200:
             raise self._translate(status, content)
         try:
@@ -114,8 +133,11 @@ class HttpTransport:
         try:
             config = json.loads(content)
             steps = config.get("ensemble_scheduling", {}).get("step", [])
-            heads = config.get("parameters", {}).get("heads", {}).get("string_value")
-            return ModelConfig(heads, tuple(step["model_name"] for step in steps))
+            parameters = config.get("parameters", {})
+            heads, export_id = (parameters.get(name, {}).get("string_value") for name in ("heads", "export_id"))
+            versions = config.get("version_policy", {}).get("specific", {}).get("versions", [])
+            only = str(versions[0]) if len(versions) == 1 else None
+            return ModelConfig(heads, export_id, only, tuple(step["model_name"] for step in steps))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ServerError(f"cannot read the model's config from {self._endpoint}: {error!r}") from error
 
@@ -222,7 +244,7 @@ class HttpTransport:
             return OverloadedError(plain(message or f"{self._endpoint} answers with status {status}"))
         if message is None:
             return ServerError(f"{self._endpoint} answers with status {status} and not as Triton does")
-        if status in (400, 404) and "unknown model" in message:
+        if status in (400, 404) and UNKNOWN_MODEL in message:
             return ModelNotReadyError(plain(message))
         if status == 403:
             return ServerError(f"{plain(message)}: send it with headers=")

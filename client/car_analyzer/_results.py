@@ -39,6 +39,8 @@ class Analysis:
     Attributes:
         heads: Head name to `Head`, in the model's display order. Names that are no attribute are found here.
         processing_time_ms: From sending the photo to having the answer, in milliseconds.
+        version: The version of the ensemble that answered, a number that each repository counts from 1.
+        export_id: The export that answered, which no other one shares; None for one of car-analyzer 0.1.
         ok: True; tells it from a `Failure`.
     """
 
@@ -46,6 +48,8 @@ class Analysis:
 
     heads: Mapping[str, Head]
     processing_time_ms: float
+    version: str = ""
+    export_id: str | None = None
 
     def __getattr__(self, name: str) -> Head:
         # Copying and unpickling ask a half-made object, which has no heads yet, for its special methods.
@@ -102,6 +106,8 @@ class Health:
         server_ready: The server itself says that it is ready.
         models: The ensemble and each of its steps, and whether it is loaded; empty when nobody answers.
         message: What is missing, in a sentence; None when nothing is.
+        version: The version of the ensemble that is served; None if it does not name one.
+        export_id: The export that is served; None if it does not say.
     """
 
     url: str
@@ -109,8 +115,15 @@ class Health:
     server_ready: bool = False
     models: Mapping[str, bool] = field(default_factory=dict)
     message: str | None = None
+    version: str | None = None
+    export_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The health as JSON-ready `{"status": "OK" or "unavailable", "url": …, "models": {…}, "message"?: …}`."""
+        """The health as JSON-ready camelCase.
+
+        Returns:
+            `status` (`OK` or `unavailable`), `url`, `models`, and what is known of `message`, `version`, `exportId`.
+        """
         flat = {"status": "OK" if self.ready else "unavailable", "url": self.url, "models": dict(self.models)}
-        return flat if self.message is None else {**flat, "message": self.message}
+        known = {"message": self.message, "version": self.version, "exportId": self.export_id}
+        return flat | {key: value for key, value in known.items() if value is not None}

@@ -13,6 +13,7 @@ from .errors import (
     ConfigurationError,
     ModelNotReadyError,
     OverloadedError,
+    PhotoError,
     ServerError,
     UnreachableError,
 )
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from ._config import TLS, Endpoint
     from ._heads import Tensor
+
+# A step of an ensemble rejects what it was given; the ensemble's own checks of a request have no such beginning.
+_FROM_A_STEP = re.compile(r"^(\[request id: [^\]]*\] )*in ensemble '")
 
 # For how long opening a connection may take. Who has not answered by then is down or behind a firewall.
 CONNECT_S = 5.0
@@ -49,11 +53,19 @@ class ModelConfig:
 
     Attributes:
         heads: The JSON that describes its outputs, or None.
+        export_id: Which export it is of, or None for one of car-analyzer 0.1.
+        version: The only version that it allows, or None.
         steps: The models an ensemble is made of.
     """
 
     heads: str | None
+    export_id: str | None
+    version: str | None
     steps: tuple[str, ...]
+
+
+class ExportMismatchError(Exception):
+    """The server has another export than the request asks for; see `Transport.infer`."""
 
 
 class Transport(Protocol):
@@ -63,8 +75,21 @@ class Transport(Protocol):
     `UnreachableError` when there was no connection, `DeadlineExceededError` when there was one and no answer.
     """
 
-    async def infer(self, model: str, photo: bytes, *, timeout: float, request_id: str) -> Answer:
-        """Have one photo analysed."""
+    async def infer(
+        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
+    ) -> Answer:
+        """Have one photo analysed.
+
+        Args:
+            model: The ensemble's name.
+            photo: An image file.
+            timeout: In seconds.
+            request_id: Goes with the request into Triton's logs and traces.
+            export_id: The only export that may answer; None: any.
+
+        Raises:
+            ExportMismatchError: The server has another export. It did not look at the photo.
+        """
 
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         """Read the config of one version; an empty version means the newest."""
@@ -95,6 +120,18 @@ def open_transport(endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, st
         return HttpTransport(endpoint, tls, headers)
     except ImportError as error:
         raise ConfigurationError(f"{endpoint.scheme}:// needs a library that is missing: {error}") from error
+
+
+def rejected(model: str, message: str) -> CarAnalyzerError:
+    """The error for INVALID_ARG: the photo is at fault where a step says so, else the request as a whole."""
+    if _FROM_A_STEP.match(message):
+        return PhotoError(plain(message))
+    return ConfigurationError(f"the model {model!r} does not take photos: {plain(message)}")
+
+
+def names_export(message: str | None, export_id: str | None) -> bool:
+    """Whether NOT_FOUND is about the export that was asked for, and not about a model."""
+    return export_id is not None and message is not None and f"Export {export_id} is not served here" in message
 
 
 def read_floats(data: bytes) -> tuple[float, ...]:

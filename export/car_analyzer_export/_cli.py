@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         if export is None:
             print("Nothing was published: this was a dry run.")
         else:
-            print(f"published as version {export.version} in {export.repository}")
+            print(f"published as version {export.version} (export {export.export_id}) in {export.repository}")
     return 0
 
 
@@ -207,7 +207,12 @@ def _describe_view(network: NetworkPlan) -> str:
 
 def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
     if export is not None:
-        return {"repository": str(export.repository), "version": export.version, "networks": export.networks}
+        return {
+            "repository": str(export.repository),
+            "version": export.version,
+            "export_id": export.export_id,
+            "networks": export.networks,
+        }
     from .export import describe_network
 
     return {"dry_run": True, "networks": {network.name: describe_network(network) for network in plan.networks}}

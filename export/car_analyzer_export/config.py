@@ -27,12 +27,12 @@ SMALLEST_PREFERRED = {"any": 4, "gpu": 8}
 HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n"
 
 
-def config_texts(plan: Plan, version: int) -> dict[str, str]:
+def config_texts(plan: Plan, version: int, export_id: str) -> dict[str, str]:
     """Writes config.pbtxt of every model for a version: model name → text."""
     configs = [
         _preprocess(plan, version),
         *(_network(plan, network, version) for network in plan.networks),
-        _ensemble(plan, version),
+        _ensemble(plan, version, export_id),
     ]
     return {config.name: as_text(config) for config in configs}
 
@@ -120,8 +120,13 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
     )
 
 
-def _ensemble(plan: Plan, version: int) -> Any:
-    heads = {head.name: _description(head) for head, _ in plan.heads()}
+def heads_text(plan: Plan) -> str:
+    """Writes what a client needs to turn logits into answers, as JSON: head → how to read it."""
+    return json.dumps({head.name: _description(head) for head, _ in plan.heads()})
+
+
+def _ensemble(plan: Plan, version: int, export_id: str) -> Any:
+    parameters = {"heads": heads_text(plan), "export_id": export_id}
     steps = [
         pb.ModelEnsembling.Step(
             model_name=PREPROCESS,
@@ -146,13 +151,12 @@ def _ensemble(plan: Plan, version: int) -> Any:
         max_batch_size=plan.limits.max_batch_size,
         input=[pb.ModelInput(name="image", data_type=pb.TYPE_STRING, dims=[1])],
         output=[_logits(f"{head.name}_logits", head, f"{version}/{head.name}_labels.txt") for head, _ in plan.heads()],
-        parameters={"heads": pb.ModelParameter(string_value=json.dumps(heads))},
+        parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
         ensemble_scheduling=pb.ModelEnsembling(step=steps),
     )
 
 
 def _description(head: HeadPlan) -> dict[str, Any]:
-    """What a client needs to turn logits into an answer."""
     optional = {"positive": head.positive, "unsure": head.unsure}
     return {
         "output": f"{head.name}_logits",

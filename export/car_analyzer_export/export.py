@@ -36,11 +36,13 @@ class Export:
     Attributes:
         repository: The model repository.
         version: The version's number, the same for every network and the ensemble.
+        export_id: What no other export has; each answer of the served version says so.
         networks: Network name → what was compared and recorded in its `export.json`.
     """
 
     repository: Path
     version: int
+    export_id: str
     networks: dict[str, dict[str, Any]]
 
 
@@ -71,11 +73,12 @@ def export(
         write_known(plan, files, staged.version_folder(ENSEMBLE))
         with locked(repository):
             number = choose_number(repository, staged.models, version)
-            staged.write(number)
+            models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
+            export_id = staged.write(number, models)
             for name, facts in records.items():
                 _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
-            models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
-            _write_record(staged.version_folder(ENSEMBLE), {"model": ENSEMBLE, "version": number, "models": models})
+            summary = {"model": ENSEMBLE, "version": number, "export_id": export_id, "models": models}
+            _write_record(staged.version_folder(ENSEMBLE), summary)
             with added(staged, repository, number, shown=deliver is not None):
                 if deliver is not None:
                     deliver(repository, number)
@@ -83,7 +86,7 @@ def export(
                     before = on_disk(repository)
                     serve_from_next_start(repository, number)
                     remember(repository, number, before)
-    return Export(repository, number, records)
+    return Export(repository, number, export_id, records)
 
 
 def _export_network(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -10,11 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import config_texts, label_texts, views_text
+from .config import config_texts, heads_text, label_texts, views_text
 from .errors import PublishError
 from .interrupts import held_back
 from .spec import ENSEMBLE, PREPROCESS
-from .versions import CONFIGS, UNFINISHED, exported, locked, withdraw, write, writing
+from .versions import CONFIGS, RECORD, UNFINISHED, exported, locked, withdraw, write, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 # Stands for the version's number until it is known. No model can have this name.
 _NEW_VERSION = ".version"
 # What lies in a version of the preprocess step → its file in `preprocess`.
-_PILLOW_FILES = {name: name for name in ("guard.py", "model.py", "photo.py", "view.py")}
+_PILLOW_FILES = {name: name for name in ("guard.py", "identity.py", "model.py", "photo.py", "view.py")}
 _DALI_FILES = _PILLOW_FILES | {
     "model.py": "dali_model.py",
     "dali_pipeline.py": "dali_pipeline.py",
@@ -56,20 +58,33 @@ class Staging:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write(self, number: int) -> None:
-        """Writes everything but the networks: configurations, labels and the preprocess step."""
-        self.configs = config_texts(self._plan, number)
+    def write(self, number: int, networks: dict[str, str]) -> str:
+        """Writes everything but the networks: configurations, labels and the preprocess step.
+
+        Args:
+            number: The version's.
+            networks: Network name → SHA-256 of its `model.onnx`.
+
+        Returns:
+            The export's identity: 16 hexadecimal digits that depend on all that an answer depends on.
+        """
+        source = resources.files(f"{__package__}.preprocess")
+        files = _DALI_FILES if self._plan.preprocess == "dali" else _PILLOW_FILES
+        step = {file: source.joinpath(origin).read_text(encoding="utf-8") for file, origin in files.items()}
+        step["views.json"] = views_text(self._plan)
+        answering = json.dumps([step, networks, heads_text(self._plan)], sort_keys=True)
+        export_id = hashlib.sha256(answering.encode()).hexdigest()[:16]
+        self.configs = config_texts(self._plan, number, export_id)
         for model, text in self.configs.items():
             # Beside each other until the version is served: a model has one configuration at a time.
             write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)
         for model, labels in label_texts(self._plan).items():
             for file, text in labels.items():
                 write(self.version_folder(model) / file, text)
-        source = resources.files(f"{__package__}.preprocess")
-        files = _DALI_FILES if self._plan.preprocess == "dali" else _PILLOW_FILES
-        for file, origin in files.items():
-            write(self.version_folder(PREPROCESS) / file, source.joinpath(origin).read_text(encoding="utf-8"))
-        write(self.version_folder(PREPROCESS) / "views.json", views_text(self._plan))
+        record = json.dumps({"model": PREPROCESS, "version": number, "export_id": export_id}, indent=2) + "\n"
+        for file, text in {**step, RECORD: record}.items():
+            write(self.version_folder(PREPROCESS) / file, text)
+        return export_id
 
 
 @contextlib.contextmanager

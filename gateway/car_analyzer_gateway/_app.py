@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ._settings import Settings
 
-HEADERS_FOR_PAGES = ["X-Request-ID", "Retry-After"]
+HEADERS_FOR_PAGES = ["X-Request-ID", "Retry-After", "Model-Version", "Export-Id"]
 
 
 def make_app(settings: Settings) -> Starlette:

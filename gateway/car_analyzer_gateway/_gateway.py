@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
 
-from car_analyzer import AsyncCarAnalyzer, CarAnalyzerError, Retry
+from car_analyzer import Analysis, AsyncCarAnalyzer, CarAnalyzerError, Retry
 
 from ._logs import logger
 from ._memory import Litter
@@ -71,12 +71,15 @@ class Gateway:
             answers = await self._analyze_all(request)
         finally:
             self.in_flight -= 1
-        request.state.facts["photos"] = len(answers)
-        if len(answers) == 1:
-            if isinstance(answers[0], AnswerError):
-                raise answers[0]
-            return JSONResponse(answers[0])
-        return JSONResponse([self._entry(answer) for answer in answers])
+        analyses = [answer for answer in answers if isinstance(answer, Analysis)]
+        identity = _identity(analyses)
+        headers = {name.title().replace("_", "-"): value for name, value in identity.items()}
+        request.state.facts.update(identity, photos=len(answers))
+        if len(answers) > 1:
+            return JSONResponse([self._entry(answer) for answer in answers], headers=headers)
+        if isinstance(answers[0], AnswerError):
+            raise answers[0]
+        return JSONResponse(answers[0].to_dict(), headers=headers)
 
     async def health(self, _request: Request) -> Response:
         """`GET /health`."""
@@ -105,9 +108,9 @@ class Gateway:
         await self.client.close()
         await self.tracing.close()
 
-    async def _analyze_all(self, request: Request) -> list[dict[str, Any] | AnswerError]:
+    async def _analyze_all(self, request: Request) -> list[Analysis | AnswerError]:
         upload = Upload(request.headers, request.receive, self.settings, self.room)
-        tasks: list[asyncio.Task[dict[str, Any] | AnswerError]] = []
+        tasks: list[asyncio.Task[Analysis | AnswerError]] = []
         try:
             async with contextlib.aclosing(upload.photos()) as photos:
                 async for photo in photos:
@@ -129,7 +132,7 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, photo: Photo, request_id: str, timeout: float) -> asyncio.Task[dict[str, Any] | AnswerError]:
+    def _start(self, photo: Photo, request_id: str, timeout: float) -> asyncio.Task[Analysis | AnswerError]:
         task = asyncio.create_task(self._analyze(photo.data, request_id, timeout))
         self._asked += 1
         # Not in the task itself: one that is cancelled early never starts.
@@ -142,7 +145,7 @@ class Gateway:
         task.add_done_callback(end)
         return task
 
-    async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> dict[str, Any] | AnswerError:
+    async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> Analysis | AnswerError:
         if not photo:
             return AnswerError(400, "photo", "The photo is empty: it has 0 bytes.")
         try:
@@ -153,16 +156,25 @@ class Gateway:
             self._litter.add(len(photo))
             return answer
         self.metrics.count_analysis(analysis)
-        return analysis.to_dict()
+        return analysis
 
-    def _entry(self, answer: dict[str, Any] | AnswerError) -> dict[str, Any]:
+    def _entry(self, answer: Analysis | AnswerError) -> dict[str, Any]:
         if isinstance(answer, AnswerError):
             self.metrics.errors.labels(answer.kind).inc()
             return {"error": answer.message}
-        return answer
+        return answer.to_dict()
 
 
-def _check(answers: list[dict[str, Any] | AnswerError]) -> None:
+def _identity(analyses: list[Analysis]) -> dict[str, str]:
+    """Which model answered; several values where it was replaced meanwhile."""
+    found = {
+        "model_version": {analysis.version for analysis in analyses},
+        "export_id": {analysis.export_id for analysis in analyses if analysis.export_id},
+    }
+    return {name: ", ".join(sorted(values)) for name, values in found.items() if values}
+
+
+def _check(answers: list[Analysis | AnswerError]) -> None:
     """Raise what went wrong on the service's side: it concerns all photos, not one."""
     for answer in answers:
         if isinstance(answer, AnswerError) and answer.status != 400:

@@ -53,6 +53,10 @@ HEADERS = {
         "schema": {"type": "string"},
     }
 }
+IDENTITY = {
+    "Model-Version": {"description": "The version of the ensemble that answered.", "schema": {"type": "string"}},
+    "Export-Id": {"description": "The export that answered: no other has this id.", "schema": {"type": "string"}},
+}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
 
 ERRORS = {
@@ -132,7 +136,7 @@ def _analyze(settings: Settings) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "What the model says.",
-                "headers": HEADERS,
+                "headers": {**HEADERS, **IDENTITY},
                 "content": {"application/json": {"schema": {"anyOf": [analysis, several]}}},
             },
             **errors,

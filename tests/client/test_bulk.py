@@ -172,6 +172,16 @@ def test_nobody_answers(nowhere: str, server: SimpleNamespace, sample_photos: li
     assert len(read(output)) == len(sample_photos)
 
 
+@pytest.mark.parametrize(("model", "code"), [("misspelt", 3), ("condition", 2)])
+def test_a_wrong_model_is_no_photos_fault(
+    model: str, code: int, url: str, sample_photos: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    options = ["--url", url, "--model", model, "--output", output, "--timeout", "1"]
+    assert model in run(*sample_photos, *options, code=code)
+    assert output.read_bytes() == b""
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

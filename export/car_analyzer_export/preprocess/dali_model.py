@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import guard
+import identity
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from pillow_model import TritonPythonModel as PillowModel
@@ -24,6 +25,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Reads limits, views and parameters, builds the pipeline, and runs it once."""
+        self._export_id = identity.read()
         self._pillow = PillowModel()
         self._pillow.initialize(args)
         config = json.loads(args["model_config"])
@@ -58,6 +60,8 @@ class TritonPythonModel:
         return [self._response([next(decoded) for _ in few]) if few else None for few in jobs]
 
     def _jobs(self, request: Any) -> list[Any]:
+        if identity.rejection(request, self._export_id):
+            return []  # Pillow's step answers it
         photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         jobs = [self._decoder.job(content) for content in photos]
         return jobs if all(jobs) else []

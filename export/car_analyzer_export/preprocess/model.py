@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import guard
+import identity
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from photo import Photo, PhotoError
@@ -41,6 +42,7 @@ class TritonPythonModel:
 
         The configuration is one for all versions that are loaded at once; how to look at a photo is each version's own.
         """
+        self._export_id = identity.read()
         parameters = json.loads(args["model_config"])["parameters"]
         self._limits = {name: json.loads(parameters[name]["string_value"]) for name in ("max_bytes", "max_pixels")}
         # What the largest photo takes: 4 bytes a pixel as decoded, and again as RGB.
@@ -63,6 +65,8 @@ class TritonPythonModel:
         return responses
 
     def _respond(self, request: Any) -> Any:
+        if rejection := identity.rejection(request, self._export_id):
+            return pb_utils.InferenceResponse(error=rejection)
         begun = guard.begin()
         photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         pixels: dict[str, list[Any]] = {name: [] for name in self._views}
