@@ -8,6 +8,7 @@ read ───────── read_checkpoint: opens the file, asks the modul
 ├── names ──── the classes and functions a pickle names
 ├── inert ──── stand-ins for the harmless types beside the weights
 ├── pickled ── torch.save's files, zipped or older, through torch's weights-only unpickler
+├── samples ── data that is no network
 ├── tensors ── safetensors
 ├── programs ─ TorchScript and torch.export, only when trusted
 ├── weights ── which part is the network's, and whether it can be used
