@@ -18,6 +18,6 @@ reconcile ──── spec and facts made one
 
 from .model import Checkpoint, Facts
 from .read import read_checkpoint
-from .reconcile import Effective, reconcile
+from .reconcile import NO_REGRESSION, Effective, reconcile
 
-__all__ = ["Checkpoint", "Effective", "Facts", "read_checkpoint", "reconcile"]
+__all__ = ["NO_REGRESSION", "Checkpoint", "Effective", "Facts", "read_checkpoint", "reconcile"]
