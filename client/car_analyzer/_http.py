@@ -24,6 +24,7 @@ from ._config import TLS, Endpoint
 from ._heads import Tensor
 from ._replicas import Rotation
 from ._retry import Deadline
+from ._sentences import Meaning, says
 from ._transport import CONNECT_S, Answer, ModelConfig, plain, read_floats, trace_context, unreachable
 from .errors import (
     CarAnalyzerError,
@@ -222,7 +223,7 @@ class HttpTransport:
             return OverloadedError(plain(message or f"{self._endpoint} answers with status {status}"))
         if message is None:
             return ServerError(f"{self._endpoint} answers with status {status} and not as Triton does")
-        if status in (400, 404) and "unknown model" in message:
+        if status in (400, 404) and says(message, Meaning.UNKNOWN_MODEL):
             return ModelNotReadyError(plain(message))
         if status == 403:
             return ServerError(f"{plain(message)}: send it with headers=")
