@@ -20,6 +20,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from ._config import TLS, Endpoint
 from ._heads import Tensor
 from ._replicas import Lookup
+from ._sentences import Meaning, says
 from ._transport import (
     CONNECT_S,
     Answer,
@@ -64,13 +65,6 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
-)
-
-# UNAVAILABLE is what both a busy server and a connection that is none are called; these are said on this side.
-NO_CONNECTION = re.compile(
-    r"\b(failed to connect|connections?|refused|reset|socket|endpoint|transport|goaway|keepalive|ping|broken pipe"
-    r"|recvmsg|sendmsg|end of tcp|stream removed|resolving|resolution)\b",
-    re.IGNORECASE,
 )
 
 # gRPC logs a message that is no text (see `plain`) with a traceback; the error that is raised says enough.
@@ -226,14 +220,15 @@ class GrpcTransport:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(f"no answer from {self._endpoint} in time")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return PhotoError(f"too large: {details}") if "larger than max" in details else OverloadedError(details)
-        if "is restricted, expecting header" in details:
+            too_large = says(details, Meaning.TOO_LARGE)
+            return PhotoError(f"too large: {details}") if too_large else OverloadedError(details)
+        if says(details, Meaning.RESTRICTED):
             return ServerError(f"{details}: send it with headers=")
         if code is grpc.StatusCode.UNAVAILABLE:
-            if NO_CONNECTION.search(details):
+            if says(details, Meaning.NO_CONNECTION):
                 return unreachable(self._endpoint, _reason(details))
             return OverloadedError(details)
-        if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and "RST_STREAM" in details:
+        if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and says(details, Meaning.STREAM_RESET):
             return unreachable(self._endpoint, details)
         return ServerError(f"{details} ({code.name})")
 

@@ -24,6 +24,7 @@ from ._config import TLS, Endpoint
 from ._heads import Tensor
 from ._replicas import Rotation
 from ._retry import Deadline
+from ._sentences import Meaning, says
 from ._transport import (
     CONNECT_S,
     Answer,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-UNKNOWN_MODEL = "unknown model"
 BUSY = {429, 502, 503, 504}
 
 
@@ -116,7 +116,7 @@ class HttpTransport:
         message = _error_message(content) if status in (400, 404) else None
         if status == 404 and names_export(message, export_id):
             raise ExportMismatchError
-        if status == 400 and message is not None and UNKNOWN_MODEL not in message:
+        if status == 400 and message is not None and not says(message, Meaning.UNKNOWN_MODEL):
             raise rejected(model, message)
         if status != 200:
             raise self._translate(status, content)
@@ -244,7 +244,7 @@ class HttpTransport:
             return OverloadedError(plain(message or f"{self._endpoint} answers with status {status}"))
         if message is None:
             return ServerError(f"{self._endpoint} answers with status {status} and not as Triton does")
-        if status in (400, 404) and UNKNOWN_MODEL in message:
+        if status in (400, 404) and says(message, Meaning.UNKNOWN_MODEL):
             return ModelNotReadyError(plain(message))
         if status == 403:
             return ServerError(f"{plain(message)}: send it with headers=")

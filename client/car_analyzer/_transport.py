@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ._sentences import Meaning, says
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,
@@ -24,16 +25,8 @@ if TYPE_CHECKING:
     from ._config import TLS, Endpoint
     from ._heads import Tensor
 
-# A step of an ensemble rejects what it was given; the ensemble's own checks of a request have no such beginning.
-_FROM_A_STEP = re.compile(r"^(\[request id: [^\]]*\] )*in ensemble '")
-
 # For how long opening a connection may take. Who has not answered by then is down or behind a firewall.
 CONNECT_S = 5.0
-
-# A process died; a message to or from it was lost; memory that it shares with Triton is used up.
-_BETWEEN_PROCESSES = re.compile(
-    r"Stub process .* not healthy|Failed to copy the output tensor|[Ff]ailed to increase the shared memory pool"
-)
 
 # A Triton that stops can send a message out of memory that it has freed.
 _FREED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -124,7 +117,7 @@ def open_transport(endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, st
 
 def rejected(model: str, message: str) -> CarAnalyzerError:
     """The error for INVALID_ARG: the photo is at fault where a step says so, else the request as a whole."""
-    if _FROM_A_STEP.match(message):
+    if says(message, Meaning.FROM_A_STEP):
         return PhotoError(plain(message))
     return ConfigurationError(f"the model {model!r} does not take photos: {plain(message)}")
 
@@ -164,14 +157,14 @@ def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
 
 def is_mending(error: CarAnalyzerError) -> bool:
     """Whether Triton says that it failed to speak with a process of its own, which passes and is no photo's fault."""
-    return isinstance(error, ServerError) and _BETWEEN_PROCESSES.search(str(error)) is not None
+    return isinstance(error, ServerError) and says(str(error), Meaning.MENDING)
 
 
 def is_stopping(error: CarAnalyzerError) -> bool:
     """Whether it comes from a Triton that was told to stop. Of several behind one name, another one takes the call."""
-    return isinstance(error, OverloadedError) and re.search(r"Server (is stopping|not ready)", str(error)) is not None
+    return isinstance(error, OverloadedError) and says(str(error), Meaning.STOPPING)
 
 
 def is_coming(error: CarAnalyzerError) -> bool:
     """Whether Triton knows the model and has none of its versions, as one that is stopping says to the last."""
-    return isinstance(error, ModelNotReadyError) and "has no available versions" in str(error)
+    return isinstance(error, ModelNotReadyError) and says(str(error), Meaning.COMING)

@@ -160,6 +160,7 @@ def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None
         from .export import export
         from .graph import check_network
         from .planning import plan_export
+        from .verify import check_repeats
 
         def progress(step: str) -> None:
             bar.update()
@@ -169,6 +170,7 @@ def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None
         if arguments.dry_run:
             for network in plan.networks:
                 check_network(network)
+                check_repeats(network)
             return plan, None
         return plan, export(plan, arguments.repository, version=arguments.version, progress=progress)
 

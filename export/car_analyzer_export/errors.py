@@ -11,6 +11,16 @@ ExportError
         └── UnreachableError    nobody answers where it should run
 """
 
+from __future__ import annotations
+
+import re
+
+# Terminal colours, and where in PyTorch's own sources something was noticed.
+_NOISE = re.compile(
+    r"\x1b\[[0-9;]*[A-Za-z]|\[enforce fail at [^\]]*\][ .]*"
+    r"| INTERNAL ASSERT FAILED at \S+|,? please report a bug to PyTorch"
+)
+
 
 class ExportError(Exception):
     """Base of everything an export raises on purpose; the message is a sentence for the user."""
@@ -46,3 +56,18 @@ class BusyError(ControlError):
 
 class UnreachableError(ControlError):
     """No Triton answers."""
+
+
+def reason(error: BaseException) -> str:
+    """The line of a library's error that says what went wrong, without a full stop: PyTorch's run over pages.
+
+    A heading takes its first point with it. TorchScript says first that, and where, something failed: its last line
+    says what.
+    """
+    lines = [line for line in map(str.strip, _NOISE.sub("", str(error)).splitlines()) if line]
+    if any(line.startswith("Traceback of TorchScript") for line in lines):
+        lines = [lines[-1].removeprefix("RuntimeError: ").removeprefix("builtins.")]
+    said = lines[0] if lines else type(error).__name__
+    if said.endswith(":") and len(lines) > 1:
+        said += f" {lines[1]}"
+    return said.rstrip(" .:")

@@ -19,7 +19,7 @@ from .pictures import comparison_pixels, read_photos
 from .precision import MAX_PICTURES, convert
 from .repository import Staging, added, choose_number, staging
 from .spec import ENSEMBLE
-from .verify import BATCHES, TOLERANCE, compare
+from .verify import BATCHES, TOLERANCE, check_repeats, compare
 from .versions import RECORD, locked, on_disk, remember, serve_from_next_start
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _export_network(
     try:
         progress(f"{network.name}: exporting to ONNX")
         check_network(network)
+        check_repeats(network)
         for_tensorrt = plan.accelerator == "tensorrt"
         write_onnx(network, file, cast_first=for_tensorrt)
         progress(f"{network.name}: comparing with PyTorch")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .architectures import build
-from .checkpoints import read_checkpoint, reconcile
-from .errors import ExportError, SpecError
+from .architectures import build, script_of
+from .checkpoints import NO_REGRESSION, read_checkpoint, reconcile
+from .errors import ExportError, NetworkError, SpecError, reason
 from .graph import run_network
 from .plan import HeadPlan, NetworkPlan, Plan
 from .preprocess.view import View
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _DEFAULT_SIZE = (224, 224)
+_RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
+_CONVOLUTIONS = frozenset({"Conv2d", "LazyConv2d"})
 
 
 def plan_export(
@@ -52,7 +54,10 @@ def plan_export(
         try:
             networks.append(_plan_network(name, network, heads, spec, trust_pickle=trust_pickle))
         except ExportError as error:
-            raise type(error)(f"{'Head' if name in heads else 'Network'} '{name}': {error}") from error
+            place = f"{'Head' if name in heads else 'Network'} '{name}'"
+            if str(error).startswith(place):
+                raise
+            raise type(error)(f"{place}: {error}") from error
     return Plan(
         tuple(networks),
         tuple(spec.heads),
@@ -69,7 +74,9 @@ def plan_export(
 def _plan_network(
     name: str, network: Network, heads: dict[str, Head], spec: Spec, *, trust_pickle: bool
 ) -> NetworkPlan:
-    checkpoint = read_checkpoint(network.weights, trust_pickle=trust_pickle, sha256=network.sha256)
+    checkpoint = read_checkpoint(
+        network.weights, trust_pickle=trust_pickle, sha256=network.sha256, script=script_of(network.architecture)
+    )
     notes = list(checkpoint.notes)
     classes = network.classes or (checkpoint.facts.labels if _are_combined(checkpoint, heads) else None)
     if classes:
@@ -111,12 +118,26 @@ def _plan_network(
         weights=network.weights,
         architecture=architecture,
     )
-    outputs = run_network(draft, 1)
+    outputs = _first_run(draft)
     planned = tuple(
         _plan_head(head_name, head, effective[head_name], classes, outputs, checkpoint.facts.threshold, notes)
         for head_name, head in heads.items()
     )
     return replace(draft, heads=planned, notes=tuple(notes))
+
+
+def _first_run(draft: NetworkPlan) -> object:
+    try:
+        return run_network(draft, 1)
+    except NetworkError as error:
+        cause = reason(error.__cause__ or error)
+        kinds = {getattr(module, "original_name", type(module).__name__) for module in draft.network.modules()}
+        if (recurrent := kinds & _RECURRENT) and not kinds & _CONVOLUTIONS:
+            raise NetworkError(
+                f"The network takes sequences, not photos: it is made of {' and '.join(sorted(recurrent))} layers "
+                f"({cause}). What is exported takes photos, float32 [batch, 3, height, width]."
+            ) from error
+        raise NetworkError(f"{str(error).partition(': ')[0]}: {cause}.") from error
 
 
 def _are_combined(checkpoint: Checkpoint, heads: dict[str, Head]) -> bool:
@@ -167,9 +188,14 @@ def _plan_head(
     if activation is None:
         activation = "sigmoid" if groups is None and len(labels) == 2 and _is_one_logit(outputs, head) else "softmax"
         if activation == "sigmoid":
-            notes.append(f"Head '{name}': the network gives one logit; its sigmoid is taken as that of '{labels[1]}'.")
+            notes.append(
+                f"Head '{name}': the network gives one logit; its sigmoid is taken as that of '{labels[1]}'. It "
+                "must be a logit: the score of a regression would be misread."
+            )
     if len(labels) < 2 and activation != "multilabel":
-        raise SpecError(f"head '{name}' has only the label '{labels[0]}'; at least two are needed.")
+        raise SpecError(f"Head '{name}' has only the label '{labels[0]}'; at least two are needed. {NO_REGRESSION}")
+    if len(labels) > 2 and _is_one_logit(outputs, head):
+        raise SpecError(f"Head '{name}' has {len(labels)} labels, but its network gives one number. {NO_REGRESSION}")
     if activation == "sigmoid" and head.positive == labels[0]:
         labels = (labels[1], labels[0])
     if len(labels) != 2 and activation != "multilabel" and (head.threshold or head.unsure or head.positive):

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from .errors import VerificationError
+from .errors import NetworkError, VerificationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 2, 7, 32)
 TOLERANCE = 1e-4
+# Enough pictures for a part that is rarely dropped.
+_REPEATED = 7
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,24 @@ class Comparison:
     batch: int
     max_difference: float
     answers_agreeing: int
+
+
+def check_repeats(plan: NetworkPlan) -> None:
+    """Makes sure that the network gives the same pictures the same logits twice.
+
+    Raises:
+        NetworkError: It does not.
+    """
+    shape = (_REPEATED, plan.view.height, plan.view.width, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    first, second = (torch_logits(plan, pixels) for _ in range(2))
+    difference = max(float(np.abs(first[name] - second[name]).max()) for name in first)
+    if difference > TOLERANCE:
+        raise NetworkError(
+            f"The network itself is random: its logits for the same pictures differ by {difference:.2g} from run to "
+            "run. The usual cause is F.dropout(x) without training=self.training, which drops even after eval(); add "
+            "it, or use nn.Dropout."
+        )
 
 
 def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, tuple[Comparison, ...]]:

@@ -72,7 +72,9 @@ class Metrics:
         """Note what a photo was found to be."""
         self.analyses.observe(analysis.processing_time_ms / 1000)
         for name, head in analysis.heads.items():
-            self.answers.labels(name, head.label).inc()
+            # One by one, or n labels that do not exclude each other would make 2^n series.
+            for label in (head.label,) if head.labels is None else head.labels or ("none",):
+                self.answers.labels(name, label).inc()
             self.confidence.labels(name).observe(head.confidence)
 
     def render(self, accept: str) -> tuple[bytes, str]:

@@ -90,7 +90,7 @@ def _sparse_tensor_of_any_size(folder: Path, canary: Path) -> Path:
     return saved(folder, {"fc.weight": sparse})
 
 
-@attack("claim 1,099,511,627,776 bytes")
+@attack("take 1,099,511,627,784 bytes")
 def _legacy_storage_of_a_terabyte(folder: Path, canary: Path) -> Path:
     claims = {"fc.weight": tensor((4,), (1,), items=1 << 38)}
     return legacy(folder, pickled(claims, LegacyClaiming), keys=pickle.dumps(["0"], 2), after=b"\0" * 24)

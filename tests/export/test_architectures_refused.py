@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from car_analyzer_export.architectures import build, index, zoo
 from car_analyzer_export.errors import NetworkError
@@ -46,13 +47,40 @@ def names(*given: str) -> Callable[[Any], StateDict]:
     return lambda _: {name: torch.ones(4, 3, 3, 3) for name in given}
 
 
+def patches(embedding: nn.Module) -> nn.Module:
+    """A vision transformer's parts; its embedding is called as a text network's."""
+    network = nn.ModuleDict({"embedding": embedding, "blocks": nn.TransformerEncoderLayer(8, 2, 16)})
+    network.register_parameter("positions", nn.Parameter(torch.zeros(1, 17, 8)))
+    return network
+
+
+OWN_NETWORK = "nor is one near.*FILE.py:FACTORY"
 REFUSED: dict[str, tuple[Callable[[Any], StateDict], str]] = {
     "LSTM": (lambda _: fresh(nn.LSTM(3, 4)), r"recurrent network.*'weight_ih_l0'"),
-    "table": (lambda _: fresh(nn.Sequential(nn.Linear(30, 5), nn.ReLU(), nn.Linear(5, 2))), "tables, with 30 numbers"),
+    "GRU cell": (lambda _: fresh(nn.ModuleDict({"cell": nn.GRUCell(3, 4)})), r"recurrent network.*'cell.weight_ih'"),
+    "table": (
+        lambda _: fresh(nn.Sequential(nn.Linear(30, 5), nn.ReLU(), nn.Linear(5, 2))),
+        r"for tables \('0.weight' is \[5, 30\]\); if it takes photos, write a FILE.py:FACTORY",
+    ),
+    "table with a scale beside its weights": (
+        lambda _: fresh(nn.Sequential(weight_norm(nn.Linear(10, 20)), nn.Linear(20, 2))),
+        r"for tables \('0.parametrizations.weight.original1' is \[20, 10\]\)",
+    ),
     "text": (lambda _: fresh(nn.ModuleDict({"embedding": nn.Embedding(9, 4), "out": nn.Linear(4, 2)})), "for text"),
     "sound": (lambda _: fresh(nn.Sequential(nn.Conv1d(1, 4, 3), nn.Linear(4, 2))), "sequences or signals"),
     "video": (lambda _: fresh(nn.Sequential(nn.Conv3d(3, 4, 3), nn.Linear(4, 2))), "video or volumes"),
     "grey": (lambda _: fresh(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 2))), "pictures of 1 channel, where"),
+    "depthwise on RGB": (
+        lambda _: fresh(nn.Sequential(nn.Conv2d(3, 12, 3, groups=3), nn.Conv2d(12, 4, 1), nn.Linear(4, 2))),
+        OWN_NETWORK,
+    ),
+    "a convolution's scale": (lambda _: fresh(nn.Sequential(weight_norm(nn.Conv2d(3, 4, 3)))), OWN_NETWORK),
+    "convolution and LSTM": (lambda _: fresh(nn.Sequential(nn.Conv2d(3, 4, 3), nn.LSTM(4, 4))), OWN_NETWORK),
+    "ViT": (lambda _: fresh(patches(nn.Conv2d(3, 8, 4, 4))), OWN_NETWORK),
+    "ViT of cut photos": (
+        lambda _: fresh(patches(nn.Linear(48, 8))),
+        "a transformer of another library .*; if it takes photos, write a FILE.py:FACTORY",
+    ),
     "YOLO": (names("model.0.conv.weight", "model.2.cv1.conv.weight"), "a YOLO network"),
     "Faster R-CNN": (names("backbone.body.conv1.weight", "rpn.head.conv.0.0.weight"), "a detector"),
     "Mask R-CNN": (names("conv1.weight", "roi_heads.mask_head.mask_fcn1.weight"), "Mask R-CNN"),
@@ -60,7 +88,7 @@ REFUSED: dict[str, tuple[Callable[[Any], StateDict], str]] = {
     "U-Net": (names("inc.double_conv.0.weight", "up1.conv.double_conv.0.weight"), "U-Net"),
     "transformers": (names("vit.embeddings.patch_embeddings.projection.weight"), "Hugging Face transformers"),
     "quantised": (names("conv1.weight", "fc._packed_params._packed_params"), "a quantised network"),
-    "own": (lambda _: fresh(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 2))), "nor is one near.*FILE.py:FACTORY"),
+    "own": (lambda _: fresh(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 2))), OWN_NETWORK),
     "another stem": (
         lambda models: fresh(head(models.squeezenet1_1(), "features.0", nn.Conv2d(3, 64, 5))),
         r"The nearest: torchvision:squeezenet1_1 \(of another shape: features.0.weight",
@@ -113,6 +141,12 @@ REFUSED: dict[str, tuple[Callable[[Any], StateDict], str]] = {
     "broken chain": (
         lambda models: fresh(head(models.mobilenet_v2(), "classifier", nn.Sequential(nn.Linear(640, 2)))),
         "it takes 640 features, where 1280 come in",
+    ),
+    "a layer that halves": (
+        lambda models: fresh(
+            head(models.mobilenet_v2(), "classifier", nn.Sequential(nn.Linear(1280, 20), nn.GLU(), nn.Linear(10, 2)))
+        ),
+        r"it takes 10 features, where 20 come in; a layer without weights .*\(GLU halves it.*FILE.py:FACTORY",
     ),
 }
 

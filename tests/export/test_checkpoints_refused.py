@@ -9,7 +9,10 @@ import io
 import json
 import lzma
 import pickle
+import sys
 import tarfile
+import types
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,6 +23,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from car_analyzer_export.checkpoints import read_checkpoint
 from car_analyzer_export.errors import CheckpointError
@@ -59,6 +63,11 @@ def numpy_file(folder: Path, *, archive: bool) -> Path:
     return written(folder, stream.getvalue())
 
 
+def tensors(folder: Path, values: dict[str, torch.Tensor]) -> Path:
+    save_file(values, folder / "data.safetensors")
+    return folder / "data.safetensors"
+
+
 def tarred(folder: Path, name: str) -> Path:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -87,6 +96,11 @@ def with_nan(value: float) -> dict[str, torch.Tensor]:
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 44\n"
+DATA = r"data, not a network; give the file that torch\.save"
+PHOTOS = torch.zeros(4, 3, 8, 8)
+LARGE = {"fc.weight": torch.zeros(50_000)}
+# Together more than the audit lets the tensors of a file of a tenth take.
+MANY = {f"{number}.weight": torch.zeros(200_000) for number in range(100)}
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda at: at / "nowhere.pth", "nowhere.pth: No such file or directory; check the path"),
     "folder": (lambda at: folder_with(at, "readme"), "is a folder; give the checkpoint inside."),
@@ -98,18 +112,39 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "unpacked": (lambda at: folder_with(at, "data.pkl"), "is an unpacked checkpoint; give the file"),
     "empty": (lambda at: written(at, b""), "not a checkpoint that PyTorch can read: the file is empty"),
     "half a zip": (
-        lambda at: cut(saved(at, WEIGHTS), 0.5),
-        "not a checkpoint that PyTorch can read: its zip archive is cut",
+        lambda at: cut(saved(at, LARGE), 0.5),
+        r"is cut off: the file ends after 100,\d\d\d bytes .*, and its tensors alone take 200,000; copy or download it",
+    ),
+    "the first bytes of a zip": (lambda at: cut(saved(at, WEIGHTS), 0.01), "is cut off: the file ends after"),
+    "three bytes of a zip": (lambda at: written(at, b"PK\x03"), "is cut off: the file ends after 3 bytes"),
+    "zip and something more": (
+        lambda at: written(at, saved(at, WEIGHTS).read_bytes() + b"more"),
+        r"its zip archive ends at byte [\d,]+, and something follows it",
+    ),
+    "half a pickle of legacy": (
+        lambda at: cut(saved(at, WEIGHTS, _use_new_zipfile_serialization=False), 0.3),
+        r"is cut off: it ends within its pickle \(.*\); copy or download it again",
     ),
     "half a legacy": (
-        lambda at: cut(saved(at, WEIGHTS, _use_new_zipfile_serialization=False), 0.3),
-        "not a checkpoint that PyTorch can read: its pickle is cut short",
+        lambda at: cut(saved(at, LARGE, _use_new_zipfile_serialization=False), 0.5),
+        r"is cut off: its tensors take 200,\d\d\d bytes, and the file holds 100,\d\d\d for them",
+    ),
+    "legacy of many tensors, cut": (
+        lambda at: cut(saved(at, MANY, _use_new_zipfile_serialization=False), 0.1),
+        r"is cut off: its tensors take 80,000,\d\d\d bytes",
     ),
     "legacy without its end": (
         lambda at: cut(saved(at, WEIGHTS, _use_new_zipfile_serialization=False), 0.97),
-        "not a checkpoint that PyTorch can read: its tensors take",
+        "is cut off: its tensors take",
     ),
-    "half a safetensors": (lambda at: cut(safetensors(at), 0.9), "not a safetensors file that can be read"),
+    "half a pickled network of legacy": (
+        lambda at: cut(saved(at, network(), _use_new_zipfile_serialization=False), 0.5),
+        "is cut off: it ends within its pickle",
+    ),
+    "half a safetensors": (
+        lambda at: cut(safetensors(at), 0.9),
+        r"is cut off: its tensors end at byte [\d,]+, and the file after",
+    ),
     "random bytes": (lambda at: written(at, bytes(range(200, 256)) * 9), "neither torch.save nor safetensors wrote it"),
     "LFS pointer": (lambda at: written(at, LFS), "is a Git LFS pointer, not the checkpoint itself; run `git lfs pull`"),
     "HTML": (lambda at: written(at, b"\n<!DOCTYPE html><title>Sign in</title>"), "is a web page .* download the file"),
@@ -137,8 +172,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "TensorFlow Lite": (lambda at: written(at, b"\x1c\0\0\0TFL3" + bytes(99)), "is a TensorFlow Lite model"),
     "SavedModel": (lambda at: written(at, b"\x08\x01\x12\x99" + bytes(99)), "is a TensorFlow SavedModel"),
     "ONNX": (lambda at: written(at, onnx_model()), "is an ONNX model already; give the PyTorch checkpoint"),
-    "npy": (lambda at: numpy_file(at, archive=False), r"is a NumPy array \(\.npy\)"),
-    "npz": (lambda at: numpy_file(at, archive=True), r"is a NumPy archive \(\.npz\)"),
+    "npy": (lambda at: numpy_file(at, archive=False), rf"is a NumPy array \(\.npy\): {DATA}"),
+    "npz": (lambda at: numpy_file(at, archive=True), rf"is a NumPy archive \(\.npz\): {DATA}"),
     "scikit-learn": (
         lambda at: written(at, sklearn_pickle()),
         r"is a pickled scikit-learn or joblib model \(sklearn\.svm",
@@ -157,7 +192,33 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "tar": (lambda at: tarred(at, "model.pth"), "is a tar archive; unpack it"),
     "torch's own tar": (lambda at: tarred(at, "sys_info"), "was written by PyTorch 0.1.1 or older"),
     "list": (lambda at: saved(at, [1, 2]), r"holds a list, not a state_dict \(names and tensors\)"),
-    "tensor": (lambda at: saved(at, torch.ones(3)), "holds a Tensor, not a state_dict"),
+    "tensor": (lambda at: saved(at, torch.ones(3)), rf"holds a tensor of shape \[3\]: {DATA}"),
+    "list of tensors": (lambda at: saved(at, [PHOTOS, PHOTOS]), f"holds a list of 2: {DATA}"),
+    "pairs": (lambda at: saved(at, [(PHOTOS, 1)] * 9), f"holds a list of 9: {DATA}"),
+    "images and labels": (
+        lambda at: saved(at, {"images": PHOTOS, "labels": torch.ones(4), "classes": ["clean", "dirty"]}),
+        f"holds a dict with 'images', 'labels', 'classes': {DATA}",
+    ),
+    "two splits": (
+        lambda at: saved(at, {"train": {"x": PHOTOS, "y": torch.ones(4)}, "val": {"x": PHOTOS}}),
+        f"holds a dict with 'train', 'val': {DATA}",
+    ),
+    "photos by file": (lambda at: saved(at, {"a.jpg": PHOTOS, "b.jpg": PHOTOS}), f"a dict with 'a.jpg', .*: {DATA}"),
+    "images in safetensors": (lambda at: tensors(at, {"images": PHOTOS}), f"holds a dict with 'images': {DATA}"),
+    "array": (lambda at: saved(at, np.ones((4, 3))), f"holds a NumPy array: {DATA}"),
+    "arrays": (lambda at: saved(at, {"x_train": np.ones(4)}), f"holds a dict with 'x_train': {DATA}"),
+    "pickled arrays": (
+        lambda at: written(at, pickle.dumps({"x": np.ones(4)}, protocol=4)),
+        f"is a pickle of NumPy arrays: {DATA}",
+    ),
+    "weights as arrays": (
+        lambda at: saved(at, {"fc.weight": np.ones(4)}),
+        "the entry 'fc.weight' is a NumPy array, not a tensor; save it with torch.save",
+    ),
+    "TensorDataset": (
+        lambda at: saved(at, torch.utils.data.TensorDataset(PHOTOS)),
+        rf"names torch\.utils\.data\.dataset\.TensorDataset: {DATA}",
+    ),
     "nothing": (lambda at: saved(at, {}), "holds an empty state_dict"),
     "no weights": (
         lambda at: saved(at, {"epoch": 3, "loss": torch.ones(1)}),
@@ -245,6 +306,46 @@ def test_a_pickled_network_without_its_code_says_so(tmp_path: Path) -> None:
         archive.writestr("model/version", "3\n")
     with pytest.raises(CheckpointError, match=r"needs code that is not here \(No module named 'no_such_module'\); put"):
         read_checkpoint(tmp_path / "model.pth", trust_pickle=True)
+
+
+def test_a_trusted_data_set_is_no_network(tmp_path: Path) -> None:
+    path = saved(tmp_path, torch.utils.data.TensorDataset(PHOTOS))
+    with pytest.raises(CheckpointError, match=f"holds a TensorDataset: {DATA}"):
+        read_checkpoint(path, trust_pickle=True)
+
+
+def test_data_beside_weights_does_no_harm(tmp_path: Path) -> None:
+    assert same(read_checkpoint(saved(tmp_path, {"model": WEIGHTS, "data": PHOTOS})), WEIGHTS)
+
+
+class Net(torch.nn.Linear):
+    """Stands for a network that a script defines."""
+
+
+@pytest.fixture(params=[True, False], ids=["zip", "older"])
+def of_a_script(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network whose class is pickled as `__main__.Net`."""
+    with monkeypatch.context() as script, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older format looks for the class's source
+        script.setattr(Net, "__module__", "__main__")
+        script.setattr(sys.modules["__main__"], "Net", Net, raising=False)
+        return saved(tmp_path, Net(3, 2), _use_new_zipfile_serialization=request.param)
+
+
+def test_a_network_of_a_script_needs_the_script(of_a_script: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"names __main__\.Net,.* --trust-pickle and --architecture FILE.py:Net"):
+        read_checkpoint(of_a_script)
+    with pytest.raises(CheckpointError, match=r"needs 'Net' of the script that saved it; pass .* FILE.py:Net, or save"):
+        read_checkpoint(of_a_script, trust_pickle=True)
+    other = types.ModuleType("other")
+    other.__file__ = "other.py"
+    with pytest.raises(CheckpointError, match=r"needs 'Net' .*, which other.py does not define; pass that script"):
+        read_checkpoint(of_a_script, trust_pickle=True, script=lambda: other)
+
+
+def test_a_network_of_a_script_is_read_with_it(of_a_script: Path) -> None:
+    read = read_checkpoint(of_a_script, trust_pickle=True, script=lambda: sys.modules[__name__])
+    assert type(read.module) is Net
 
 
 def test_a_forbidden_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

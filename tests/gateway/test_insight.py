@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from car_analyzer import Analysis, Head
+from car_analyzer_gateway._metrics import Metrics
+from car_analyzer_gateway._room import Room
 from car_analyzer_gateway._static import static_routes
 
 from .conftest import Gateway
@@ -98,6 +101,22 @@ def test_metrics_count_what_happened(
             assert gateway.metric("car_analyzer_answers_total", head=head, label=label) == given.count(label)
         assert gateway.metric("car_analyzer_confidence_count", head=head) == len(given)
     assert gateway.metric("process_resident_memory_bytes") > 0
+
+
+def test_labels_that_do_not_exclude_each_other_count_one_by_one() -> None:
+    metrics = Metrics(Room(1))
+    for labels in (("dent", "scratch"), ("dent",), ("scratch", "glass"), ()):
+        head = Head(", ".join(labels), 0.9, {}, (), labels)
+        metrics.count_analysis(Analysis({"damage": head, "condition": Head("intact", 0.9, {}, ())}, 1.0))
+    (answers,) = (metric for metric in metrics.registry.collect() if metric.name == "car_analyzer_answers")
+    counts = {tuple(one.labels.values()): one.value for one in answers.samples if one.name.endswith("_total")}
+    assert counts == {
+        ("damage", "dent"): 2,
+        ("damage", "scratch"): 2,
+        ("damage", "glass"): 1,
+        ("damage", "none"): 1,
+        ("condition", "intact"): 4,
+    }
 
 
 def test_openmetrics_for_those_who_ask(gateway: Gateway) -> None:

@@ -11,26 +11,28 @@ Nothing is downloaded, and no code from a checkpoint runs.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NetworkError
 from . import zoo
 from .auto import fitting_names, identify
-from .factory import call_factory
+from .factory import call_factory, import_source
 from .fit import fit
 from .suspects import looks_like
 from .weights import Misfit, load_weights, match_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
 
     import torch
 
     from ..checkpoints.model import StateDict
     from .fit import Fit
 
-__all__ = ["AUTO", "Built", "build"]
+__all__ = ["AUTO", "Built", "build", "script_of"]
 
 AUTO = "auto"
 
@@ -78,6 +80,12 @@ def build(architecture: str, kwargs: Mapping[str, Any], weights: StateDict, *, h
         return Built(network, architecture, notes)
     except Misfit as error:
         raise NetworkError(f"{architecture}: {error}.{_likely(weights, architecture)}") from error
+
+
+def script_of(architecture: str) -> Callable[[], ModuleType] | None:
+    """What imports, once, the file or module that an architecture names; None where it names no code of the user's."""
+    source = architecture.rpartition(":")[0]
+    return functools.cache(lambda: import_source(source)) if source and source not in zoo.SOURCES else None
 
 
 def _built(found: Fit) -> Built:

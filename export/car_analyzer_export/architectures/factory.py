@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import NetworkError
+from ..errors import NetworkError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
 
 
 def call_factory(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Module:
@@ -33,26 +34,36 @@ def call_factory(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Modul
     try:
         network = factory(**kwargs)
     except Exception as error:
-        raise NetworkError(f"The architecture '{architecture}' failed: {type(error).__name__}: {error}") from error
+        raise NetworkError(
+            f"The architecture '{architecture}' failed: {type(error).__name__}: {reason(error)}."
+        ) from error
     if not isinstance(network, torch.nn.Module):
         raise NetworkError(f"The architecture '{architecture}' made a {type(network).__name__}, not a torch.nn.Module.")
     return network
 
 
-def _factory(source: str, name: str) -> Callable[..., Any]:
+def import_source(source: str) -> ModuleType:
+    """Imports `path/to/file.py` or `package.module`.
+
+    Raises:
+        NetworkError: It is not there, or fails.
+    """
     try:
-        module = _import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+        return _import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except NetworkError:
         raise
     except Exception as error:
-        raise NetworkError(f"'{source}' cannot be imported: {type(error).__name__}: {error}") from error
-    factory = getattr(module, name, None)
+        raise NetworkError(f"'{source}' cannot be imported: {type(error).__name__}: {reason(error)}.") from error
+
+
+def _factory(source: str, name: str) -> Callable[..., Any]:
+    factory = getattr(import_source(source), name, None)
     if not callable(factory):
         raise NetworkError(f"'{source}' has no function or class '{name}'.")
     return factory  # type: ignore[no-any-return]
 
 
-def _import_file(path: Path) -> Any:
+def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise NetworkError(f"The architecture's file {path} does not exist.")
     spec = importlib.util.spec_from_file_location(f"car_analyzer_architecture_{path.stem}", path)

@@ -185,7 +185,12 @@ class _Rebuild:
         if self.maps:
             raise _unclear(path, "it takes numbers, where the network gives feature maps")
         if self.features not in (None, features):
-            raise _unclear(path, f"it takes {features} features, where {self.features} come in")
+            raise _unclear(
+                path,
+                f"it takes {features} features, where {self.features} come in; a layer without weights that changes "
+                "their number (GLU halves it, pooling by average and maximum doubles it) does not show in a "
+                "checkpoint, so name the network as FILE.py:FACTORY",
+            )
         self.features = features
 
 

@@ -6,11 +6,17 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import torch
 
 _OWN_CODE = "write a FILE.py:FACTORY that makes it"
+_IF_PHOTOS = f"if it takes photos, {_OWN_CODE}"
+_RECURRENT = re.compile(r"(^|\.)weight_(ih|hh)(_l\d|$)")
+_WORDS = re.compile(r"(^|\.)(word_embeddings|token_embedding|embed_tokens|tok_embeddings|wte|embeddings?)\.weight$")
+_ATTENTION = re.compile(
+    r"(^|[._])(attn|attention|self_attn|self_attention|qkv|to_q|q_proj|in_proj_weight|query)([._]|$)"
+)
 
 # Searched for at the start of a name or behind a dot; the first that is found speaks.
 _SUSPECTS = (
@@ -19,7 +25,6 @@ _SUSPECTS = (
         "a quantised network; save the float one",
     ),
     (r"lora_[AB]\.|lora_(up|down)\.", "a LoRA adapter, not a whole network; merge it into its network first"),
-    (r"weight_(ih|hh)_l\d", "a recurrent network (LSTM or GRU), for sequences"),
     (r"(rpn|roi_heads|mask_head|bbox_head|box_head|box_predictor|mask_predictor)\.", "a detector such as Mask R-CNN"),
     (r"(class_embed|bbox_embed|query_embed)\.", "a detector (DETR)"),
     (r"backbone\.body\.|head\.(classification|regression)_head\.", "a detector"),
@@ -27,7 +32,6 @@ _SUSPECTS = (
     (r"(segmentation_head|aux_classifier|decode_head|mask_decoder)\.", "a segmentation network"),
     (r"(up\d|outc|upconv\d|decoder)\.", "a segmentation network (U-Net) or another with a decoder"),
     (r"(text_model|visual|vision_model|image_encoder)\.", "a network with image and text parts such as CLIP"),
-    (r"(word_embeddings|token_embedding|embed_tokens|tok_embeddings|wte|embeddings?)\.weight", "a network for text"),
     (
         r"(patch_embeddings\.projection|embedder\.\w+|layernorm_before)\.",
         f"a Hugging Face transformers network; {_OWN_CODE}",
@@ -48,18 +52,40 @@ def looks_like(weights: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def _by_shape(weights: Mapping[str, torch.Tensor]) -> str | None:
-    dimensions = {tensor.ndim for tensor in weights.values()}
-    kernels = {name: tensor for name, tensor in weights.items() if tensor.ndim >= 2}
+    # A layer's scale beside its weights has as many dimensions, all of 1 but the first; weight_norm writes it.
+    kernels = {name: tensor for name, tensor in weights.items() if tensor.ndim >= 2 and tensor[:1].numel() > 1}
     if not kernels:
         return "no network: nothing in it is a layer that computes"
-    name, first = next(iter(kernels.items()))
-    if 5 in dimensions:
+    if name := _first(kernels, lambda kernel: kernel.ndim == 5):
         return f"a network for video or volumes ('{name}')"
-    if 4 in dimensions:
-        if first.ndim == 4 and first.shape[1] in (1, 2, 4):
-            channels = "1 channel" if first.shape[1] == 1 else f"{first.shape[1]} channels"
-            return f"a network for pictures of {channels}, where photos have 3 ('{name}')"
+    if name := _first(kernels, lambda kernel: kernel.ndim == 4):
+        return _by_channels(name, kernels)
+    if name := next(filter(_RECURRENT.search, weights), None):
+        return f"a recurrent network (LSTM or GRU), for sequences ('{name}')"
+    # A layer of the same name has a bias.
+    words = (name for name in weights if _WORDS.search(name) and f"{name.removesuffix('weight')}bias" not in weights)
+    if name := next(words, None):
+        return f"a network for text ('{name}')"
+    if name := next(filter(_ATTENTION.search, weights), None):
+        return f"a transformer of another library ('{name}'); {_IF_PHOTOS}"
+    if name := _first(kernels, lambda kernel: kernel.ndim == 3):
+        return f"a network for sequences or signals ('{name}'); {_IF_PHOTOS}"
+    name = next(iter(kernels))
+    return f"a network for tables ('{name}' is {list(kernels[name].shape)}); {_IF_PHOTOS}"
+
+
+def _by_channels(name: str, kernels: Mapping[str, torch.Tensor]) -> str | None:
+    """Tells by the first convolution what pictures it is for, unless those are photos or it does not show."""
+    outputs, channels = kernels[name].shape[:2]
+    # A depthwise layer has one input a group, and a photo three groups.
+    may_be_depthwise = channels == 1 and outputs % 3 == 0
+    takes_photos = any(kernel.ndim == 4 and kernel.shape[1] == 3 for kernel in kernels.values())
+    comes_first = name == next(iter(kernels))
+    if channels not in (1, 2, 4) or may_be_depthwise or takes_photos or not comes_first:
         return None
-    if 3 in dimensions:
-        return f"a network for sequences or signals ('{name}')"
-    return f"a network for tables, with {first.shape[1]} numbers for each row ('{name}')"
+    said = "1 channel" if channels == 1 else f"{channels} channels"
+    return f"a network for pictures of {said}, where photos have 3 ('{name}')"
+
+
+def _first(kernels: Mapping[str, torch.Tensor], fits: Callable[[torch.Tensor], bool]) -> str | None:
+    return next((name for name, kernel in kernels.items() if fits(kernel)), None)

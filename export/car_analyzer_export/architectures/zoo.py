@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ..errors import NetworkError
+from ..errors import NetworkError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +80,9 @@ def create(source: str, name: str, kwargs: Mapping[str, Any]) -> torch.nn.Module
         return _without_weights(lambda: make(name, **arguments))
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-        raise NetworkError(f"{source}:{name} cannot be built with ({given}): {_first_line(error)}") from error
+        raise NetworkError(
+            f"{source}:{name} cannot be built with ({given}): {type(error).__name__}: {reason(error)}"
+        ) from error
 
 
 def side(source: str, network: torch.nn.Module) -> int:
@@ -133,10 +135,10 @@ def _library(source: str) -> Any:
         missing = (error.name or "").partition(".")[0]
         if missing in SOURCES:
             raise NetworkError(f"This needs {missing}, which is not installed: {INSTALL}") from error
-        raise NetworkError(f"{source} cannot be imported: {_first_line(error)}") from error
+        raise NetworkError(f"{source} cannot be imported: {type(error).__name__}: {reason(error)}") from error
     except Exception as error:
         raise NetworkError(
-            f"{source} cannot be imported beside PyTorch {torch.__version__}: {_first_line(error)}"
+            f"{source} cannot be imported beside PyTorch {torch.__version__}: {type(error).__name__}: {reason(error)}"
         ) from error
 
 
@@ -156,8 +158,3 @@ def _unknown(source: str, name: str) -> str:
     near = [plain] if plain in names else difflib.get_close_matches(plain, names, n=3, cutoff=0.5)
     hint = f"the nearest names: {', '.join(near)}" if near else f"{len(names)} others, no name is near"
     return f"{source} has no image classifier '{name}'; {hint}."
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}"

@@ -8,6 +8,7 @@ read ───────── read_checkpoint: opens the file, asks the modul
 ├── names ──── the classes and functions a pickle names
 ├── inert ──── stand-ins for the harmless types beside the weights
 ├── pickled ── torch.save's files, zipped or older, through torch's weights-only unpickler
+├── samples ── data that is no network
 ├── tensors ── safetensors
 ├── programs ─ TorchScript and torch.export, only when trusted
 ├── weights ── which part is the network's, and whether it can be used
@@ -17,6 +18,6 @@ reconcile ──── spec and facts made one
 
 from .model import Checkpoint, Facts
 from .read import read_checkpoint
-from .reconcile import Effective, reconcile
+from .reconcile import NO_REGRESSION, Effective, reconcile
 
-__all__ = ["Checkpoint", "Effective", "Facts", "read_checkpoint", "reconcile"]
+__all__ = ["NO_REGRESSION", "Checkpoint", "Effective", "Facts", "read_checkpoint", "reconcile"]

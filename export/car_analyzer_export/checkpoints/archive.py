@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import stat
 import struct
@@ -10,12 +12,15 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 from ..errors import CheckpointError
-from .sniff import SAVE_INSTEAD
+from .audit import MAX_TEXT, Audit, ForeignGlobalsError
+from .sniff import CUT_OFF, NO_NETWORK, SAVE_INSTEAD
 
 # Enough for ten thousand tensors; a directory that is larger costs minutes to read.
 _MAX_DIRECTORY = 16 << 20
 # Only programs hold compressed records, and those are source code.
 _MAX_INFLATED = 64 << 20
+# Where the end is looked for in a file that does not end with it.
+_TAIL = 1 << 20
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -73,7 +78,7 @@ def _check_end(file: BinaryIO, size: int) -> None:
     file.seek(max(0, size - _END.size))
     end = file.read(_END.size)
     if len(end) < _END.size or not end.startswith(b"PK\x05\x06") or end[-2:] != b"\x00\x00":
-        raise CheckpointError(_DAMAGED.format("its zip archive is cut short, or something follows it"))
+        raise CheckpointError(_describe_end(file, size))
     directory_size = _END.unpack(end)[5]
     if directory_size == 0xFFFFFFFF and size > _END.size + _END64_LOCATOR.size:
         file.seek(size - _END.size - _END64_LOCATOR.size)
@@ -82,6 +87,38 @@ def _check_end(file: BinaryIO, size: int) -> None:
         directory_size = int.from_bytes(file.read(8), "little")
     if directory_size > _MAX_DIRECTORY:
         raise CheckpointError(f"refused, because its zip directory takes {directory_size:,} bytes; {SAVE_INSTEAD}.")
+
+
+def _describe_end(file: BinaryIO, size: int) -> str:
+    """Says why a zip archive does not end with its directory."""
+    start = max(0, size - _TAIL)
+    file.seek(start)
+    tail = file.read(_TAIL)
+    found = tail.rfind(b"PK\x05\x06", 0, max(0, len(tail) - _END.size))
+    if found >= 0:
+        end = start + found + _END.size + int.from_bytes(tail[found + 20 : found + 22], "little")
+        if end < size:
+            return _DAMAGED.format(f"its zip archive ends at byte {end:,}, and something follows it")
+    taken = _tensor_bytes(file)
+    of_tensors = f", and its tensors alone take {taken:,}" if taken else ""
+    return CUT_OFF.format(f"the file ends after {size:,} bytes without its zip archive's directory{of_tensors}")
+
+
+def _tensor_bytes(file: BinaryIO) -> int:
+    """What the tensors take, where the pickle still tells: torch.save writes it as the first record."""
+    file.seek(0)
+    header = file.read(_LOCAL.size)
+    if len(header) < _LOCAL.size:
+        return 0
+    *_, name_length, extra_length = _LOCAL.unpack(header)
+    name = file.read(name_length)
+    file.read(extra_length)
+    audit = Audit(lambda _key: 1 << 62, 1 << 62)
+    if name.endswith(b"/data.pkl"):
+        with contextlib.suppress(CheckpointError, ForeignGlobalsError):
+            audit.check(io.BytesIO(file.read(MAX_TEXT)))
+            return sum(audit.storages.values())
+    return 0
 
 
 def _check_name(record: zipfile.ZipInfo) -> None:
@@ -150,7 +187,7 @@ def _classify(names: list[str]) -> Archive:
             f"refused, because its zip archive holds {len(pickles)} pickles named data.pkl; {SAVE_INSTEAD}."
         )
     if all(name.endswith(".npy") for name in names):
-        raise CheckpointError(f"is a NumPy archive (.npz), not a checkpoint; {SAVE_INSTEAD}.")
+        raise CheckpointError(f"is a NumPy archive (.npz): {NO_NETWORK}.")
     if "config.json" in inside and any(name.endswith(".h5") for name in names):
         raise CheckpointError("is a Keras model (.keras); only PyTorch checkpoints can be exported.")
     if any("/extern_modules" in name or "/aotinductor/" in name for name in names):

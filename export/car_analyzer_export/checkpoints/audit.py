@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, reason
 from .inert import STAND_INS
 from .names import MAX_STEPS, mapped
+from .sniff import CUT_OFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ QUANTISED = ("torch._utils._rebuild_qtensor", "torch.QInt8Storage", "torch.QUInt
 
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINSTRING", "BINFLOAT", "NONE"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_DAMAGED = "not a checkpoint that PyTorch can read: its pickle is cut short or damaged ({}); copy or download it again."
+_DAMAGED = "not a checkpoint that PyTorch can read: its pickle is damaged ({}); copy or download it again."
 _MALFORMED = "refused, because its pickle is crafted ({}); get the file from its source again."
 
 
@@ -129,7 +130,9 @@ class Audit:
             raise
         # pickletools raises ValueError, and UnicodeDecodeError, struct.error, OverflowError, ... from below.
         except Exception as error:
-            raise CheckpointError(_DAMAGED.format(str(error).split("\n")[0][:80] or type(error).__name__)) from error
+            why = reason(error)[:80]
+            cut_off = CUT_OFF.format(f"it ends within its pickle ({why})")
+            raise CheckpointError(_DAMAGED.format(why) if stream.read(1) else cut_off) from error
 
     def _check(self, stream: BinaryIO) -> None:
         stack: list[Any] = []

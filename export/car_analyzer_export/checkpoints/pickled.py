@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import pickle
+import re
+import sys
+import types
 import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ExportError, reason
 from .audit import ALLOWED, MAX_TEXT, QUANTISED, Audit, ForeignGlobalsError
 from .inert import STAND_INS
 from .names import named_globals
-from .sniff import listed
+from .sniff import CUT_OFF, NO_NETWORK, listed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .archive import Archive
+
+    # Gives the module in which a class is looked up that a pickle calls `__main__.…`.
+    Script = Callable[[], types.ModuleType]
 
 # The older format is a row of pickles: a number to know it by, its version, the machine, the content, the storages'
 # keys. The storages follow, each after its length.
 _LEGACY_PICKLES = 5
 _STORAGE_HEADER = 8
 
-TRUST = "or pass --trust-pickle if you made this file yourself"
+# A data set's class is named before what it holds.
+_DATA = re.compile(r"(torch\.utils\.data|torchvision\.datasets|datasets|pandas|PIL)\.")
+
+_OWN = "if you made this file yourself"
+TRUST = f"or pass --trust-pickle {_OWN}"
 
 
-def load_zip(file: BinaryIO, size: int, archive: Archive, *, trust_pickle: bool) -> Any:
+def load_zip(file: BinaryIO, size: int, archive: Archive, *, trust_pickle: bool, script: Script | None = None) -> Any:
     """Loads an archive of torch.save.
 
     Raises:
@@ -48,11 +62,11 @@ def load_zip(file: BinaryIO, size: int, archive: Archive, *, trust_pickle: bool)
     except ForeignGlobalsError:
         if not trust_pickle:
             raise _refusal(named_globals(io.BytesIO(pickle))[0]) from None
-        return _load(file, trusted=True)
-    return _load(file)
+        return _load_trusted(file, script)
+    return _load(file, weights_only=True)
 
 
-def load_legacy(file: BinaryIO, size: int, *, trust_pickle: bool) -> Any:
+def load_legacy(file: BinaryIO, size: int, *, trust_pickle: bool, script: Script | None = None) -> Any:
     """Loads a file of the format that torch.save wrote before PyTorch 1.6.
 
     Raises:
@@ -66,39 +80,76 @@ def load_legacy(file: BinaryIO, size: int, *, trust_pickle: bool) -> Any:
         for _ in range(_LEGACY_PICKLES):
             audit.check(stream)  # type: ignore[arg-type]
     except ForeignGlobalsError:
+        file.seek(0)
+        names, ended = zip(*(named_globals(stream) for _ in range(_LEGACY_PICKLES)), strict=True)  # type: ignore[arg-type]
+        if not all(ended) and file.tell() >= size:
+            raise CheckpointError(CUT_OFF.format("it ends within its pickle")) from None
         if not trust_pickle:
-            file.seek(0)
-            names = [name for _ in range(_LEGACY_PICKLES) for name in named_globals(stream)[0]]  # type: ignore[arg-type]
-            raise _refusal(list(dict.fromkeys(names))) from None
-        return _load(file, trusted=True)
-    wanted = sum(_STORAGE_HEADER + count for count in audit.storages.values())
+            raise _refusal(list(dict.fromkeys(name for found in names for name in found))) from None
+        return _load_trusted(file, script)
+    except CheckpointError:
+        _check_size(audit, size)
+        raise
     # It would keep whatever was in memory before.
     if not audit.storages.keys() <= audit.texts:
         raise CheckpointError("refused, because it holds a tensor without numbers; get the file from its source again.")
-    if file.tell() + wanted > size:
+    _check_size(audit, size - file.tell())
+    return _load(file, weights_only=True)
+
+
+def _check_size(audit: Audit, most: int) -> None:
+    wanted = sum(_STORAGE_HEADER + count for count in audit.storages.values())
+    if wanted > most:
         raise CheckpointError(
-            f"not a checkpoint that PyTorch can read: its tensors take {wanted:,} bytes and the file holds "
-            f"{size - file.tell():,}; copy or download it again."
+            CUT_OFF.format(f"its tensors take {wanted:,} bytes, and the file holds {most:,} for them")
         )
-    return _load(file)
 
 
-def _load(file: BinaryIO, *, trusted: bool = False) -> Any:
+def _load_trusted(file: BinaryIO, script: Script | None) -> Any:
+    """Unpickles anything; what the script that saved it defined itself is looked up in `script`."""
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if module != "__main__":
+                return super().find_class(module, name)
+            place = sys.modules["__main__"] if script is None else script()
+            try:
+                return functools.reduce(getattr, name.split("."), place)
+            except AttributeError:
+                raise CheckpointError(_undefined(name, None if script is None else place.__file__)) from None
+
+    module = types.SimpleNamespace(__name__="pickle", Unpickler=Unpickler, load=pickle.load)
+    try:
+        return _load(file, weights_only=False, pickle_module=module)
+    except (AttributeError, ImportError) as error:
+        raise CheckpointError(
+            f"its pickled network needs code that is not here ({reason(error)}); put that code's folder on "
+            "PYTHONPATH, or save network.state_dict() instead of the network."
+        ) from error
+
+
+def _undefined(name: str, file: str | None) -> str:
+    wrong = "" if file is None else f", which {file} does not define"
+    how = f"as --architecture FILE.py:{name}" if file is None else "as the architecture"
+    return (
+        f"its pickled network needs '{name}' of the script that saved it{wrong}; pass that script {how}, or save "
+        "network.state_dict() instead of the network."
+    )
+
+
+def _load(file: BinaryIO, **options: Any) -> Any:
     file.seek(0)
     stand_ins: list[Any] = [(stand_in, name) for name, stand_in in STAND_INS.items()]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=not trusted, mmap=False)
-    except (AttributeError, ImportError) as error:
-        if not trusted:
-            raise _unreadable(error) from error
-        raise CheckpointError(
-            f"its pickled network needs code that is not here ({_first_line(error)}); put that code's folder on "
-            "PYTHONPATH, or save network.state_dict() instead of the network."
-        ) from error
+            return torch.load(file, map_location="cpu", mmap=False, **options)
+    except ExportError:
+        raise
     # A damaged file surfaces as nearly any error: RuntimeError (zip), EOFError, KeyError, UnpicklingError, ...
     except Exception as error:
+        if not options["weights_only"] and isinstance(error, (AttributeError, ImportError)):
+            raise
         raise _unreadable(error) from error
 
 
@@ -139,16 +190,16 @@ def _refusal(names: list[str]) -> CheckpointError:
             f"holds tensors of a kind that cannot be exported ({listed(foreign)}); save network.state_dict() with "
             "plain tensors."
         )
+    if _DATA.match(foreign[0]):
+        return CheckpointError(f"refused, because it names {listed(foreign)}: {NO_NETWORK}.")
     which = "which is no part of plain weights" if len(foreign) == 1 else "which are no part of plain weights"
+    scripts = [name.removeprefix("__main__.") for name in foreign if name.startswith("__main__.")]
+    trust = f"or pass --trust-pickle and --architecture FILE.py:{scripts[0][:80]}, {_OWN}" if scripts else TRUST
     return CheckpointError(
         f"refused, because it names {listed(foreign)}, {which} and can run code when it is loaded; save "
-        f"network.state_dict() instead of the network, {TRUST}."
+        f"network.state_dict() instead of the network, {trust}."
     )
 
 
 def _unreadable(error: Exception) -> CheckpointError:
-    return CheckpointError(f"not a checkpoint that PyTorch can read ({_first_line(error)}); copy or download it again.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+    return CheckpointError(f"not a checkpoint that PyTorch can read ({reason(error)}); copy or download it again.")

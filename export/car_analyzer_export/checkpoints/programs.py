@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, reason
 from ..quiet import quiet
 from .model import Facts
 from .pickled import TRUST
@@ -76,10 +76,9 @@ def load_program(
         raise
     # What a program of another version lacks surfaces as nearly any error.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"not a {name} program that PyTorch {torch.__version__} can load ({reason}); export it again with this "
-            "version, or save network.state_dict()."
+            f"not a {name} program that PyTorch {torch.__version__} can load ({reason(error)}); export it again with "
+            "this version, or save network.state_dict()."
         ) from error
 
 

@@ -14,6 +14,7 @@ from .facts import merge, read_facts
 from .model import Checkpoint
 from .pickled import load_legacy, load_zip
 from .programs import load_program
+from .samples import refuse_data
 from .sniff import HEAD_BYTES, describe_folder, identify
 from .tensors import load_safetensors
 from .weights import check_weights, select
@@ -23,24 +24,29 @@ if TYPE_CHECKING:
 
     import torch
 
+    from .pickled import Script
+
 _CHUNK = 1 << 20
 _SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
 
 
-def read_checkpoint(path: Path, *, trust_pickle: bool = False, sha256: str | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: Path, *, trust_pickle: bool = False, sha256: str | None = None, script: Script | None = None
+) -> Checkpoint:
     """Reads a checkpoint onto the CPU, whatever its name ends in.
 
     Args:
         path: The file.
         trust_pickle: Also take files that run their author's code: pickled networks, TorchScript, torch.export.
         sha256: The digest that the file must have.
+        script: Gives the script that pickled a network of its own class, `__main__.Net`; called when one is trusted.
 
     Raises:
         CheckpointError: The file is missing, damaged, crafted or holds something else, would have to be trusted, or its
             weights are of no use. The message is one sentence that says what to do.
     """
     try:
-        return _read(path, trust_pickle, sha256)
+        return _read(path, trust_pickle, sha256, script)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {_printable(str(error))}") from error
     except OSError as error:
@@ -49,7 +55,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False, sha256: str | Non
         raise CheckpointError(f"{path}: takes more memory than there is; use a larger machine.") from error
 
 
-def _read(path: Path, trust_pickle: bool, sha256: str | None) -> Checkpoint:
+def _read(path: Path, trust_pickle: bool, sha256: str | None, script: Script | None) -> Checkpoint:
     wanted = _digest(sha256)
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
@@ -61,7 +67,7 @@ def _read(path: Path, trust_pickle: bool, sha256: str | None) -> Checkpoint:
     with path.open("rb") as file:
         if wanted:
             _check_digest(file, wanted)
-        read = _open(file, trust_pickle)
+        read = _open(file, trust_pickle, script)
     if _SHARD.search(path.name):
         raise CheckpointError("is one of several shards; merge them into one file (load them and save once).")
     documents, notes = [read.facts], list(read.notes)
@@ -71,12 +77,13 @@ def _read(path: Path, trust_pickle: bool, sha256: str | None) -> Checkpoint:
     return Checkpoint(read.weights, read.module, read.container, merge(documents), tuple(map(_printable, notes)))
 
 
-def _open(file: BinaryIO, trust_pickle: bool) -> Checkpoint:
+def _open(file: BinaryIO, trust_pickle: bool, script: Script | None) -> Checkpoint:
     head = file.read(HEAD_BYTES)
     size = file.seek(0, 2)
     match identify(head):
         case "safetensors":
             weights, metadata = load_safetensors(file, size)
+            refuse_data(weights)
             facts, notes = read_facts(metadata, "its metadata")
             framework = metadata.get("format", "pt")
             if framework != "pt":
@@ -85,10 +92,10 @@ def _open(file: BinaryIO, trust_pickle: bool) -> Checkpoint:
                 )
             return Checkpoint(check_weights(weights), None, "safetensors", facts, notes)
         case "legacy":
-            return _from_pickle(load_legacy(file, size, trust_pickle=trust_pickle))
+            return _from_pickle(load_legacy(file, size, trust_pickle=trust_pickle, script=script))
     archive = read_archive(file, size)
     if archive.kind == "torch.save":
-        return _from_pickle(load_zip(file, size, archive, trust_pickle=trust_pickle))
+        return _from_pickle(load_zip(file, size, archive, trust_pickle=trust_pickle, script=script))
     module, facts, notes = load_program(archive.kind, file, archive, trust_pickle=trust_pickle)
     container = "TorchScript" if archive.kind == "TorchScript" else "torch.export program"
     return Checkpoint(_weights_of(module), module, container, facts, notes)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from .model import Facts
 
+NO_REGRESSION = (
+    "A regression output (a score) has no labels and cannot be served: a head needs one logit with two labels and a "
+    "sigmoid, or as many logits as labels."
+)
 _FACTS = ("mean", "std", "image_size", "arch")
 
 
@@ -101,7 +105,7 @@ def _labels(head: str, facts: Facts, said: Sequence[str] | None, notes: list[str
     if head not in WELL_KNOWN_LABELS:
         raise SpecError(
             f"Head '{head}' has no labels, and its checkpoint names none; list them in the spec in the order of the "
-            'logits, as labels = ["...", "..."].'
+            f'logits, as labels = ["...", "..."]. {NO_REGRESSION}'
         )
     order = WELL_KNOWN_LABELS[head]
     by_name = tuple(sorted(order))

@@ -16,9 +16,12 @@ Kind = Literal["zip", "legacy", "safetensors"]
 
 HEAD_BYTES = 65536
 SAVE_INSTEAD = "save network.state_dict() with torch.save instead"
+NO_NETWORK = "data, not a network; give the file that torch.save(network.state_dict(), file) wrote"
+CUT_OFF = "is cut off: {}; copy or download it again, whole."
 
 # What torch.save wrote first before it wrote zip files: a pickled number.
 _LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _UNPACK = "is a {} archive; unpack it and give the checkpoint inside"
 _KERAS = "is an HDF5 file, as Keras and TensorFlow write; only PyTorch checkpoints can be exported"
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -38,7 +41,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"x\x01", "is a zlib-compressed pickle, as joblib writes; " + SAVE_INSTEAD),
     (0, b"x\xda", "is a zlib-compressed pickle, as joblib writes; " + SAVE_INSTEAD),
     (0, b"\x89HDF\r\n\x1a\n", _KERAS),
-    (0, b"\x93NUMPY", "is a NumPy array (.npy), not a checkpoint; " + SAVE_INSTEAD),
+    (0, b"\x93NUMPY", "is a NumPy array (.npy): " + NO_NETWORK),
     (0, b"GGUF", "is a GGUF file, which holds no image classifier of PyTorch; give the PyTorch checkpoint"),
     (4, b"TFL3", "is a TensorFlow Lite model; only PyTorch checkpoints can be exported"),
     (4, b"PTMF", "is a TorchScript file for mobile devices; give the checkpoint it was made from"),
@@ -60,8 +63,10 @@ def identify(head: bytes) -> Kind:
     for offset, signature, what in _SIGNATURES:
         if head.startswith(signature, offset):
             raise CheckpointError(f"{what}.")
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+    if head.startswith(_ZIP):
         return "zip"
+    if any(start.startswith(head) for start in (*_ZIP, b"\x80\x02" + _LEGACY_MAGIC)):
+        raise CheckpointError(CUT_OFF.format(f"the file ends after {len(head)} bytes"))
     if head.startswith(_TAR_MAGIC[1], _TAR_MAGIC[0]) or head.startswith(_LEGACY_TAR_MEMBERS):
         raise CheckpointError(_describe_tar(head))
     if head[8:9] == b"{" and (int.from_bytes(head[:8], "little") < 1 << 32 or head[8:10] == b'{"'):
@@ -99,6 +104,8 @@ def _describe_pickle(head: bytes) -> str | None:
     families = {name.partition(".")[0] for name in names}
     if families & {"sklearn", "joblib", "xgboost", "lightgbm", "catboost"}:
         return f"is a pickled scikit-learn or joblib model ({names[0]}), not a PyTorch checkpoint; {SAVE_INSTEAD}."
+    if families and families <= {"numpy", "_codecs"}:
+        return f"is a pickle of NumPy arrays: {NO_NETWORK}."
     what = f" that names {listed(names)}" if names else ""
     return f"refused, because it is a Python pickle{what}, not written by torch.save; {SAVE_INSTEAD}."
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import CheckpointError
+from .sniff import CUT_OFF
 
 if TYPE_CHECKING:
     from .model import StateDict
@@ -37,6 +38,9 @@ def load_safetensors(file: BinaryIO, size: int) -> tuple[StateDict, dict[str, An
         header = json.loads(file.read(length), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(_DAMAGED.format(f"its header is no plain JSON: {str(error)[:80]}")) from error
+    wanted = 8 + length + _bytes_of(header)
+    if wanted > size:
+        raise CheckpointError(CUT_OFF.format(f"its tensors end at byte {wanted:,}, and the file after {size:,}"))
     file.seek(0)
     try:
         weights = load(file.read())
@@ -45,6 +49,13 @@ def load_safetensors(file: BinaryIO, size: int) -> tuple[StateDict, dict[str, An
         raise CheckpointError(_DAMAGED.format(str(error))) from error
     metadata = header.get("__metadata__", {})
     return weights, {name: _decoded(value) for name, value in metadata.items()}
+
+
+def _bytes_of(header: Any) -> int:
+    """What the tensors take; the library says what else is wrong with a header."""
+    entries = header.values() if isinstance(header, dict) else ()
+    offsets = [entry.get("data_offsets") for entry in entries if isinstance(entry, dict)]
+    return max((end for span in offsets if isinstance(span, list) for end in span if type(end) is int), default=0)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

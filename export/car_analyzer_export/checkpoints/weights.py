@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import CheckpointError
-from .inert import plain
+from .inert import Array, plain
+from .samples import refuse_data
 from .sniff import listed
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ def select(loaded: Any) -> Selection:
     """Finds the weights.
 
     Raises:
-        CheckpointError: There are none, or several networks'.
+        CheckpointError: There are none, or several networks', or it is data.
     """
     if isinstance(loaded, torch.nn.Module):
         return Selection(None, loaded, "pickled network", {}, ())
+    refuse_data(loaded)
     if not isinstance(loaded, dict):
         raise CheckpointError(
             f"holds a {type(loaded).__name__}, not a state_dict (names and tensors); save it with "
@@ -154,8 +156,9 @@ def _flat(entries: dict[str, Any]) -> Selection:
             "network.state_dict() went to."
         )
     name, value = next((name, value) for name, value in entries.items() if not isinstance(value, torch.Tensor))
+    kind = "NumPy array" if isinstance(value, Array) else type(value).__name__
     raise CheckpointError(
-        f"not a plain state_dict: the entry {name[:80]!r} is a {type(value).__name__}, not a tensor; save it with "
+        f"not a plain state_dict: the entry {name[:80]!r} is a {kind}, not a tensor; save it with "
         "torch.save(network.state_dict(), file)."
     )
 
