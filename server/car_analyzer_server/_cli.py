@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: %(default)s")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at, IPv4 or IPv6; default: %(default)s")
     for protocol, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         parser.add_argument(
             f"--{protocol}-port", type=_port, default=port, metavar="N", help="default: %(default)s; 0: any free port"
