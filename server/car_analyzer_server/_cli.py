@@ -32,6 +32,8 @@ Arguments after -- go to tritonserver as they are. Ctrl-C or SIGTERM finishes wh
 It heals itself: a model whose process died gets a new one, and a Triton that crashed, or has not answered for
 15 seconds, is started again on the same ports, at once and then with growing pauses. After six new starts in a row of
 which none lasted 30 seconds it gives up. A line on stderr says what happened each time.
+At a start it removes what a killed Triton left: processes without a Triton, and shared memory that nobody uses. A start
+that Triton aborts is tried once more.
 
 exit codes: 0 stopped when asked to; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
 """

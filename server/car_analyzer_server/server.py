@@ -24,6 +24,7 @@ from .child import start_child
 from .cores import cores
 from .errors import ControlError, StartError
 from .installation import find_installation
+from .leftovers import remove_leftovers
 from .log import Log
 from .repository import check_repository, count_networks, read_config
 from .settings import DRAIN_SECONDS, Settings, in_url, reachable, triton_arguments, with_ports
@@ -36,6 +37,13 @@ _LOAD_SECONDS = 300
 # Models take a second or two to be unloaded.
 _UNLOAD_SECONDS = 5
 _CONFIG_SECONDS = 2
+# How Triton ends when its processes meet a bad moment while they start, not when it finds something wrong.
+_ABORTS = (-signal.SIGABRT, -signal.SIGSEGV)
+_ABORTED_BY = "boost::interprocess::lock_exception"
+
+
+class _AbortedError(StartError):
+    """Triton was aborted before it was ready. It need not happen again."""
 
 
 class Server:
@@ -88,12 +96,10 @@ class Server:
             ServerError: It did not start; nothing of it is left then.
         """
         try:
-            self._start()
-            self._wait_until_ready(timeout)
-        except BaseException:
-            self.stop()
-            raise
-        self._log.show()
+            self._try_to_start(timeout)
+        except _AbortedError as error:
+            print(f"warning: {str(error).splitlines()[0]} Starting it once more.", file=sys.stderr)
+            self._try_to_start(timeout)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until Triton stops by itself.
@@ -198,11 +204,21 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _try_to_start(self, timeout: float) -> None:
+        try:
+            self._start()
+            self._wait_until_ready(timeout)
+        except BaseException:
+            self.stop()
+            raise
+        self._log.show()
+
     def _start(self) -> None:
         installation = find_installation(self.settings.tritonserver)
         self.origin = installation.describe()
         self.models = check_repository(self.settings.repository)
         self.settings = with_ports(self.settings)
+        remove_leftovers()
         folder = Path(tempfile.mkdtemp(prefix="car-analyzer-"))
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         prefix = shared_memory.new_prefix()
@@ -229,7 +245,8 @@ class Server:
         while not self._is_ready():
             if process.poll() is not None:
                 self._log.close()
-                raise StartError(
+                aborted = process.returncode in _ABORTS or self._log.mentions(_ABORTED_BY)
+                raise (_AbortedError if aborted else StartError)(
                     f"Triton stopped with exit code {process.returncode}.{self._log.errors()}{shared_memory.shortage()}"
                 )
             if time.monotonic() > deadline:
