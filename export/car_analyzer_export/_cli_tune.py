@@ -19,10 +19,10 @@ from car_analyzer_server import ServerError
 from car_analyzer_server.cores import cores
 
 from .config import as_text
-from .errors import ExportError, SpecError
+from .errors import ExportError, PublishError, SpecError
 from .tuning.choice import Choice, around, variations
 from .tuning.trial import Trial, serve_and_measure
-from .versions import KNOWN, configs_of, locked, on_disk, write, writing
+from .versions import KNOWN, config_on_disk, configs_of, locked, on_disk, write, writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +64,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     if version is None:
         raise SpecError(f"The model repository {repository} serves no version; make one with `car-analyzer export`.")
     configs = configs_of(repository, version)
+    served = Choice.of_each(configs)
     photos = _photos(arguments.photos or repository / "car_analyzer" / str(version) / KNOWN)
     trials = _search(arguments, configs, photos)
     budget = arguments.budget or math.inf
@@ -72,9 +73,14 @@ def _tune(arguments: argparse.Namespace) -> int:
         from .tuning.plot import draw
 
         draw(trials, best, budget, arguments.plot)
-    if best is not None and best is not current and not arguments.dry_run:
-        _write(repository, configs, best.choice)
-    _report(trials, best, arguments)
+    written = False
+    try:
+        if best is not None and best is not current and not arguments.dry_run:
+            _write(repository, version, served, best.choice)
+            written = True
+    finally:
+        # What was measured for minutes is shown, whatever is in the way of writing it.
+        _report(trials, best, arguments, written=written)
     return 0 if best is not None else 1
 
 
@@ -119,11 +125,30 @@ def _winner(trials: Sequence[Trial], budget: float) -> Trial | None:
     return next(trial for trial in trials if trial.choice == best)
 
 
-def _write(repository: Path, configs: Configs, choice: Choice) -> None:
-    choice.write_to(configs)
+def _write(repository: Path, version: int, served: dict[str, Choice], choice: Choice) -> None:
+    """Changes the settings in the configurations as they are now; not if they are others than those that were measured.
+
+    Raises:
+        PublishError: They are, or cannot be written.
+    """
     with writing(repository), locked(repository):
+        now = on_disk(repository)
+        if now != version:
+            found = "no whole version" if now is None else f"version {now}"
+            raise PublishError(
+                f"Version {version} was measured, but {repository} now has {found} to serve; nothing was written. "
+                "Run `car-analyzer tune` again."
+            )
+        configs = configs_of(repository, version)
+        if Choice.of_each(configs) != served:
+            raise PublishError(
+                f"Somebody else changed the settings in {repository} meanwhile; nothing was written. Run "
+                "`car-analyzer tune` again."
+            )
+        choice.write_to(configs)
         for model, config in configs.items():
-            write(repository / model / "config.pbtxt", as_text(config))
+            if config != config_on_disk(repository, model):
+                write(repository / model / "config.pbtxt", as_text(config))
 
 
 def _photos(folder: Path) -> list[bytes]:
@@ -133,7 +158,7 @@ def _photos(folder: Path) -> list[bytes]:
     return [file.read_bytes() for file in files[:: math.ceil(len(files) / MOST_PHOTOS)]]
 
 
-def _report(trials: Sequence[Trial], best: Trial | None, arguments: argparse.Namespace) -> None:
+def _report(trials: Sequence[Trial], best: Trial | None, arguments: argparse.Namespace, *, written: bool) -> None:
     if arguments.json:
         found: dict[str, Any] = {"trials": [asdict(trial) for trial in trials]}
         print(json.dumps(found | {"best": None if best is None else asdict(best.choice)}))
@@ -146,7 +171,7 @@ def _report(trials: Sequence[Trial], best: Trial | None, arguments: argparse.Nam
     elif best is trials[0]:
         print("What is served now is as good as anything tried; nothing was changed.")
     else:
-        print("Not written." if arguments.dry_run else "Written; start `car-analyzer serve` again. For the spec:")
+        print("Written; start `car-analyzer serve` again. For the spec:" if written else "Not written.")
         lines = [f"{name} = {value}" for name, value in asdict(best.choice).items()]
         print("\n".join(["[limits]", *lines]))
 

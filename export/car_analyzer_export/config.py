@@ -46,10 +46,11 @@ def label_texts(plan: Plan) -> dict[str, dict[str, str]]:
     """Writes the label files, one label a line in logit order: model name → file name → text."""
     texts: dict[str, dict[str, str]] = {}
     for head, network in plan.heads():
-        if head.activation != "sigmoid":  # whose one logit has two labels, which Triton's extension cannot tell
-            text = "".join(f"{label}\n" for label in head.labels)
-            texts.setdefault(network.name, {})[_labels_file(network, head)] = text
-            texts.setdefault(ENSEMBLE, {})[f"{head.name}_labels.txt"] = text
+        # One logit is Triton's class 0: it gets the label of which a high logit speaks.
+        labels = head.labels[1:] if head.activation == "sigmoid" else head.labels
+        text = "".join(f"{label}\n" for label in labels)
+        texts.setdefault(network.name, {})[_labels_file(network, head)] = text
+        texts.setdefault(ENSEMBLE, {})[f"{head.name}_labels.txt"] = text
     return texts
 
 
@@ -101,7 +102,15 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         backend="onnxruntime",
         version_policy=_only(version),
         max_batch_size=plan.limits.max_batch_size,
-        input=[pb.ModelInput(name="pixels", data_type=pb.TYPE_UINT8, dims=_dims(network.view))],
+        # The format is for clients such as NVIDIA's image_client.py; no backend acts on it.
+        input=[
+            pb.ModelInput(
+                name="pixels",
+                data_type=pb.TYPE_UINT8,
+                format=pb.ModelInput.FORMAT_NHWC,
+                dims=_dims(network.view),
+            )
+        ],
         output=[
             _logits(network.output_name(head), head, f"{version}/{_labels_file(network, head)}")
             for head in network.heads
@@ -168,10 +177,7 @@ def _description(head: HeadPlan) -> dict[str, Any]:
 
 
 def _logits(name: str, head: HeadPlan, labels_file: str) -> Any:
-    output = pb.ModelOutput(name=name, data_type=pb.TYPE_FP32, dims=[head.logits])
-    if head.activation != "sigmoid":
-        output.label_filename = labels_file
-    return output
+    return pb.ModelOutput(name=name, data_type=pb.TYPE_FP32, dims=[head.logits], label_filename=labels_file)
 
 
 def _labels_file(network: NetworkPlan, head: HeadPlan) -> str:

@@ -32,6 +32,8 @@ Arguments after -- go to tritonserver as they are. Ctrl-C or SIGTERM finishes wh
 It heals itself: a model whose process died gets a new one, and a Triton that crashed, or has not answered for
 15 seconds, is started again on the same ports, at once and then with growing pauses. After six new starts in a row of
 which none lasted 30 seconds it gives up. A line on stderr says what happened each time.
+At a start it removes what a killed Triton left: processes without a Triton, and shared memory that nobody uses. A start
+that Triton aborts is tried once more.
 
 exit codes: 0 stopped when asked to; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
 """
@@ -157,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: %(default)s")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at, IPv4 or IPv6; default: %(default)s")
     for protocol, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         parser.add_argument(
             f"--{protocol}-port", type=_port, default=port, metavar="N", help="default: %(default)s; 0: any free port"

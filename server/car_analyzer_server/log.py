@@ -64,6 +64,10 @@ class Log:
             found = [line for line in found if not any(word in line for word in _SAID_WITHOUT_GPU)]
         return "".join(f"\n  {line}" for line in (found or list(self._lines))[-20:])
 
+    def mentions(self, words: str) -> bool:
+        """Whether a line has these words."""
+        return any(words in line for line in self._lines)
+
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
         with process.stdout as lines:

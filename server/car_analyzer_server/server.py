@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
@@ -12,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -22,22 +20,30 @@ from google.protobuf import json_format
 
 from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
+from .child import start_child
 from .cores import cores
 from .errors import ControlError, StartError
 from .installation import find_installation
+from .leftovers import remove_leftovers
 from .log import Log
 from .repository import check_repository, count_networks, read_config
-from .settings import DRAIN_SECONDS, Settings, reachable, triton_arguments, with_ports
+from .settings import DRAIN_SECONDS, Settings, in_url, reachable, triton_arguments, with_ports
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-_PR_SET_PDEATHSIG = 1
 # Large networks take their time.
 _LOAD_SECONDS = 300
 # Models take a second or two to be unloaded.
 _UNLOAD_SECONDS = 5
 _CONFIG_SECONDS = 2
+# How Triton ends when its processes meet a bad moment while they start, not when it finds something wrong.
+_ABORTS = (-signal.SIGABRT, -signal.SIGSEGV)
+_ABORTED_BY = "boost::interprocess::lock_exception"
+
+
+class _AbortedError(StartError):
+    """Triton was aborted before it was ready. It need not happen again."""
 
 
 class Server:
@@ -67,18 +73,18 @@ class Server:
     @property
     def http_url(self) -> str:
         """Where the SDK finds it over HTTP."""
-        return f"http://{reachable(self.settings.http_host)}:{self.settings.http_port}"
+        return f"http://{in_url(reachable(self.settings.http_host))}:{self.settings.http_port}"
 
     @property
     def grpc_url(self) -> str:
         """Where the SDK finds it over gRPC."""
         scheme = "grpc" if self.settings.tls is None else "grpcs"
-        return f"{scheme}://{reachable(self.settings.host)}:{self.settings.grpc_port}"
+        return f"{scheme}://{in_url(reachable(self.settings.host))}:{self.settings.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
         """Where Prometheus finds it."""
-        return f"http://{reachable(self.settings.http_host)}:{self.settings.metrics_port}/metrics"
+        return f"http://{in_url(reachable(self.settings.http_host))}:{self.settings.metrics_port}/metrics"
 
     def start(self, timeout: float = 300) -> None:
         """Starts Triton and waits until every model is ready.
@@ -90,12 +96,10 @@ class Server:
             ServerError: It did not start; nothing of it is left then.
         """
         try:
-            self._start()
-            self._wait_until_ready(timeout)
-        except BaseException:
-            self.stop()
-            raise
-        self._log.show()
+            self._try_to_start(timeout)
+        except _AbortedError as error:
+            print(f"warning: {str(error).splitlines()[0]} Starting it once more.", file=sys.stderr)
+            self._try_to_start(timeout)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until Triton stops by itself.
@@ -200,38 +204,39 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _try_to_start(self, timeout: float) -> None:
+        try:
+            self._start()
+            self._wait_until_ready(timeout)
+        except BaseException:
+            self.stop()
+            raise
+        self._log.show()
+
     def _start(self) -> None:
         installation = find_installation(self.settings.tritonserver)
         self.origin = installation.describe()
         self.models = check_repository(self.settings.repository)
         self.settings = with_ports(self.settings)
+        remove_leftovers()
         folder = Path(tempfile.mkdtemp(prefix="car-analyzer-"))
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         prefix = shared_memory.new_prefix()
         self._cleanup.callback(shared_memory.remove, prefix)
         self._log = self._new_log()
-        self._process = subprocess.Popen(  # noqa: S603 - this is what the class is for
+        self._process = start_child(
             [
                 str(installation.binary),
                 *installation.prepare(folder),
                 f"--backend-config=python,shm-region-prefix-name={prefix}",
                 *triton_arguments(self.settings),
             ],
-            env=installation.environment()
+            installation.environment()
             | {
                 "CAR_ANALYZER_SUPERVISED": str(int(self.settings.supervised)),
                 "CAR_ANALYZER_THREADS": str(max(1, cores() // count_networks(self.settings.repository))),
             },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            # Ctrl-C in a terminal reaches the whole group: Triton must get its signal from `stop`, once.
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
         )
-        threading.Thread(target=_end_with, args=(self._process,), daemon=True).start()
         self._log.follow(self._process)
 
     def _wait_until_ready(self, timeout: float) -> None:
@@ -240,7 +245,8 @@ class Server:
         while not self._is_ready():
             if process.poll() is not None:
                 self._log.close()
-                raise StartError(
+                aborted = process.returncode in _ABORTS or self._log.mentions(_ABORTED_BY)
+                raise (_AbortedError if aborted else StartError)(
                     f"Triton stopped with exit code {process.returncode}.{self._log.errors()}{shared_memory.shortage()}"
                 )
             if time.monotonic() > deadline:
@@ -311,18 +317,3 @@ class Server:
         if self._process is None:
             raise StartError("The server is not running.")
         return self._process
-
-
-def _end_with(process: subprocess.Popen[str]) -> None:
-    """Kills the stubs of the Python backend as soon as Triton is gone.
-
-    They have inherited its connections. While one of them lives, no caller notices that the other side is dead.
-    """
-    process.wait()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _die_with_parent() -> None:
-    """Has the kernel send SIGTERM to Triton if this process is killed and cannot stop it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

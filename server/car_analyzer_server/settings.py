@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         repository: The model repository.
-        host: The address to listen at.
+        host: The address to listen at, IPv4 or IPv6 (without brackets).
         http_port: For HTTP; 0 takes any free port, as for the other two.
         grpc_port: For gRPC.
         metrics_port: For Prometheus.
@@ -60,9 +60,9 @@ def triton_arguments(settings: Settings) -> list[str]:
     """The command line for Triton, without what depends on the installation."""
     return [
         f"--model-repository={settings.repository}",
-        f"--http-address={settings.http_host}",
-        f"--grpc-address={settings.host}",
-        f"--metrics-address={settings.host}",
+        f"--http-address={_http_address(settings.http_host)}",
+        f"--grpc-address={in_url(settings.host)}",
+        f"--metrics-address={_http_address(settings.host)}",
         f"--http-port={settings.http_port}",
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-port={settings.metrics_port}",
@@ -113,11 +113,14 @@ def with_ports(settings: Settings) -> Settings:
         ):
             wanted = getattr(settings, name)
             try:
-                listener = held.enter_context(socket.create_server((host, wanted)))
+                family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
+                listener = held.enter_context(socket.create_server((host, wanted), family=family))
             except OSError as error:
                 flag = f"--{name.replace('_', '-')}"
+                # Python adds the address to the system's words, and names that are not found have none.
+                reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
                 raise StartError(
-                    f"Port {wanted} on {host} cannot be used ({os.strerror(error.errno or 0)}); "
+                    f"Port {wanted} on {host} cannot be used ({reason}); "
                     f"stop what listens there, or choose another with {flag}."
                 ) from error
             chosen[name] = listener.getsockname()[1]
@@ -126,4 +129,18 @@ def with_ports(settings: Settings) -> Settings:
 
 def reachable(host: str) -> str:
     """Where to connect to a server that listens at `host`."""
-    return "127.0.0.1" if host in ("0.0.0.0", "") else host  # noqa: S104 - compared, not bound
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def in_url(host: str) -> str:
+    """A host as it stands before a port: IPv6 in brackets."""
+    return f"[{host}]" if _is_ipv6(host) else host
+
+
+def _http_address(host: str) -> str:
+    # The HTTP library of Triton takes what has no such prefix for IPv4.
+    return f"ipv6:{host}" if _is_ipv6(host) else host
+
+
+def _is_ipv6(host: str) -> bool:
+    return ":" in host

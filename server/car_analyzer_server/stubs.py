@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .shared_memory import is_ours
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -106,18 +108,51 @@ def _children(triton: int) -> list[int]:
     return children
 
 
+def orphans() -> list[int]:
+    """The stubs, of this user and of Tritons that a `Server` started, whose Triton is gone.
+
+    Such a Triton and its stubs have a session of their own. Who is orphaned gets a parent outside of it.
+    """
+    found = []
+    for process in _PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(process.name)
+            name, (_, parent, _, session, *_) = _stat(pid)
+            if name != _NAME or process.stat().st_uid != os.getuid():
+                continue
+            # The second argument is the name of its region. A zombie has none.
+            if is_ours(os.fsdecode(_words(pid)[2])) and _session(parent) != session:
+                found.append(pid)
+    return found
+
+
+def _session(pid: str) -> str | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return _stat(int(pid))[1][3]
+    return None
+
+
 def _read(pid: int) -> tuple[int | None, str] | None:
     """The exit code and the model of a stub, as far as it still has them; None for any other process."""
     try:
-        name, _, rest = (_PROC / str(pid) / "stat").read_text().partition("(")[2].rpartition(")")
+        name, fields = _stat(pid)
         if name != _NAME:
             return None
-        fields = rest.split()
         if fields[0] == "Z":
             # Field 52 of proc_pid_stat(5); only the state and what follows is counted here.
             return os.waitstatus_to_exitcode(int(fields[49])), ""
-        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+        words = _words(pid)
     except (OSError, ValueError, IndexError):
         return None
     # The first argument is the model's file: REPOSITORY/MODEL/VERSION/FILE.
     return None, Path(os.fsdecode(words[1])).parents[1].name if len(words) > 1 else ""
+
+
+def _stat(pid: int) -> tuple[str, list[str]]:
+    """A process's name, and the fields that follow it in proc_pid_stat(5)."""
+    name, _, rest = (_PROC / str(pid) / "stat").read_text().partition("(")[2].rpartition(")")
+    return name, rest.split()
+
+
+def _words(pid: int) -> list[bytes]:
+    return (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")

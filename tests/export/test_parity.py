@@ -233,10 +233,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes
     with Server(Settings(folder / "repository", http_port=0, grpc_port=0, metrics_port=0)) as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url.partition("://")[2])
 
-        def infer(photo: bytes) -> dict[str, np.ndarray[Any, Any]]:
+        def infer(photo: bytes, class_count: int = 0) -> dict[str, np.ndarray[Any, Any]]:
             image = tritonclient.grpc.InferInput("image", [1, 1], "BYTES")
             image.set_data_from_numpy(np.array([[photo]], dtype=object))
-            answer = client.infer("car_analyzer", [image])
+            outputs = [tritonclient.grpc.InferRequestedOutput(f"{head}_logits", class_count) for head in heads]
+            answer = client.infer("car_analyzer", [image], outputs=outputs)
             return {head: answer.as_numpy(f"{head}_logits")[0] for head in heads}
 
         yield infer
@@ -288,3 +289,15 @@ def test_triton_says_what_pytorch_says(name: str, served: Any, photos: list[byte
             differences.append(float((wrong - outputs).abs().max()))
     # Or the case would pass with the default preprocessing, too.
     assert not case.train or max(differences) > 5 * case.atol
+
+
+def test_triton_names_the_labels_of_every_head(served: Any, photos: list[bytes]) -> None:
+    logits, classes = served(photos[0]), served(photos[0], class_count=1)
+    for name, case in CASES.items():
+        for head in head_names(name):
+            labels = (case.heads or {name: {"labels": ["no", "yes"], **case.spec}})[head]["labels"]
+            # One logit speaks of the second label.
+            labels = labels if len(logits[head]) > 1 else labels[1:]
+            index = int(logits[head].argmax())
+            (best,) = classes[head].tolist()
+            assert best.decode().split(":")[1:] == [str(index), labels[index]], head

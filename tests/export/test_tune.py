@@ -6,16 +6,24 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from car_analyzer._cli import main as command_line
 from car_analyzer_export import _cli_tune
 from car_analyzer_export._cli_tune import _winner, main
+from car_analyzer_export.config import as_text
 from car_analyzer_export.spec import Limits
 from car_analyzer_export.tuning.choice import Choice, around, variations
 from car_analyzer_export.tuning.trial import Point, Trial
-from car_analyzer_export.versions import configs_of
+from car_analyzer_export.versions import config_on_disk, configs_of, locked, serve_from_next_start
+from car_analyzer_server import Server, Settings
+
+from .publish_site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SERVED = Choice(2, 1, 0, 0)
 
@@ -69,6 +77,66 @@ def test_what_is_only_reported(copy: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main([*command, "--budget", "1"]) == 1
     assert "Nothing answers 99 % within 1 ms." in capsys.readouterr().out
     assert texts(copy) == before
+
+
+def change(repository: Path, model: str, edit: Callable[[Any], None]) -> None:
+    config = config_on_disk(repository, model)
+    edit(config)
+    (repository / model / "config.pbtxt").write_text(as_text(config))
+
+
+def tune_while(repository: Path, happens: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Runs the command; something happens after it read the repository and before it writes there."""
+    measured = [trial(SERVED, (50, 20)), trial(Choice(4, 2, 1, 500), (90, 30))]
+
+    def search(*_: object) -> list[Trial]:
+        happens()
+        return measured
+
+    monkeypatch.setattr(_cli_tune, "_search", search)
+    return main(["--repository", str(repository)])
+
+
+def test_a_version_that_was_published_meanwhile_stays(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def publish() -> None:
+        with locked(copy):
+            serve_from_next_start(copy, published)
+
+    site = Site(tmp_path, copy, Server(Settings(copy)))  # not started
+    published = site.again()
+    assert tune_while(copy, publish, monkeypatch) == 1
+    assert site.on_disk() == published
+    stored = {file.stem: file.read_text() for file in copy.glob(f"car_analyzer/{published}/configs/*")}
+    assert texts(copy) == stored
+    out, err = capsys.readouterr()
+    assert f"Version 1 was measured, but {copy} now has version {published} to serve; nothing was written." in err
+    assert "Not written.\n[limits]\npreprocess_instances = 4\n" in out
+
+
+def test_settings_that_were_changed_meanwhile_stay(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def edit() -> None:
+        change(copy, "condition", lambda config: setattr(config.instance_group[0], "count", 5))
+
+    assert tune_while(copy, edit, monkeypatch) == 1
+    assert config_on_disk(copy, "condition").instance_group[0].count == 5
+    assert Choice.of(configs_of(copy, 1)) == SERVED
+    assert "Somebody else changed the settings" in capsys.readouterr().err
+
+
+def test_only_what_was_tuned_is_written(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def edit() -> None:
+        change(copy, "preprocess", lambda config: setattr(config, "max_batch_size", 17))
+        with (copy / "car_analyzer" / "config.pbtxt").open("a") as file:
+            file.write("# by hand\n")
+
+    assert tune_while(copy, edit, monkeypatch) == 0
+    assert config_on_disk(copy, "preprocess").max_batch_size == 17
+    assert Choice.of(configs_of(copy, 1)) == Choice(4, 2, 1, 500)
+    assert texts(copy)["car_analyzer"].endswith("# by hand\n")
 
 
 def test_the_winner() -> None:

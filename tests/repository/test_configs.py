@@ -54,6 +54,14 @@ def test_no_model_asks_for_a_gpu_or_leaves_its_instances_uncounted(repository: P
         assert group.kind != model_config_pb2.ModelInstanceGroup.KIND_GPU
 
 
+def test_pixels_say_how_they_lie(repository: Path) -> None:
+    # For clients that read it, such as NVIDIA's image_client.py, which takes no input without.
+    for head in ("cleanliness", "condition"):
+        config = text_format.Parse((repository / head / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+        assert [tensor.format for tensor in config.input] == [model_config_pb2.ModelInput.FORMAT_NHWC]
+        assert [tensor.label_filename for tensor in config.output] == ["1/labels.txt"]
+
+
 def test_an_answer_comes_from_one_version(repository: Path) -> None:
     configs = {
         file.parent.name: text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())

@@ -31,14 +31,20 @@ class Choice:
     @classmethod
     def of(cls, configs: Mapping[str, Any]) -> Choice:
         """What configurations say; of the networks, the first."""
-        network = next(_networks(configs))
-        threads = network.parameters[INTRA_OP_THREADS].string_value if INTRA_OP_THREADS in network.parameters else "0"
-        return cls(
-            configs[PREPROCESS].instance_group[0].count,
-            network.instance_group[0].count,
-            int(threads),
-            network.dynamic_batching.max_queue_delay_microseconds,
-        )
+        return next(iter(cls.of_each(configs).values()))
+
+    @classmethod
+    def of_each(cls, configs: Mapping[str, Any]) -> dict[str, Choice]:
+        """What configurations say for each network, by name."""
+        return {
+            network.name: cls(
+                configs[PREPROCESS].instance_group[0].count,
+                network.instance_group[0].count,
+                int(network.parameters[INTRA_OP_THREADS].string_value) if INTRA_OP_THREADS in network.parameters else 0,
+                network.dynamic_batching.max_queue_delay_microseconds,
+            )
+            for network in _networks(configs)
+        }
 
     def write_to(self, configs: Mapping[str, Any]) -> None:
         """Changes configurations so that they say this."""
