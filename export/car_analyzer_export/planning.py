@@ -11,7 +11,7 @@ import torch
 from .architectures import build
 from .checkpoints import read_checkpoint, reconcile
 from .errors import ExportError, SpecError
-from .graph import run_network
+from .graph import run_on_black
 from .plan import HeadPlan, NetworkPlan, Plan
 from .preprocess.view import View
 
@@ -111,7 +111,7 @@ def _plan_network(
         weights=network.weights,
         architecture=architecture,
     )
-    outputs = run_network(draft, 1)
+    outputs = run_on_black(draft, 1)
     planned = tuple(
         _plan_head(head_name, head, effective[head_name], classes, outputs, checkpoint.facts.threshold, notes)
         for head_name, head in heads.items()

@@ -15,7 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from .errors import ExportError, VerificationError
-from .quiet import quiet
+from .quiet import quiet, reason
 from .verify import answers
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def convert(
         except (OSError, ExportError):
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"ONNX Runtime cannot convert this network to {precision}: {reason}") from error
+            raise ExportError(f"ONNX Runtime cannot convert this network to {precision}: {reason(error)}") from error
         if found.answers_agreeing < MIN_AGREEMENT:
             raise VerificationError(
                 f"In {precision} only {found.answers_agreeing:.1%} of the answers on {found.pictures} pictures are "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import torch
 
 from ..errors import CheckpointError
-from ..quiet import quiet
+from ..quiet import quiet, reason
 from .model import Facts
 from .pickled import TRUST
 
@@ -76,9 +76,8 @@ def load_program(
         raise
     # What a program of another version lacks surfaces as nearly any error.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"not a {name} program that PyTorch {torch.__version__} can load ({reason}); export it again with this "
+            f"not a {name} program that PyTorch {torch.__version__} can load ({reason(error)}); export it again with this "
             "version, or save network.state_dict()."
         ) from error
 
