@@ -50,15 +50,15 @@ def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -
     """
     names = [plan.output_name(head) for head in plan.heads]
     comparisons: dict[str, list[Comparison]] = {head.name: [] for head in plan.heads}
+    expected = {batch: torch_logits(plan, pixels[:batch]) for batch in BATCHES}
     try:
         session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
         served = {batch: session.run(names, {"pixels": pixels[:batch]}) for batch in BATCHES}
     except Exception as error:
         raise VerificationError(f"ONNX Runtime cannot run the exported model: {reason(error)}") from error
     for batch, outputs in served.items():
-        expected = torch_logits(plan, pixels[:batch])
         for head, logits in zip(plan.heads, outputs, strict=True):
-            comparisons[head.name].append(_compare(head, logits, expected[head.name]))
+            comparisons[head.name].append(_compare(head, logits, expected[batch][head.name]))
     return {name: tuple(found) for name, found in comparisons.items()}
 
 

@@ -77,8 +77,8 @@ def load_program(
     # What a program of another version lacks surfaces as nearly any error.
     except Exception as error:
         raise CheckpointError(
-            f"not a {name} program that PyTorch {torch.__version__} can load ({reason(error)}); export it again with this "
-            "version, or save network.state_dict()."
+            f"not a {name} program that PyTorch {torch.__version__} can load ({reason(error)}); export it again with "
+            "this version, or save network.state_dict()."
         ) from error
 
 
