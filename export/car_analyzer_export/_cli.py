@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from .errors import ExportError
+from .network_process import NetworkProcess
 from .spec import WELL_KNOWN_LABELS, Spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from .export import Export
     from .plan import NetworkPlan, Plan
 
@@ -153,26 +157,31 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
 
 
 def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None]:
-    # `disable=None` shows the bar on a terminal only. It is on screen before PyTorch is imported, which takes seconds.
+    with (
+        progress_bar(1 + spec.steps, "starting PyTorch") as progress,
+        NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,
+    ):
+        from .export import add_version  # while the other process imports PyTorch
+
+        plan = networks.plan()
+        if arguments.dry_run:
+            networks.check()
+            return plan, None
+        return plan, add_version(plan, arguments.repository, networks.write, version=arguments.version)
+
+
+@contextlib.contextmanager
+def progress_bar(steps: int, first: str = "") -> Iterator[Callable[[str], None]]:
+    """Shows a bar on a terminal; gives what moves it on to the next step, called with a few words about that."""
     bar_format = "{l_bar}{bar}| {n}/{total} {desc}"
-    with tqdm(total=1 + spec.steps, disable=None, bar_format=bar_format, leave=False) as bar:
-        bar.set_description_str("starting PyTorch")
-        from .export import export
-        from .graph import check_network
-        from .planning import plan_export
-        from .verify import check_repeats
+    with tqdm(total=steps, disable=None, bar_format=bar_format, leave=False) as bar:
+        bar.set_description_str(first)
 
         def progress(step: str) -> None:
             bar.update()
             bar.set_description_str(step)
 
-        plan = plan_export(spec, trust_pickle=arguments.trust_pickle, progress=progress)
-        if arguments.dry_run:
-            for network in plan.networks:
-                check_network(network)
-                check_repeats(network)
-            return plan, None
-        return plan, export(plan, arguments.repository, version=arguments.version, progress=progress)
+        yield progress
 
 
 def report(plan: Plan, export: Export | None) -> None:
@@ -215,6 +224,4 @@ def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
             "export_id": export.export_id,
             "networks": export.networks,
         }
-    from .export import describe_network
-
-    return {"dry_run": True, "networks": {network.name: describe_network(network) for network in plan.networks}}
+    return {"dry_run": True, "networks": {network.name: network.describe() for network in plan.networks}}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from ._cli import add_options, check_choice, read_spec, says_what
+from ._cli import add_options, check_choice, progress_bar, read_spec, says_what
 from ._cli import report as report_export
+from .network_process import NetworkProcess
 from .publishing.command import EXIT_CODES, add_server_options, alone_in, connected, report, run, switch_to
 
 if TYPE_CHECKING:
@@ -52,40 +50,28 @@ def _publish(arguments: argparse.Namespace) -> None:
 
 
 def _publish_exported(arguments: argparse.Namespace, triton: Triton) -> None:
-    with _bar(_SWITCH_STEPS) as bar, alone_in(arguments.repository):
-        switch = switch_to(triton, arguments.repository, arguments.version, partial(_step, bar), keep=arguments.keep)
+    with progress_bar(_SWITCH_STEPS) as progress, alone_in(arguments.repository):
+        switch = switch_to(triton, arguments.repository, arguments.version, progress, keep=arguments.keep)
     report(switch, as_json=arguments.json)
 
 
 def _publish_new(arguments: argparse.Namespace, triton: Triton) -> None:
     spec = read_spec(arguments)
     switches: list[Switch] = []
-    # The bar is on screen before PyTorch is imported, which takes seconds.
-    with _bar(1 + spec.steps + _SWITCH_STEPS) as bar:
-        bar.set_description_str("starting PyTorch")
-        from .export import export
-        from .planning import plan_export
-
-        progress = partial(_step, bar)
+    with (
+        progress_bar(1 + spec.steps + _SWITCH_STEPS, "starting PyTorch") as progress,
+        NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,
+    ):
+        from .export import add_version  # while the other process imports PyTorch
 
         def deliver(repository: Path, version: int) -> None:
             switches.append(switch_to(triton, repository, version, progress, keep=arguments.keep, exported=version))
 
-        plan = plan_export(spec, trust_pickle=arguments.trust_pickle, progress=progress)
-        done = export(plan, arguments.repository, version=arguments.version, progress=progress, deliver=deliver)
+        plan = networks.plan()
+        done = add_version(plan, arguments.repository, networks.write, version=arguments.version, deliver=deliver)
     if not arguments.json:
         report_export(plan, done)
     report(switches[0], as_json=arguments.json, facts={"networks": done.networks})
-
-
-def _bar(steps: int) -> tqdm:
-    # `disable=None` shows it on a terminal only.
-    return tqdm(total=steps, disable=None, bar_format="{l_bar}{bar}| {n}/{total} {desc}", leave=False)
-
-
-def _step(bar: tqdm, text: str) -> None:
-    bar.update()
-    bar.set_description_str(text)
 
 
 def _parser() -> argparse.ArgumentParser:

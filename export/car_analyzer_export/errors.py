@@ -14,12 +14,14 @@ ExportError
 from __future__ import annotations
 
 import re
+import textwrap
 
 # Terminal colours, and where in PyTorch's own sources something was noticed.
 _NOISE = re.compile(
     r"\x1b\[[0-9;]*[A-Za-z]|\[enforce fail at [^\]]*\][ .]*"
     r"| INTERNAL ASSERT FAILED at \S+|,? please report a bug to PyTorch"
 )
+_LONGEST = 400
 
 
 class ExportError(Exception):
@@ -61,13 +63,15 @@ class UnreachableError(ControlError):
 def reason(error: BaseException) -> str:
     """The line of a library's error that says what went wrong, without a full stop: PyTorch's run over pages.
 
-    A heading takes its first point with it. TorchScript says first that, and where, something failed: its last line
-    says what.
+    What torch.onnx raises is about its own steps, and the cause says more. A heading takes its first point with it.
+    TorchScript says first that, and where, something failed: its last line says what.
     """
+    while error.__cause__ is not None and type(error).__module__.startswith("torch.onnx."):
+        error = error.__cause__
     lines = [line for line in map(str.strip, _NOISE.sub("", str(error)).splitlines()) if line]
     if any(line.startswith("Traceback of TorchScript") for line in lines):
         lines = [lines[-1].removeprefix("RuntimeError: ").removeprefix("builtins.")]
     said = lines[0] if lines else type(error).__name__
     if said.endswith(":") and len(lines) > 1:
         said += f" {lines[1]}"
-    return said.rstrip(" .:")
+    return "".join(filter(str.isprintable, textwrap.shorten(said, _LONGEST, placeholder=" ..."))).rstrip(" .:")

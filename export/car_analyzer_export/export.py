@@ -1,32 +1,25 @@
-"""The export: checkpoints in, a new version in the model repository out."""
+"""The export: checkpoints in, a new version in the model repository out.
+
+`export` runs the networks in the caller's process, and they can end it. The commands run them in a process of their own
+instead (see `network_process`) and give what it wrote to `add_version`, which needs no PyTorch.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib import metadata
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .errors import ExportError
-from .graph import OPSET, check_network, write_onnx
-from .known import write_known
-from .pictures import comparison_pixels, read_photos
-from .precision import MAX_PICTURES, convert
-from .repository import Staging, added, choose_number, staging
+from .repository import added, choose_number, staging
 from .spec import ENSEMBLE
-from .verify import BATCHES, TOLERANCE, check_repeats, compare
 from .versions import RECORD, locked, on_disk, remember, serve_from_next_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .plan import NetworkPlan, Plan
+    from .plan import Plan
+    from .repository import Staging
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,33 @@ def export(
         repository: The model repository; made if it is not there.
         version: The version's number; the next free one by default.
         progress: Called with a few words at the start of each step.
+        deliver: See `add_version`.
+
+    Raises:
+        ExportError: Something is wrong; the repository is as it was.
+    """
+    from .networks import write_networks
+
+    return add_version(
+        plan, repository, lambda staged: write_networks(plan, staged, progress), version=version, deliver=deliver
+    )
+
+
+def add_version(
+    plan: Plan,
+    repository: Path,
+    write: Callable[[Staging], dict[str, dict[str, Any]]],
+    *,
+    version: int | None = None,
+    deliver: Callable[[Path, int], None] | None = None,
+) -> Export:
+    """Puts a version into the repository, its networks written by whoever has them.
+
+    Args:
+        plan: What is exported.
+        repository: The model repository; made if it is not there.
+        write: Does what `networks.write_networks` does with a staging folder.
+        version: The version's number; the next free one by default.
         deliver: Called with the repository and the number once the version is in its place, to have it served now. If
             it raises, the version is taken back. By default, a Triton that starts later serves it.
 
@@ -68,9 +88,8 @@ def export(
         ExportError: Something is wrong; the repository is as it was.
     """
     with staging(repository, plan) as staged:
-        records = {network.name: _export_network(network, plan, staged, progress) for network in plan.networks}
-        files = {network.name: staged.version_folder(network.name) / "model.onnx" for network in plan.networks}
-        write_known(plan, files, staged.version_folder(ENSEMBLE))
+        records = write(staged)
+        repository.mkdir(parents=True, exist_ok=True)
         with locked(repository):
             number = choose_number(repository, staged.models, version)
             models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
@@ -89,72 +108,5 @@ def export(
     return Export(repository, number, export_id, records)
 
 
-def _export_network(
-    network: NetworkPlan, plan: Plan, staged: Staging, progress: Callable[[str], None]
-) -> dict[str, Any]:
-    file = staged.version_folder(network.name) / "model.onnx"
-    try:
-        progress(f"{network.name}: exporting to ONNX")
-        check_network(network)
-        check_repeats(network)
-        for_tensorrt = plan.accelerator == "tensorrt"
-        write_onnx(network, file, cast_first=for_tensorrt)
-        progress(f"{network.name}: comparing with PyTorch")
-        pixels = comparison_pixels(network.view, max(BATCHES), plan.photos, plan.limits)
-        comparisons = compare(file, network, pixels)
-        precision = {}
-        if plan.precision != "fp32":
-            progress(f"{network.name}: converting to {plan.precision}")
-            if plan.photos is not None:
-                pixels = np.stack(read_photos(network.view, plan.photos, MAX_PICTURES, plan.limits))
-            precision = {"precision": convert(file, plan.precision, network, pixels, symmetric=for_tensorrt)}
-    except ExportError as error:
-        raise type(error)(f"{'Head' if len(network.heads) == 1 else 'Network'} '{network.name}': {error}") from error
-    return (
-        describe_network(network)
-        | precision
-        | {
-            "weights": _file_facts(network.weights),
-            "onnx": _file_facts(file) | {"opset": OPSET},
-            "compared_with_pytorch": {
-                "pictures": "photos" if plan.photos else "generated",
-                "tolerance": TOLERANCE,
-                "batches": {name: [asdict(one) for one in found] for name, found in comparisons.items()},
-            },
-            "versions": {
-                "python": platform.python_version(),
-                **{
-                    name: metadata.version(name)
-                    for name in ("car-analyzer", "torch", "onnx", "onnxscript", "onnxruntime")
-                },
-            },
-            "exported_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-    )
-
-
-def describe_network(network: NetworkPlan) -> dict[str, Any]:
-    """A network's plan as JSON-ready values."""
-    return {
-        "heads": {head.name: _without_defaults(asdict(head)) for head in network.heads},
-        # Without the folder of a factory's file: it is one of this machine.
-        "architecture": network.architecture.rpartition("/")[2],
-        "view": asdict(network.view),
-        "mean": network.mean,
-        "std": network.std,
-        "channels": "BGR" if network.bgr else "RGB",
-        "notes": network.notes,
-    }
-
-
-def _without_defaults(head: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in head.items() if key != "name" and value is not None}
-
-
 def _write_record(folder: Path, facts: dict[str, Any]) -> None:
     (folder / RECORD).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def _file_facts(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import onnx
 import torch
 
-from .errors import ExportError, NetworkError
+from .errors import ExportError, NetworkError, reason
 from .quiet import quiet
 
 if TYPE_CHECKING:
@@ -50,22 +52,32 @@ class PixelsToLogits(torch.nn.Module):
         channels_first = (pixels.float() if self._cast_first else pixels).permute(0, 3, 1, 2)
         if self._bgr:
             channels_first = channels_first[:, [2, 1, 0]]
-        outputs = self.network(channels_first.float() * self.scale + self.shift)
+        # ONNX knows no strides, so this adds no node; but a network may call view(), which does.
+        outputs = self.network(channels_first.contiguous().float() * self.scale + self.shift)
         return tuple(head.read(outputs).float() for head in self._heads)
 
 
-def run_network(plan: NetworkPlan, batch: int) -> object:
-    """Runs the network on a batch of black photos, so that a wrong network is told apart from a failed export.
+def run_network(plan: NetworkPlan, images: torch.Tensor) -> object:
+    """Runs the network on normalised photos, so that a wrong network is told apart from a failed export.
+
+    Args:
+        plan: The network.
+        images: float32 [batch, 3, height, width].
 
     Raises:
         NetworkError: It does not take photos of this size or number.
     """
     try:
         with torch.inference_mode():
-            return plan.network(torch.zeros(batch, 3, plan.view.height, plan.view.width))
+            return plan.network(images.contiguous())
     except Exception as error:
-        size = f"a batch of {batch} at {plan.view.width} x {plan.view.height} pixels"
-        raise NetworkError(f"The network fails on {size}: {_first_line(error)}") from error
+        size = f"a batch of {len(images)} at {plan.view.width} x {plan.view.height} pixels"
+        raise NetworkError(f"The network fails on {size}: {reason(error)}.") from error
+
+
+def run_on_black(plan: NetworkPlan, batch: int) -> object:
+    """Runs the network on a batch of black photos; see `run_network`."""
+    return run_network(plan, torch.zeros(batch, 3, plan.view.height, plan.view.width))
 
 
 def check_network(plan: NetworkPlan) -> None:
@@ -75,7 +87,7 @@ def check_network(plan: NetworkPlan) -> None:
         NetworkError: It does not; the message names the head.
     """
     for batch in (1, 2):
-        outputs = run_network(plan, batch)
+        outputs = run_on_black(plan, batch)
         for head in plan.heads:
             _check_output(outputs, head, batch)
 
@@ -128,7 +140,8 @@ def write_onnx(plan: NetworkPlan, path: Path, *, cast_first: bool = False) -> No
     model = PixelsToLogits(plan, cast_first=cast_first).eval()
     outputs = [plan.output_name(head) for head in plan.heads]
     try:
-        with quiet():
+        # PyTorch prints the graph of what it cannot export.
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):
             if any(isinstance(module, torch.jit.ScriptModule) for module in plan.network.modules()):
                 _write_script(model, example, path, outputs)
             else:
@@ -137,7 +150,7 @@ def write_onnx(plan: NetworkPlan, path: Path, *, cast_first: bool = False) -> No
     except OSError:
         raise  # about the disk, not about the network
     except Exception as error:
-        raise ExportError(f"PyTorch cannot export this network to ONNX: {_first_line(error)}") from error
+        raise ExportError(f"PyTorch cannot export this network to ONNX: {reason(error)}.") from error
 
 
 def _write_exported(model: PixelsToLogits, example: torch.Tensor, path: Path, outputs: list[str]) -> None:
@@ -170,8 +183,3 @@ def _write_script(model: PixelsToLogits, example: torch.Tensor, path: Path, outp
         dynamic_axes={name: {0: "batch"} for name in ("pixels", *outputs)},
         opset_version=OPSET,
     )
-
-
-def _first_line(error: Exception) -> str:
-    # PyTorch's errors run over pages, and some start with empty lines.
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
-
-import torch
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import torch
 
     from .preprocess.view import View
     from .spec import Limits
@@ -52,6 +52,8 @@ class HeadPlan:
 
     def read(self, outputs: object) -> torch.Tensor:
         """Picks this head's logits, float32 [batch, logits], out of what the network gives."""
+        import torch  # here, since a plan is also read where no network runs
+
         found = outputs if self.output is None else outputs[self.output]  # type: ignore[index]
         assert isinstance(found, torch.Tensor)  # noqa: S101 - checked before anything is exported
         if self.groups:
@@ -67,7 +69,8 @@ class NetworkPlan:
 
     Attributes:
         name: Of the Triton model.
-        network: In eval mode, float32, on the CPU; takes normalised images, float32 [batch, 3, height, width].
+        network: In eval mode, float32, on the CPU; takes normalised images, float32 [batch, 3, height, width]. It stays
+            in its process: in a plan that comes from another one it is None.
         mean: Of the normalisation, in the order in which the network expects the channels.
         std: Likewise.
         bgr: The network expects blue first.
@@ -92,6 +95,26 @@ class NetworkPlan:
     def output_name(self, head: HeadPlan) -> str:
         """The model's output for a head: `logits`, unless one network answers several questions."""
         return "logits" if len(self.heads) == 1 else f"{head.name}_logits"
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as JSON-ready values."""
+        return {
+            "heads": {head.name: _without_defaults(asdict(head)) for head in self.heads},
+            # Without the folder of a factory's file: it is one of this machine.
+            "architecture": self.architecture.rpartition("/")[2],
+            "view": asdict(self.view),
+            "mean": self.mean,
+            "std": self.std,
+            "channels": "BGR" if self.bgr else "RGB",
+            "notes": self.notes,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"network": None}
+
+
+def _without_defaults(head: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in head.items() if key != "name" and value is not None}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from .architectures import build, script_of
 from .checkpoints import NO_REGRESSION, read_checkpoint, reconcile
 from .errors import ExportError, NetworkError, SpecError, reason
-from .graph import run_network
+from .graph import run_on_black
 from .plan import HeadPlan, NetworkPlan, Plan
 from .preprocess.view import View
 
@@ -128,7 +128,7 @@ def _plan_network(
 
 def _first_run(draft: NetworkPlan) -> object:
     try:
-        return run_network(draft, 1)
+        return run_on_black(draft, 1)
     except NetworkError as error:
         cause = reason(error.__cause__ or error)
         kinds = {getattr(module, "original_name", type(module).__name__) for module in draft.network.modules()}

@@ -95,9 +95,8 @@ def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
         PublishError: The repository, or the staging folder beside it, cannot be written.
     """
     with contextlib.ExitStack() as cleanup, writing(repository):
-        repository.mkdir(parents=True, exist_ok=True)
         place = _staging_place(repository)
-        with locked(repository):
+        with locked(place):
             _remove_abandoned(place, repository)
             folder = Path(tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=place))
             cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -180,6 +179,11 @@ def _staging_place(repository: Path) -> Path:
     A rename is atomic on one file system only.
     """
     parent = repository.resolve().parent
+    if not repository.exists():  # it is made when there is something to put into it
+        if not parent.exists():
+            parent.mkdir(parents=True)
+        return parent
+    repository.mkdir(exist_ok=True)  # raises if it is a file
     if parent.stat().st_dev == repository.stat().st_dev and os.access(parent, os.W_OK):
         return parent
     inside = repository / ENSEMBLE

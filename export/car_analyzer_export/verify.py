@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from .errors import NetworkError, VerificationError
+from .errors import NetworkError, VerificationError, reason
+from .graph import run_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,16 +64,20 @@ def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -
         Head name → one comparison for each batch size.
 
     Raises:
-        VerificationError: A logit differs by more than `TOLERANCE`, or an answer differs.
+        VerificationError: ONNX Runtime fails, a logit differs by more than `TOLERANCE`, or an answer differs.
+        NetworkError: PyTorch fails.
     """
-    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     names = [plan.output_name(head) for head in plan.heads]
     comparisons: dict[str, list[Comparison]] = {head.name: [] for head in plan.heads}
-    for batch in BATCHES:
-        expected = torch_logits(plan, pixels[:batch])
-        served = session.run(names, {"pixels": pixels[:batch]})
-        for head, logits in zip(plan.heads, served, strict=True):
-            comparisons[head.name].append(_compare(head, logits, expected[head.name]))
+    expected = {batch: torch_logits(plan, pixels[:batch]) for batch in BATCHES}
+    try:
+        session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+        served = {batch: session.run(names, {"pixels": pixels[:batch]}) for batch in BATCHES}
+    except Exception as error:
+        raise VerificationError(f"ONNX Runtime cannot run the exported model: {reason(error)}.") from error
+    for batch, outputs in served.items():
+        for head, logits in zip(plan.heads, outputs, strict=True):
+            comparisons[head.name].append(_compare(head, logits, expected[batch][head.name]))
     return {name: tuple(found) for name, found in comparisons.items()}
 
 
@@ -85,11 +90,14 @@ def torch_logits(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, 
 
     Returns:
         Head name → float32 [batch, logits].
+
+    Raises:
+        NetworkError: The network fails on them.
     """
     images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(part).reshape(3, 1, 1) for part in (plan.mean, plan.std))
+    outputs = run_network(plan, ((images.flip(1) if plan.bgr else images) - mean) / std)
     with torch.inference_mode():
-        outputs = plan.network(((images.flip(1) if plan.bgr else images) - mean) / std)
         return {head.name: head.read(outputs).float().numpy() for head in plan.heads}
 
 

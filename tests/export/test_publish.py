@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_export import export as export_module
-from car_analyzer_export import known, versions
+from car_analyzer_export import versions
 from car_analyzer_export.errors import PublishError
 from car_analyzer_export.export import export
+from car_analyzer_export.network_process import NetworkProcess
 from car_analyzer_export.planning import plan_export
+from car_analyzer_export.repository import Staging
 from car_analyzer_export.spec import Spec
 from car_analyzer_server.repository import check_repository
 from reliability.publishing import VersionStream
@@ -81,21 +82,35 @@ def test_another_size_of_photos_is_refused(site: Site) -> None:
 def test_a_version_that_answers_otherwise_is_taken_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the export recorded is not what the networks say."""
     before, files = site.served(), tree(site.repository)
-    write = known.write_known
+    write = NetworkProcess.write
 
-    def record_otherwise(plan: Any, networks: Any, folder: Path) -> None:
-        write(plan, networks, folder)
-        facts = json.loads((folder / "known.json").read_text())
+    def record_otherwise(networks: NetworkProcess, staged: Staging) -> Any:
+        records = write(networks, staged)
+        file = staged.version_folder("car_analyzer") / "known.json"
+        facts = json.loads(file.read_text())
         facts["photos"][5]["logits"]["condition"].reverse()
-        (folder / "known.json").write_text(json.dumps(facts))
+        file.write_text(json.dumps(facts))
+        return records
 
-    monkeypatch.setattr(export_module, "write_known", record_otherwise)
+    monkeypatch.setattr(NetworkProcess, "write", record_otherwise)
     code, printed = site.run("publish", site.spec(105))
     assert code == 1
     assert "does not answer as it did when it was exported: for the known photo known/6.jpg, condition is" in printed
     (withdrawn,) = assert_untouched(site, before, files)
     # Whoever has seen the number remembers what it meant.
     assert site.place(106) == withdrawn + 1
+
+
+def test_a_network_that_crashes_changes_nothing(site: Site) -> None:
+    before, files = site.served(), tree(site.repository)
+    (site.folder / "crashing.py").write_text("import os\n\n\ndef build():\n    os.abort()\n")
+    spec = site.spec(120)
+    spec.write_text(spec.read_text().replace("network.py", "crashing.py"))
+    code, printed = site.run("publish", spec)
+    assert code == 1
+    assert "Head 'cleanliness': the network ended the process that ran it (aborted)" in printed
+    assert assert_untouched(site, before, files) == []
+    assert not list(site.folder.glob(".repository.export-*"))
 
 
 def assert_untouched(site: Site, before: int, files: dict[str, bytes]) -> list[int]:

@@ -1,0 +1,161 @@
+"""The process in which the commands run networks: checkpoints, factories and forward passes are other people's code.
+
+    the command                              this process
+    plan()   ── the spec ──────────────────> plan_export
+             <─ the plan, without networks ─
+    write()  ── the staging folder ────────> write_networks
+             <─ what was compared ──────────
+
+It can end at any time (a segmentation fault, `os._exit`, no memory left) or never; the command says so, or kills it.
+Whatever has to be undone then, the command holds: the staging folder, the repository, a running Triton. This protects
+from faults, not from malice: the process may do what its user may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from .errors import ExportError, NetworkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .plan import Plan
+    from .repository import Staging
+    from .spec import Spec
+
+_PR_SET_PDEATHSIG = 1
+_START = f"""
+import sys
+descriptor, *sys.path = sys.argv[1:]
+del sys.argv[1:]
+from {__name__} import serve
+serve(int(descriptor))
+"""
+
+
+class NetworkProcess:
+    """Plans an export and writes its networks in a process of its own, which ends with the `with` block.
+
+    Args:
+        spec: What to export.
+        trust_pickle: See `planning.plan_export`.
+        progress: Called with a few words at the start of each step.
+    """
+
+    def __init__(self, spec: Spec, *, trust_pickle: bool, progress: Callable[[str], None]) -> None:
+        self._spec = spec
+        self._trust_pickle = trust_pickle
+        self._progress = progress
+        self._step = ""
+
+    def __enter__(self) -> NetworkProcess:
+        self._connection, theirs = Pipe()
+        with theirs:
+            # A new interpreter: a fork of one that has threads, as gRPC's, can hang.
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # the answer on stdout is the command's, whatever a network prints
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the command
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._connection.close()
+
+    def plan(self) -> Plan:
+        """Decides everything about the export. The networks of the plan are None here.
+
+        Raises:
+            ExportError: See `planning.plan_export`; or a network ended the process. Likewise below.
+        """
+        plan: Plan = self._ask((os.getpid(), self._spec, self._trust_pickle))
+        return plan
+
+    def check(self) -> None:
+        """Makes sure that the networks give what their heads read."""
+        self._ask(None)
+
+    def write(self, staged: Staging) -> dict[str, dict[str, Any]]:
+        """Writes the networks into a staging folder; see `networks.write_networks`."""
+        records: dict[str, dict[str, Any]] = self._ask(staged.folder)
+        return records
+
+    def _ask(self, question: object) -> Any:
+        with self._connected():
+            self._connection.send(question)
+        while True:
+            with self._connected():
+                message = self._connection.recv()
+            if isinstance(message, Exception):
+                raise message
+            if not isinstance(message, str):
+                return message
+            self._step = message
+            self._progress(message)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError):
+            raise self._ended() from None
+
+    def _ended(self) -> ExportError:
+        code = self._process.wait()
+        how = f"exit code {code}" if code >= 0 else (signal.strsignal(-code) or f"signal {-code}").lower()
+        if code == -signal.SIGKILL:
+            how += ", as by Linux when memory runs out"
+        name, _, doing = self._step.partition(": ")
+        if not name:
+            return ExportError(f"The process that runs the networks ended before it loaded one ({how}).")
+        kind = "Head" if name in self._spec.heads else "Network"
+        return NetworkError(f"{kind} '{name}': the network ended the process that ran it ({how}) while {doing}.")
+
+
+def serve(descriptor: int) -> None:
+    """Answers the command, in the process that it started.
+
+    Args:
+        descriptor: Of its connection.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    connection = Connection(descriptor)
+    os.set_inheritable(descriptor, False)  # what a network starts must not hold it open
+    command, spec, trust_pickle = connection.recv()
+    if os.getppid() != command:
+        return
+    from .graph import check_network
+    from .networks import write_networks
+    from .planning import plan_export
+    from .repository import Staging
+    from .verify import check_repeats
+
+    try:
+        plan = plan_export(spec, trust_pickle=trust_pickle, progress=connection.send)
+        connection.send(plan)
+        folder = connection.recv()
+        if folder is None:
+            for network in plan.networks:
+                check_network(network)
+                check_repeats(network)
+            connection.send(None)
+        else:
+            tempfile.tempdir = str(folder)  # what a killed process leaves goes with the folder
+            connection.send(write_networks(plan, Staging(folder, plan), connection.send))
+    except (ExportError, OSError) as error:
+        connection.send(error)
