@@ -121,7 +121,7 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
 
 
 def _ensemble(plan: Plan, version: int) -> Any:
-    heads = {head.name: _description(head) for head, _ in plan.heads()}
+    heads = {head.name: describe_head(head) for head, _ in plan.heads()}
     steps = [
         pb.ModelEnsembling.Step(
             model_name=PREPROCESS,
@@ -151,7 +151,7 @@ def _ensemble(plan: Plan, version: int) -> Any:
     )
 
 
-def _description(head: HeadPlan) -> dict[str, Any]:
+def describe_head(head: HeadPlan) -> dict[str, Any]:
     """What a client needs to turn logits into an answer."""
     optional = {"positive": head.positive, "unsure": head.unsure}
     return {

@@ -54,17 +54,21 @@ class PixelsToLogits(torch.nn.Module):
         return tuple(head.read(outputs).float() for head in self._heads)
 
 
-def run_network(plan: NetworkPlan, batch: int) -> object:
-    """Runs the network on a batch of black photos, so that a wrong network is told apart from a failed export.
+def run_network(plan: NetworkPlan, images: torch.Tensor) -> object:
+    """Runs the network, so that a wrong network is told apart from a failed export.
+
+    Args:
+        plan: The network.
+        images: Normalised, float32 [batch, 3, height, width].
 
     Raises:
         NetworkError: It does not take photos of this size or number.
     """
     try:
         with torch.inference_mode():
-            return plan.network(torch.zeros(batch, 3, plan.view.height, plan.view.width))
+            return plan.network(images)
     except Exception as error:
-        size = f"a batch of {batch} at {plan.view.width} x {plan.view.height} pixels"
+        size = f"a batch of {len(images)} at {plan.view.width} x {plan.view.height} pixels"
         raise NetworkError(f"The network fails on {size}: {_first_line(error)}") from error
 
 
@@ -75,7 +79,7 @@ def check_network(plan: NetworkPlan) -> None:
         NetworkError: It does not; the message names the head.
     """
     for batch in (1, 2):
-        outputs = run_network(plan, batch)
+        outputs = run_network(plan, torch.zeros(batch, 3, plan.view.height, plan.view.width))
         for head in plan.heads:
             _check_output(outputs, head, batch)
 

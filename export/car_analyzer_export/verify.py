@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 import torch
 
+from car_analyzer._heads import Tensor, parse_heads
+
+from .config import describe_head
 from .errors import VerificationError
+from .spec import ENSEMBLE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from car_analyzer import Head
 
     from .plan import HeadPlan, NetworkPlan
 
@@ -24,7 +31,10 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one batch size gave: the largest difference of a logit, and how many of the answers agree."""
+    """What one batch size gave: the largest difference, and how many of the answers agree.
+
+    The difference is of a logit or, where the network gives probabilities, of a probability as the client reads it.
+    """
 
     batch: int
     max_difference: float
@@ -43,20 +53,20 @@ def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -
         Head name → one comparison for each batch size.
 
     Raises:
-        VerificationError: A logit differs by more than `TOLERANCE`, or an answer differs.
+        VerificationError: A logit or probability differs by more than `TOLERANCE`, or an answer differs.
     """
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     names = [plan.output_name(head) for head in plan.heads]
     comparisons: dict[str, list[Comparison]] = {head.name: [] for head in plan.heads}
     for batch in BATCHES:
-        expected = torch_logits(plan, pixels[:batch])
+        outputs = torch_outputs(plan, pixels[:batch])
         served = session.run(names, {"pixels": pixels[:batch]})
         for head, logits in zip(plan.heads, served, strict=True):
-            comparisons[head.name].append(_compare(head, logits, expected[head.name]))
+            comparisons[head.name].append(_compare(head, logits, outputs))
     return {name: tuple(found) for name, found in comparisons.items()}
 
 
-def torch_logits(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+def torch_outputs(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> object:
     """What PyTorch says of pixels by the recipe of training, not by the graph that was exported.
 
     Args:
@@ -64,35 +74,43 @@ def torch_logits(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, 
         pixels: uint8 [batch, height, width, 3], RGB.
 
     Returns:
-        Head name → float32 [batch, logits].
+        What the network gives.
     """
     images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(part).reshape(3, 1, 1) for part in (plan.mean, plan.std))
     with torch.inference_mode():
-        outputs = plan.network(((images.flip(1) if plan.bgr else images) - mean) / std)
-        return {head.name: head.read(outputs).float().numpy() for head in plan.heads}
+        return plan.network(((images.flip(1) if plan.bgr else images) - mean) / std)
 
 
-def answers(head: HeadPlan, logits: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """The label that logits, float32 [batch, logits], stand for, as a number or, multilabel, a row of truth values."""
-    if head.activation == "softmax":
-        likeliest: npt.NDArray[Any] = logits.argmax(axis=1)
-        return likeliest
-    threshold = 0.5 if head.threshold is None else head.threshold
-    # The probability is above the threshold where the logit is above the threshold's own logit.
-    decided: npt.NDArray[Any] = logits >= np.log(threshold / (1 - threshold))
-    return decided
+def torch_logits(head: HeadPlan, outputs: object) -> npt.NDArray[np.float32]:
+    """A head's logits, float32 [batch, logits], of what PyTorch says."""
+    with torch.inference_mode():
+        logits: npt.NDArray[np.float32] = head.read(outputs).float().numpy()
+        return logits
 
 
-def _compare(head: HeadPlan, served: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> Comparison:
+def read_answers(head: HeadPlan, logits: npt.NDArray[np.float32]) -> list[Head]:
+    """What the client makes of finite logits, float32 [batch, logits]."""
+    (spec,) = parse_heads(json.dumps({head.name: describe_head(head)}), ENSEMBLE)
+    return [spec.read(Tensor((1, len(row)), tuple(map(float, row)))) for row in logits]
+
+
+def _compare(head: HeadPlan, served: npt.NDArray[np.float32], outputs: object) -> Comparison:
+    expected = torch_logits(head, outputs)
     batch = len(expected)
     if served.shape != expected.shape:
         raise VerificationError(
             f"At batch {batch} ONNX Runtime gives logits of shape {served.shape}, PyTorch {expected.shape}."
         )
-    difference = float(np.abs(served - expected).max())
-    same = answers(head, served) == answers(head, expected)
-    agreeing = int(same.reshape(batch, -1).all(axis=1).sum())
+    difference, agreeing = float(np.abs(served - expected).max()), 0
+    if np.isfinite(difference):
+        answers = read_answers(head, served)
+        pairs = zip(answers, read_answers(head, expected), strict=True)
+        agreeing = sum(one.label == other.label for one, other in pairs)
+        if head.probabilities:
+            # By what the network itself says: not by its logits, which both sides could have made wrongly.
+            read = np.array([list(answer.probabilities.values()) for answer in answers])
+            difference = float(np.abs(read - _own_probabilities(head, outputs)).max())
     # Not `difference > TOLERANCE`: NaN must fail, too.
     if not difference <= TOLERANCE or agreeing < batch:
         raise VerificationError(
@@ -100,3 +118,16 @@ def _compare(head: HeadPlan, served: npt.NDArray[np.float32], expected: npt.NDAr
             f"(at most {TOLERANCE:g} is accepted), and {agreeing} of {batch} answers agree."
         )
     return Comparison(batch, difference, agreeing)
+
+
+def _own_probabilities(head: HeadPlan, outputs: object) -> npt.NDArray[np.float64]:
+    """A probability for each label, [batch, labels], from a network that gives probabilities."""
+    given = head.pick(outputs).double().numpy()
+    if head.groups:
+        given = np.stack([given[:, group].sum(axis=1) for group in head.groups], axis=1)
+    if head.activation == "sigmoid":
+        given = np.hstack([1 - given, given])
+    shares: npt.NDArray[np.float64] = (
+        given / given.sum(axis=1, keepdims=True) if head.activation == "softmax" else given
+    )
+    return shares

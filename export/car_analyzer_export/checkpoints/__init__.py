@@ -17,6 +17,6 @@ reconcile ──── spec and facts made one
 
 from .model import Checkpoint, Facts
 from .read import read_checkpoint
-from .reconcile import Effective, reconcile
+from .reconcile import Effective, Labels, reconcile, reconcile_labels
 
-__all__ = ["Checkpoint", "Effective", "Facts", "read_checkpoint", "reconcile"]
+__all__ = ["Checkpoint", "Effective", "Facts", "Labels", "read_checkpoint", "reconcile", "reconcile_labels"]
