@@ -33,7 +33,7 @@ class HeadSpec:
     Attributes:
         name: The head's name.
         output: The ensemble output that carries its logits.
-        labels: Labels in logit order; for `sigmoid` the negative one and the positive one.
+        labels: Labels in logit order; the sigmoid of one logit is the probability of the second.
         activation: `softmax` (a logit for each label), `sigmoid` (one logit for two labels), or `multilabel` (a logit
             and a yes or no for each label).
         threshold: From which probability on the positive label is chosen; None for the likeliest one.

@@ -131,7 +131,7 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
 
 def heads_text(plan: Plan) -> str:
     """Writes what a client needs to turn logits into answers, as JSON: head → how to read it."""
-    return json.dumps({head.name: _description(head) for head, _ in plan.heads()})
+    return json.dumps({head.name: describe_head(head) for head, _ in plan.heads()})
 
 
 def _ensemble(plan: Plan, version: int, export_id: str) -> Any:
@@ -165,7 +165,8 @@ def _ensemble(plan: Plan, version: int, export_id: str) -> Any:
     )
 
 
-def _description(head: HeadPlan) -> dict[str, Any]:
+def describe_head(head: HeadPlan) -> dict[str, Any]:
+    """What a client needs to turn logits into an answer."""
     optional = {"positive": head.positive, "unsure": head.unsure}
     return {
         "output": f"{head.name}_logits",

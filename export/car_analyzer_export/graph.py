@@ -58,11 +58,11 @@ class PixelsToLogits(torch.nn.Module):
 
 
 def run_network(plan: NetworkPlan, images: torch.Tensor) -> object:
-    """Runs the network on normalised photos, so that a wrong network is told apart from a failed export.
+    """Runs the network, so that a wrong network is told apart from a failed export.
 
     Args:
         plan: The network.
-        images: float32 [batch, 3, height, width].
+        images: Normalised, float32 [batch, 3, height, width].
 
     Raises:
         NetworkError: It does not take photos of this size or number.
@@ -75,11 +75,6 @@ def run_network(plan: NetworkPlan, images: torch.Tensor) -> object:
         raise NetworkError(f"The network fails on {size}: {reason(error)}.") from error
 
 
-def run_on_black(plan: NetworkPlan, batch: int) -> object:
-    """Runs the network on a batch of black photos; see `run_network`."""
-    return run_network(plan, torch.zeros(batch, 3, plan.view.height, plan.view.width))
-
-
 def check_network(plan: NetworkPlan) -> None:
     """Makes sure that the network gives what its heads read, for one photo and for two.
 
@@ -87,7 +82,7 @@ def check_network(plan: NetworkPlan) -> None:
         NetworkError: It does not; the message names the head.
     """
     for batch in (1, 2):
-        outputs = run_on_black(plan, batch)
+        outputs = run_network(plan, torch.zeros(batch, 3, plan.view.height, plan.view.width))
         for head in plan.heads:
             _check_output(outputs, head, batch)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from .pictures import generated
 from .preprocess.photo import Photo, PhotoError
 from .preprocess.view import ViewError
-from .verify import torch_logits
+from .verify import torch_logits, torch_outputs
 from .versions import KNOWN
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def write_known(plan: Plan, networks: dict[str, Path], folder: Path) -> None:
 
 def _logits(network: NetworkPlan, pixels: npt.NDArray[np.uint8], session: Any) -> dict[str, npt.NDArray[np.float32]]:
     if session is None:
-        return {head: rows[0] for head, rows in torch_logits(network, pixels).items()}
+        said = torch_outputs(network, pixels)
+        return {head.name: torch_logits(head, said)[0] for head in network.heads}
     outputs = session.run([network.output_name(head) for head in network.heads], {"pixels": pixels})
     return {head.name: rows[0] for head, rows in zip(network.heads, outputs, strict=True)}
 

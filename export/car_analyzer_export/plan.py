@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 Activation = Literal["softmax", "sigmoid", "multilabel"]
 
+# Of probabilities, where logits are made of them; float32 holds numbers as small as this exactly enough.
+_LEAST = 1e-30
+# float32 tells numbers just below 1 apart in steps of 6e-8. Closer to 1 than this, a step would move a logit further
+# than another processor's answer may be off.
+_MARGIN = 1e-6
+
 
 @dataclass(frozen=True)
 class HeadPlan:
@@ -22,8 +28,9 @@ class HeadPlan:
 
     Attributes:
         name: Names the keys of the JSON answer.
-        labels: In logit order; with one logit, the negative label and the positive one.
+        labels: In logit order; the sigmoid of one logit is the probability of the second.
         activation: See `spec.Head`.
+        probabilities: The network gives probabilities; the logits that are served are made of them.
         positive: The label that `threshold` and `unsure` are about, where it is not the second one.
         threshold: From which probability on the positive label is given; None: the likeliest label wins.
         unsure: Between these probabilities of the positive label the answer is `unsure`.
@@ -34,6 +41,7 @@ class HeadPlan:
     name: str
     labels: tuple[str, ...]
     activation: Activation = "softmax"
+    probabilities: bool = False
     positive: str | None = None
     threshold: float | None = None
     unsure: tuple[float, float] | None = None
@@ -50,17 +58,35 @@ class HeadPlan:
         """How many classes the network's output has."""
         return sum(len(group) for group in self.groups) if self.groups else self.logits
 
-    def read(self, outputs: object) -> torch.Tensor:
-        """Picks this head's logits, float32 [batch, logits], out of what the network gives."""
+    def pick(self, outputs: object) -> torch.Tensor:
+        """Picks what answers this head, [batch, classes], out of what the network gives."""
         import torch  # here, since a plan is also read where no network runs
 
         found = outputs if self.output is None else outputs[self.output]  # type: ignore[index]
         assert isinstance(found, torch.Tensor)  # noqa: S101 - checked before anything is exported
+        return found.reshape(-1, 1) if self.classes == 1 else found
+
+    def read(self, outputs: object) -> torch.Tensor:
+        """This head's logits, [batch, logits], of what the network gives."""
+        import torch
+
+        found = self.pick(outputs)
+        if self.probabilities:
+            found = self._logits_of(found)
         if self.groups:
             # The logit of a union of exclusive classes: softmax over these adds their probabilities up.
             parts = [torch.logsumexp(found[:, list(group)], dim=1) for group in self.groups]
             return torch.stack(parts, dim=1)
-        return found.reshape(-1, 1) if self.logits == 1 else found
+        return found
+
+    def _logits_of(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Finite logits whose softmax, or sigmoids, are the probabilities."""
+        import torch
+
+        if self.activation == "softmax":
+            return torch.log(probabilities.clamp(min=_LEAST))
+        certain = probabilities.clamp(_MARGIN, 1 - _MARGIN)
+        return torch.log(certain / (1 - certain))
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,19 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from .architectures import build, script_of
-from .checkpoints import NO_REGRESSION, read_checkpoint, reconcile
+from .checkpoints import NO_REGRESSION, read_checkpoint, reconcile, reconcile_labels
 from .errors import ExportError, NetworkError, SpecError, reason
-from .graph import run_on_black
+from .outputs import Outputs
 from .plan import HeadPlan, NetworkPlan, Plan
 from .preprocess.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .checkpoints import Checkpoint, Effective
+    import torch
+
+    from .checkpoints import Checkpoint, Facts, Labels
     from .spec import Head, Network, Spec
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -78,25 +78,25 @@ def _plan_network(
         network.weights, trust_pickle=trust_pickle, sha256=network.sha256, script=script_of(network.architecture)
     )
     notes = list(checkpoint.notes)
-    classes = network.classes or (checkpoint.facts.labels if _are_combined(checkpoint, heads) else None)
+    facts = checkpoint.facts
+    classes = network.classes or (facts.labels if _are_combined(checkpoint, heads) else None)
     if classes:
         # They name the network's classes, not any head's labels.
-        checkpoint = replace(checkpoint, facts=replace(checkpoint.facts, labels=None))
-    effective = {
-        head_name: reconcile(
+        facts = replace(facts, labels=None, positive=None, positive_index=None)
+    effective = [
+        reconcile(
             head_name,
-            checkpoint.facts,
-            labels=head.labels or (tuple(head.classes) if head.classes else None),
+            facts,
             mean=network.mean,
             std=network.std,
             image_size=network.photo_size or spec.photo_size,
             arch=None if network.architecture == "auto" else network.architecture,
         )
-        for head_name, head in heads.items()
-    }
-    for found in effective.values():
-        notes += [note for note in found.notes if note not in notes]
-    shared = next(iter(effective.values()))
+        for head_name in heads
+    ]
+    for found in effective:
+        notes += found.notes
+    shared = effective[0]
     module, architecture = _build(network, checkpoint, notes)
     width, height = shared.image_size or _DEFAULT_SIZE
     draft = NetworkPlan(
@@ -119,16 +119,13 @@ def _plan_network(
         architecture=architecture,
     )
     outputs = _first_run(draft)
-    planned = tuple(
-        _plan_head(head_name, head, effective[head_name], classes, outputs, checkpoint.facts.threshold, notes)
-        for head_name, head in heads.items()
-    )
+    planned = tuple(_plan_head(head_name, head, facts, classes, outputs, notes) for head_name, head in heads.items())
     return replace(draft, heads=planned, notes=tuple(notes))
 
 
-def _first_run(draft: NetworkPlan) -> object:
+def _first_run(draft: NetworkPlan) -> Outputs:
     try:
-        return run_on_black(draft, 1)
+        return Outputs(draft)
     except NetworkError as error:
         cause = reason(error.__cause__ or error)
         kinds = {getattr(module, "original_name", type(module).__name__) for module in draft.network.modules()}
@@ -176,52 +173,71 @@ def _build(network: Network, checkpoint: Checkpoint, notes: list[str]) -> tuple[
 def _plan_head(
     name: str,
     head: Head,
-    effective: Effective,
+    facts: Facts,
     classes: tuple[str, ...] | None,
-    outputs: object,
-    known_threshold: float | None,
+    outputs: Outputs,
     notes: list[str],
 ) -> HeadPlan:
-    labels = effective.labels
-    groups = _groups(name, labels, head, classes) if classes else None
-    activation = head.activation
-    if activation is None:
-        activation = "sigmoid" if groups is None and len(labels) == 2 and _is_one_logit(outputs, head) else "softmax"
-        if activation == "sigmoid":
-            notes.append(
-                f"Head '{name}': the network gives one logit; its sigmoid is taken as that of '{labels[1]}'. It "
-                "must be a logit: the score of a regression would be misread."
-            )
+    one_logit = head.activation == "sigmoid" or (
+        head.activation is None and not classes and outputs.classes(head.output) == 1
+    )
+    said = head.labels or (tuple(head.classes) if head.classes else None)
+    found = reconcile_labels(name, facts, said, one_logit=one_logit)
+    notes += found.notes
+    labels = found.order
+    activation = head.activation or ("sigmoid" if one_logit and len(labels) == 2 else "softmax")
+    if classes and activation != "softmax":
+        raise SpecError(f"head '{name}' shares the network's classes, which exclude each other; remove its activation.")
     if len(labels) < 2 and activation != "multilabel":
         raise SpecError(f"Head '{name}' has only the label '{labels[0]}'; at least two are needed. {NO_REGRESSION}")
-    if len(labels) > 2 and _is_one_logit(outputs, head):
+    if len(labels) > 2 and not classes and outputs.classes(head.output) == 1:
         raise SpecError(f"Head '{name}' has {len(labels)} labels, but its network gives one number. {NO_REGRESSION}")
-    if activation == "sigmoid" and head.positive == labels[0]:
-        labels = (labels[1], labels[0])
     if len(labels) != 2 and activation != "multilabel" and (head.threshold or head.unsure or head.positive):
         raise SpecError(f"head '{name}' has {len(labels)} labels; threshold, unsure and positive are for two.")
-    threshold = head.threshold
-    if threshold is None and known_threshold is not None and len(labels) == 2:
-        threshold = known_threshold
-        notes.append(f"Head '{name}': the threshold {threshold} is from the checkpoint.")
-    return HeadPlan(
+    if head.positive and head.positive not in labels:
+        raise SpecError(f"head '{name}' has the labels {list(labels)}, and positive '{head.positive}' is none of them.")
+    threshold, positive = _threshold(name, head, facts, found, activation, notes)
+    planned = HeadPlan(
         name=name,
         labels=labels,
         activation=activation,
-        positive=head.positive if head.positive and head.positive != labels[-1] else None,
+        positive=positive if positive != labels[-1] else None,
         threshold=threshold,
         unsure=head.unsure,
         output=head.output,
-        groups=groups,
+        groups=_groups(name, labels, head, classes) if classes else None,
     )
+    planned = replace(planned, probabilities=outputs.are_probabilities(planned, head.probabilities, notes))
+    if activation == "sigmoid":
+        what = "probability, taken as" if planned.probabilities else "logit; its sigmoid is taken as"
+        notes.append(
+            f"Head '{name}': the network gives one {what} that of '{labels[1]}' (by {found.source}). The score of a "
+            "regression would be misread."
+        )
+    return planned
 
 
-def _is_one_logit(outputs: object, head: Head) -> bool:
-    try:
-        found = outputs if head.output is None else outputs[head.output]  # type: ignore[index]
-    except (KeyError, IndexError, TypeError):
-        return False  # `check_network` says so with more words
-    return isinstance(found, torch.Tensor) and found.numel() == 1
+def _threshold(
+    name: str, head: Head, facts: Facts, labels: Labels, activation: str, notes: list[str]
+) -> tuple[float | None, str | None]:
+    """The threshold, and the label that it is about."""
+    threshold, positive = head.threshold, head.positive or labels.positive
+    from_checkpoint = threshold is None and facts.threshold is not None and len(labels.order) == 2
+    if from_checkpoint:
+        threshold = facts.threshold
+        notes.append(f"Head '{name}': the threshold {threshold} is from the checkpoint.")
+    if activation == "multilabel":
+        return threshold, None
+    source = facts.sources.get("positive") or facts.sources.get("positive_index")
+    if from_checkpoint and labels.positive not in (None, positive):
+        raise SpecError(
+            f"the spec says positive {positive}, but {source} says that {labels.positive} is the label that the "
+            f"checkpoint's threshold {threshold} is about; give a threshold for {positive}, or correct the one that "
+            "is wrong."
+        )
+    if (threshold or head.unsure) and head.positive is None and positive == labels.order[0]:
+        notes.append(f"Head '{name}': the threshold is about '{positive}' (by {source}).")
+    return threshold, positive
 
 
 def _groups(name: str, labels: tuple[str, ...], head: Head, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:

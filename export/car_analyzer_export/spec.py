@@ -106,9 +106,10 @@ class Head(_Table):
     Attributes:
         network: The name of the network that answers it.
         output: Which of several outputs of the network: a position in a tuple or list, or a key of a dict.
-        labels: In logit order. With one logit: the negative label, then the positive one.
+        labels: In logit order. One logit: its sigmoid is the probability of the second.
         classes: Label → the network's classes that have it; by default those with the label in their name.
         activation: `softmax` over exclusive labels; `sigmoid` for one logit; `multilabel` for a sigmoid each.
+        probabilities: The network ends in its softmax or sigmoids itself; by default, that is found out.
         positive: The label that `threshold` and `unsure` are about; the second one by default.
         threshold: The probability from which on the positive label is given.
         unsure: Between these probabilities of the positive label the answer is `unsure`.
@@ -119,6 +120,7 @@ class Head(_Table):
     labels: tuple[_Label, ...] | None = Field(default=None, min_length=1)
     classes: dict[_Label, tuple[_Label, ...]] | None = Field(default=None, min_length=2)
     activation: Literal["softmax", "sigmoid", "multilabel"] | None = None
+    probabilities: bool | None = None
     positive: _Label | None = None
     threshold: _Probability | None = None
     unsure: tuple[_Probability, _Probability] | None = None

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 import torch
 
+from car_analyzer._heads import Tensor, parse_heads
+
+from .config import describe_head
 from .errors import NetworkError, VerificationError, reason
 from .graph import run_network
+from .spec import ENSEMBLE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from car_analyzer import Head
 
     from .plan import HeadPlan, NetworkPlan
 
@@ -27,7 +34,10 @@ _REPEATED = 7
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one batch size gave: the largest difference of a logit, and how many of the answers agree."""
+    """What one batch size gave: the largest difference, and how many of the answers agree.
+
+    The difference is of a logit or, where the network gives probabilities, of a probability as the client reads it.
+    """
 
     batch: int
     max_difference: float
@@ -42,8 +52,8 @@ def check_repeats(plan: NetworkPlan) -> None:
     """
     shape = (_REPEATED, plan.view.height, plan.view.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    first, second = (torch_logits(plan, pixels) for _ in range(2))
-    difference = max(float(np.abs(first[name] - second[name]).max()) for name in first)
+    first, second = (torch_outputs(plan, pixels) for _ in range(2))
+    difference = max(float(np.abs(torch_logits(head, first) - torch_logits(head, second)).max()) for head in plan.heads)
     if difference > TOLERANCE:
         raise NetworkError(
             f"The network itself is random: its logits for the same pictures differ by {difference:.2g} from run to "
@@ -64,12 +74,13 @@ def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -
         Head name → one comparison for each batch size.
 
     Raises:
-        VerificationError: ONNX Runtime fails, a logit differs by more than `TOLERANCE`, or an answer differs.
+        VerificationError: ONNX Runtime fails, a logit or probability differs by more than `TOLERANCE`, or an answer
+            differs.
         NetworkError: PyTorch fails.
     """
     names = [plan.output_name(head) for head in plan.heads]
     comparisons: dict[str, list[Comparison]] = {head.name: [] for head in plan.heads}
-    expected = {batch: torch_logits(plan, pixels[:batch]) for batch in BATCHES}
+    expected = {batch: torch_outputs(plan, pixels[:batch]) for batch in BATCHES}
     try:
         session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
         served = {batch: session.run(names, {"pixels": pixels[:batch]}) for batch in BATCHES}
@@ -77,11 +88,11 @@ def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -
         raise VerificationError(f"ONNX Runtime cannot run the exported model: {reason(error)}.") from error
     for batch, outputs in served.items():
         for head, logits in zip(plan.heads, outputs, strict=True):
-            comparisons[head.name].append(_compare(head, logits, expected[batch][head.name]))
+            comparisons[head.name].append(_compare(head, logits, expected[batch]))
     return {name: tuple(found) for name, found in comparisons.items()}
 
 
-def torch_logits(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+def torch_outputs(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> object:
     """What PyTorch says of pixels by the recipe of training, not by the graph that was exported.
 
     Args:
@@ -89,38 +100,45 @@ def torch_logits(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, 
         pixels: uint8 [batch, height, width, 3], RGB.
 
     Returns:
-        Head name → float32 [batch, logits].
+        What the network gives.
 
     Raises:
         NetworkError: The network fails on them.
     """
     images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(part).reshape(3, 1, 1) for part in (plan.mean, plan.std))
-    outputs = run_network(plan, ((images.flip(1) if plan.bgr else images) - mean) / std)
+    return run_network(plan, ((images.flip(1) if plan.bgr else images) - mean) / std)
+
+
+def torch_logits(head: HeadPlan, outputs: object) -> npt.NDArray[np.float32]:
+    """A head's logits, float32 [batch, logits], of what PyTorch says."""
     with torch.inference_mode():
-        return {head.name: head.read(outputs).float().numpy() for head in plan.heads}
+        logits: npt.NDArray[np.float32] = head.read(outputs).float().numpy()
+        return logits
 
 
-def answers(head: HeadPlan, logits: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """The label that logits, float32 [batch, logits], stand for, as a number or, multilabel, a row of truth values."""
-    if head.activation == "softmax":
-        likeliest: npt.NDArray[Any] = logits.argmax(axis=1)
-        return likeliest
-    threshold = 0.5 if head.threshold is None else head.threshold
-    # The probability is above the threshold where the logit is above the threshold's own logit.
-    decided: npt.NDArray[Any] = logits >= np.log(threshold / (1 - threshold))
-    return decided
+def read_answers(head: HeadPlan, logits: npt.NDArray[np.float32]) -> list[Head]:
+    """What the client makes of finite logits, float32 [batch, logits]."""
+    (spec,) = parse_heads(json.dumps({head.name: describe_head(head)}), ENSEMBLE)
+    return [spec.read(Tensor((1, len(row)), tuple(map(float, row)))) for row in logits]
 
 
-def _compare(head: HeadPlan, served: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> Comparison:
+def _compare(head: HeadPlan, served: npt.NDArray[np.float32], outputs: object) -> Comparison:
+    expected = torch_logits(head, outputs)
     batch = len(expected)
     if served.shape != expected.shape:
         raise VerificationError(
             f"At batch {batch} ONNX Runtime gives logits of shape {served.shape}, PyTorch {expected.shape}."
         )
-    difference = float(np.abs(served - expected).max())
-    same = answers(head, served) == answers(head, expected)
-    agreeing = int(same.reshape(batch, -1).all(axis=1).sum())
+    difference, agreeing = float(np.abs(served - expected).max()), 0
+    if np.isfinite(difference):
+        answers = read_answers(head, served)
+        pairs = zip(answers, read_answers(head, expected), strict=True)
+        agreeing = sum(one.label == other.label for one, other in pairs)
+        if head.probabilities:
+            # By what the network itself says: not by its logits, which both sides could have made wrongly.
+            read = np.array([list(answer.probabilities.values()) for answer in answers])
+            difference = float(np.abs(read - _own_probabilities(head, outputs)).max())
     # Not `difference > TOLERANCE`: NaN must fail, too.
     if not difference <= TOLERANCE or agreeing < batch:
         raise VerificationError(
@@ -128,3 +146,16 @@ def _compare(head: HeadPlan, served: npt.NDArray[np.float32], expected: npt.NDAr
             f"(at most {TOLERANCE:g} is accepted), and {agreeing} of {batch} answers agree."
         )
     return Comparison(batch, difference, agreeing)
+
+
+def _own_probabilities(head: HeadPlan, outputs: object) -> npt.NDArray[np.float64]:
+    """A probability for each label, [batch, labels], from a network that gives probabilities."""
+    given = head.pick(outputs).double().numpy()
+    if head.groups:
+        given = np.stack([given[:, group].sum(axis=1) for group in head.groups], axis=1)
+    if head.activation == "sigmoid":
+        given = np.hstack([1 - given, given])
+    shares: npt.NDArray[np.float64] = (
+        given / given.sum(axis=1, keepdims=True) if head.activation == "softmax" else given
+    )
+    return shares

@@ -304,6 +304,17 @@ def test_advice_weighs_how_many_photos_there_are() -> None:
     assert "6 photos are few" in few.sentence
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(("threshold", "said"), [(None, False), (0.5, False), (0.3, True)])
+def test_advice_keeps_the_label_that_a_threshold_is_about(activation: str, threshold: float | None, said: bool) -> None:
+    served, other = fits("cd" * 10, "dc" * 10, "cd" * 10)
+    served.head = replace(served.head, activation=activation, threshold=threshold)
+    other.head = replace(served.head, labels=("d", "c"))
+    found = advise([served, other])
+    assert found is not None
+    assert ('write labels = ["d", "c"] and positive = "d"' in found.sentence) == said
+
+
 @pytest.mark.parametrize(
     ("truths", "served", "other"),
     [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from car_analyzer_export.checkpoints import Checkpoint, Facts, read_checkpoint, reconcile
+from car_analyzer_export.checkpoints import Checkpoint, Facts, read_checkpoint, reconcile, reconcile_labels
 from car_analyzer_export.errors import CheckpointError, SpecError
 
 from .checkpoint_files import (
@@ -68,6 +68,9 @@ def test_labels_are_found_in_logit_order(entries: dict[str, Any], tmp_path: Path
             "transform.interpolation",
         ),
         ({"best_threshold": np.float64(0.25)}, "threshold", 0.25, "best_threshold"),
+        ({"positive_class_idx": np.int64(0)}, "positive_index", 0, "positive_class_idx"),
+        ({"hparams": {"pos_label": "1"}}, "positive_index", 1, "hparams.pos_label"),
+        ({"positive_class": " damaged "}, "positive", "damaged", "positive_class"),
     ],
 )
 def test_other_facts_are_found(entries: dict[str, Any], fact: str, value: Any, source: str, tmp_path: Path) -> None:
@@ -108,6 +111,10 @@ def test_a_scale_of_255_is_brought_to_1(tmp_path: Path) -> None:
         {"std": ["a", "b", "c"]},
         {"threshold": 3},
         {"threshold": "high"},
+        {"positive_class": ["damaged"]},
+        {"positive_class_idx": -1},
+        {"pos_label": True},
+        {"pos_label": "\x1b[2J"},
         {"arch": "rm -rf /; "},
     ],
 )
@@ -219,18 +226,20 @@ def facts(**values: Any) -> Facts:
 
 
 def test_the_spec_alone_is_enough() -> None:
-    effective = reconcile("tires", Facts(), labels=["flat", "round"], mean=[0.5] * 3, std=[0.5] * 3, arch="a.py:b")
-    assert effective.labels == ("flat", "round")
+    labels = reconcile_labels("tires", Facts(), ["flat", "round"])
+    assert (labels.order, labels.source, labels.positive, labels.notes) == (("flat", "round"), "the spec", None, ())
+    effective = reconcile("tires", Facts(), mean=[0.5] * 3, std=[0.5] * 3, arch="a.py:b")
     assert (effective.mean, effective.std, effective.arch) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "a.py:b")
     assert effective.image_size is None
     assert not effective.notes
 
 
 def test_the_checkpoint_alone_is_believed_and_named() -> None:
-    effective = reconcile("tires", facts(labels=("flat", "round"), image_size=(96, 64), arch="resnet18"))
-    assert (effective.labels, effective.image_size, effective.arch) == (("flat", "round"), (96, 64), "resnet18")
-    assert all("its checkpoint's 'x'" in note for note in effective.notes)
-    assert len(effective.notes) == 3
+    found = facts(labels=("flat", "round"), image_size=(96, 64), arch="resnet18")
+    effective, labels = reconcile("tires", found), reconcile_labels("tires", found)
+    assert (labels.order, effective.image_size, effective.arch) == (("flat", "round"), (96, 64), "resnet18")
+    assert all("its checkpoint's 'x'" in note for note in labels.notes + effective.notes)
+    assert len(labels.notes + effective.notes) == 3
 
 
 @pytest.mark.parametrize(
@@ -245,7 +254,7 @@ def test_the_checkpoint_alone_is_believed_and_named() -> None:
 )
 def test_contradicting_labels_are_refused(said: list[str], found: tuple[str, ...]) -> None:
     with pytest.raises(SpecError) as caught:
-        reconcile("cleanliness", facts(labels=found), labels=said)
+        reconcile_labels("cleanliness", facts(labels=found), said)
     assert f"the spec says labels {', '.join(said)}, but its checkpoint's 'x' says {', '.join(found)}" in str(
         caught.value
     )
@@ -261,11 +270,11 @@ def test_contradicting_labels_are_refused(said: list[str], found: tuple[str, ...
     ],
 )
 def test_the_spec_may_rename(said: list[str], found: tuple[str, ...], renames: bool) -> None:
-    effective = reconcile("cleanliness", facts(labels=found), labels=said)
-    assert effective.labels == tuple(said)
-    assert bool(effective.notes) == renames
+    labels = reconcile_labels("cleanliness", facts(labels=found), said)
+    assert labels.order == tuple(said)
+    assert bool(labels.notes) == renames
     if renames:
-        assert f"'{found[1]}' is called '{said[1]}'" in effective.notes[0]
+        assert f"'{found[1]}' is called '{said[1]}'" in labels.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -282,20 +291,20 @@ def test_other_contradictions_are_refused(said: dict[str, Any], found: dict[str,
     with pytest.raises(
         SpecError, match=rf"Head 'condition': the spec says {name} .*, but its checkpoint's 'x' says .*; cor"
     ):
-        reconcile("condition", facts(**found), labels=["intact", "damaged"], **said)
+        reconcile("condition", facts(**found), **said)
 
 
 def test_a_factory_of_ones_own_contradicts_nothing() -> None:
-    effective = reconcile("condition", facts(arch="resnet18"), labels=["intact", "damaged"], arch="network.py:build")
+    effective = reconcile("condition", facts(arch="resnet18"), arch="network.py:build")
     assert effective.arch == "network.py:build"
 
 
 def test_the_well_known_heads_have_labels_and_a_warning() -> None:
-    condition = reconcile("condition", Facts())
-    assert condition.labels == ("intact", "damaged")
+    condition = reconcile_labels("condition", Facts())
+    assert condition.order == ("intact", "damaged")
     assert "gives damaged, intact, the other way round. Run `car-analyzer check FOLDER`" in condition.notes[0]
-    cleanliness = reconcile("cleanliness", Facts())
-    assert cleanliness.labels == ("clean", "dirty")
+    cleanliness = reconcile_labels("cleanliness", Facts())
+    assert cleanliness.order == ("clean", "dirty")
     assert "gives clean, dirty too. Run `car-analyzer check FOLDER`" in cleanliness.notes[0]
 
 
@@ -303,9 +312,80 @@ def test_any_other_head_needs_labels() -> None:
     with pytest.raises(
         SpecError, match="Head 'tires' has no labels, and its checkpoint names none; list them in the spec"
     ):
-        reconcile("tires", Facts())
+        reconcile_labels("tires", Facts())
 
 
 def test_swapped_checkpoints_are_noticed() -> None:
     with pytest.raises(SpecError, match="as 'condition' would; are the two checkpoints swapped"):
-        reconcile("cleanliness", facts(labels=("Damaged", "Intact")))
+        reconcile_labels("cleanliness", facts(labels=("Damaged", "Intact")))
+
+
+# --- which class is the positive one ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"positive_class_idx": 0},
+        {"positive_class_index": 0},
+        {"positive_idx": "0"},
+        {"positive_class": 0},
+        {"positive_class": "Damaged"},
+        {"pos_label": 0, "positive_class": "damaged"},
+    ],
+)
+def test_the_positive_class_is_found_by_name_or_position(said: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(said))
+    checkpoint = facts_of(tmp_path, classes=["damaged", "intact"])
+    assert (checkpoint.facts.positive, checkpoint.facts.positive_index) == ("damaged", None)
+    assert not checkpoint.notes
+    one_logit = reconcile_labels("condition", checkpoint.facts, one_logit=True)
+    assert (one_logit.order, one_logit.positive) == (("intact", "damaged"), "damaged")
+    assert one_logit.source.startswith("its checkpoint's 'classes' and model.json's 'pos")
+    two_logits = reconcile_labels("condition", checkpoint.facts)
+    assert (two_logits.order, two_logits.positive) == (("damaged", "intact"), "damaged")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"positive_class": "dented"},
+        {"positive_class_idx": 2},
+        {"positive_class": "intact", "positive_class_idx": 0},
+        {"positive_class": "intact", "pos_label": "damaged"},
+    ],
+)
+def test_a_positive_class_that_cannot_be_is_refused(said: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="contradicts itself.*; correct "):
+        facts_of(tmp_path, classes=["damaged", "intact"], **said)
+
+
+def test_a_positive_class_is_of_two(tmp_path: Path) -> None:
+    found = facts_of(tmp_path, classes=["good", "worn", "flat"], positive_class_idx=1).facts
+    assert (found.positive, found.positive_index) == (None, None)
+
+
+def test_the_labels_of_one_logit_are_compared_after_that() -> None:
+    found = facts(labels=("damaged", "intact"), positive="damaged")
+    assert reconcile_labels("condition", found, ["intact", "damaged"], one_logit=True).positive == "damaged"
+    with pytest.raises(SpecError, match="the spec says labels damaged, intact, but .* says intact, damaged"):
+        reconcile_labels("condition", found, ["damaged", "intact"], one_logit=True)
+    renamed = reconcile_labels("condition", found, ["ok", "broken"], one_logit=True)
+    assert (renamed.order, renamed.positive) == (("ok", "broken"), "broken")
+    renamed = reconcile_labels("condition", found, ["broken", "ok"])
+    assert (renamed.order, renamed.positive) == (("broken", "ok"), "broken")
+
+
+def test_a_positive_class_without_classes() -> None:
+    by_name = facts(positive="intact")
+    assert reconcile_labels("condition", by_name).positive == "intact"
+    one_logit = reconcile_labels("condition", by_name, one_logit=True)
+    assert (one_logit.order, one_logit.source, one_logit.notes) == (("damaged", "intact"), "its checkpoint's 'x'", ())
+    with pytest.raises(SpecError, match="the second label, damaged in the spec, but its checkpoint's 'x' says intact"):
+        reconcile_labels("condition", by_name, ["intact", "damaged"], one_logit=True)
+    assert "is no label of head 'tires'" in reconcile_labels("tires", by_name, ["flat", "round"]).notes[0]
+    by_position = facts(positive_index=0)
+    assert reconcile_labels("tires", by_position, ["flat", "round"]).positive == "flat"
+    one_logit = reconcile_labels("tires", by_position, ["flat", "round"], one_logit=True)
+    assert (one_logit.order, one_logit.positive) == (("flat", "round"), None)
+    assert "nothing says which class that is; the one logit's sigmoid is taken as that of 'round'" in one_logit.notes[0]

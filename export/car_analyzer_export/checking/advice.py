@@ -137,7 +137,8 @@ def _differences(served: Fit, fit: Fit) -> list[tuple[str, str, str]]:
             found.append((what, owner, "put classes into that order"))
         else:
             change = f"write labels = {order}"
-            if served.head.unsure or (served.head.threshold is not None and head.activation == "softmax"):
+            # At one half it does not matter which of the two labels a threshold is about.
+            if head.activation != "multilabel" and (served.head.unsure or served.head.threshold not in (None, 0.5)):
                 change += f' and positive = "{head.positive}"'
             found.append((f"the labels had the order {order} in training", f"[heads.{head.name}]", change))
     reading, before = fit.reading, served.reading

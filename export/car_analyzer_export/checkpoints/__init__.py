@@ -18,6 +18,15 @@ reconcile ──── spec and facts made one
 
 from .model import Checkpoint, Facts
 from .read import read_checkpoint
-from .reconcile import NO_REGRESSION, Effective, reconcile
+from .reconcile import NO_REGRESSION, Effective, Labels, reconcile, reconcile_labels
 
-__all__ = ["NO_REGRESSION", "Checkpoint", "Effective", "Facts", "read_checkpoint", "reconcile"]
+__all__ = [
+    "NO_REGRESSION",
+    "Checkpoint",
+    "Effective",
+    "Facts",
+    "Labels",
+    "read_checkpoint",
+    "reconcile",
+    "reconcile_labels",
+]

@@ -22,6 +22,9 @@ _INNER = (
     *("model_args", "model_config", "model_kwargs", "data", "dataset", "data_config", "pretrained_cfg"),
     *("preprocessing", "preprocess", "preprocessor", "transform", "transforms", "normalization", "normalize"),
 )
+# Two of these in one document are no slip that could be left out: one of them turns every answer round.
+_CONTRADICTIONS = ("labels", "positive", "positive_index")
+_POSITION = re.compile(r"\s*\d{1,4}\s*")
 _MAX_DEPTH = 3
 _MAX_LABELS = 10_000
 _MAX_SIDE = 4096
@@ -40,7 +43,7 @@ def read_facts(values: dict[str, Any], where: str) -> tuple[Facts, tuple[str, ..
         where: What to call it.
 
     Raises:
-        CheckpointError: It gives two orders of labels.
+        CheckpointError: It gives two orders of labels, or two positive classes.
     """
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -61,7 +64,7 @@ def read_facts(values: dict[str, Any], where: str) -> tuple[Facts, tuple[str, ..
                 if fact not in found:
                     found[fact], sources[fact] = value, source
                 elif not agree(fact, found[fact], value):
-                    if fact == "labels":
+                    if fact in _CONTRADICTIONS:
                         raise CheckpointError(_contradiction(fact, found[fact], sources[fact], value, source))
                     notes.append(f"Ignored {source}: {sources[fact]} says {shown(found[fact])}.")
     mean, std = found.get("mean"), found.get("std")
@@ -91,7 +94,29 @@ def merge(documents: Sequence[Facts]) -> Facts:
                 raise CheckpointError(
                     _contradiction(fact, before, merged.sources[fact], value, facts.sources.get(fact, "the checkpoint"))
                 )
-    return merged
+    return _with_positive_named(merged)
+
+
+def _with_positive_named(facts: Facts) -> Facts:
+    """The positive one of two classes by its name, spelled as among the labels."""
+    labels, index = facts.labels, facts.positive_index
+    if labels is None:
+        return facts
+    if len(labels) != 2:
+        return replace(facts, positive=None, positive_index=None)
+    named = next((label for label in labels if facts.positive and agree("positive", label, facts.positive)), None)
+    for fact, wrong in (("positive", facts.positive and not named), ("positive_index", index not in (None, 0, 1))):
+        if wrong:
+            raise CheckpointError(
+                f"contradicts itself: {facts.sources[fact]} says that the positive class is {getattr(facts, fact)}, "
+                f"and {facts.sources['labels']} that the classes are {shown(labels)}; correct the one that is wrong."
+            )
+    if index is None:
+        return replace(facts, positive=named)
+    source = facts.sources["positive_index"]
+    if named not in (None, labels[index]):
+        raise CheckpointError(_contradiction("positive", named, facts.sources["positive"], labels[index], source))
+    return replace(facts, positive=labels[index], positive_index=None, sources={"positive": source} | facts.sources)
 
 
 def known(facts: Facts) -> dict[str, Any]:
@@ -104,6 +129,8 @@ def agree(fact: str, one: Any, other: Any) -> bool:
     """Whether two values of a fact mean the same."""
     if fact == "labels":
         return [label.casefold().strip() for label in one] == [label.casefold().strip() for label in other]
+    if fact == "positive":
+        return bool(one.casefold() == other.casefold())
     if fact in ("mean", "std"):
         return all(abs(a - b) < 1e-3 for a, b in zip(one, other, strict=True))
     if fact in ("arch", "resize_mode"):
@@ -216,6 +243,26 @@ def _threshold(value: Any) -> float | None:
     return float(value)
 
 
+def _positive(value: Any) -> str | None:
+    if not isinstance(value, str) or _POSITION.fullmatch(value):
+        return None
+    if not value.strip() or not value.strip().isprintable():
+        raise _GarbageError("it is no label")
+    return value.strip()
+
+
+def _positive_index(value: Any) -> int | None:
+    if isinstance(value, str):
+        return int(value) if _POSITION.fullmatch(value) else None
+    if type(value) is not int or value < 0:
+        raise _GarbageError("it is neither a label nor the position of one")
+    return value
+
+
+_POSITIVE = (
+    *(f"positive_{what}" for what in ("class", "label", "idx", "index", "class_idx", "class_index")),
+    *("pos_label", "pos_class", "pos_idx", "pos_index"),
+)
 _PARSERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("labels", (*_NAME_TO_INDEX, *_INDEX_TO_NAME, *_NAMES), _labels),
     ("arch", ("arch", "architecture", "model_name", "model_arch", "backbone", "encoder_name", "model", "net"), _arch),
@@ -224,4 +271,6 @@ _PARSERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("std", ("std", "image_std", "norm_std", "normalize_std", "img_std"), _std),
     ("resize_mode", ("resize_mode", "interpolation"), _resize_mode),
     ("threshold", ("threshold", "best_threshold", "decision_threshold", "optimal_threshold"), _threshold),
+    ("positive", _POSITIVE, _positive),
+    ("positive_index", _POSITIVE, _positive_index),
 )

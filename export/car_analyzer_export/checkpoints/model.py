@@ -24,6 +24,8 @@ class Facts:
         std: Likewise.
         resize_mode: The interpolation, such as `bilinear`.
         threshold: Of the decision between two classes, between 0 and 1.
+        positive: The class that the threshold, or the sigmoid of one logit, is about.
+        positive_index: The same by its position, where the document names no classes.
         sources: Fact → where it was found.
     """
 
@@ -34,6 +36,8 @@ class Facts:
     std: Three | None = None
     resize_mode: str | None = None
     threshold: float | None = None
+    positive: str | None = None
+    positive_index: int | None = None
     sources: dict[str, str] = field(default_factory=dict)
 
 
