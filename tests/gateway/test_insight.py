@@ -50,7 +50,8 @@ def test_health_checks_do_not_fill_the_log(server: SimpleNamespace, start_gatewa
     gateway = start_gateway(server.grpc_url)
     gateway.http.get("/health")
     gateway.http.get("/metrics")
-    assert gateway.log() == []
+    # On a busy machine a check may fail, and that is said.
+    assert not [line for line in gateway.log() if line.get("status") == 200]
 
 
 def test_a_bug_is_a_500_without_insides(
