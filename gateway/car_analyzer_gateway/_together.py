@@ -29,9 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--repository", metavar="DIR", help="start a Triton on this model repository as well, and use it as --url"
     )
     for flag in TRITON_PORTS:
-        parser.add_argument(
-            flag, dest=flag, metavar="PORT", help="of that Triton; 0 takes any free one; default: as of serve"
-        )
+        parser.add_argument(flag, dest=flag, metavar="PORT", help="of that Triton; 0 takes any free one")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
 
 
