@@ -61,11 +61,11 @@ class TritonPythonModel:
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T]) -> T:
-    """Wait until something is true; what it came to."""
+def until(condition: Callable[[], T], seen: Callable[[], object] = lambda: "") -> T:
+    """Wait until something is true; what it came to. `seen` says what stands in the way."""
     deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {seen()}"
         time.sleep(0.02)
     return value
 

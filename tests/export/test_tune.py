@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +14,13 @@ from car_analyzer._cli import main as command_line
 from car_analyzer_export import _cli_tune
 from car_analyzer_export._cli_tune import _winner, main
 from car_analyzer_export.spec import Limits
+from car_analyzer_export.tuning import trial as trial_module
 from car_analyzer_export.tuning.choice import Choice, around, variations
 from car_analyzer_export.tuning.trial import Point, Trial
 from car_analyzer_export.versions import configs_of
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
 
 SERVED = Choice(2, 1, 0, 0)
 
@@ -26,11 +31,6 @@ def trial(choice: Choice, *points: tuple[float, float]) -> Trial:
 
 def texts(repository: Path) -> dict[str, str]:
     return {file.parent.name: file.read_text() for file in repository.glob("*/config.pbtxt")}
-
-
-@pytest.fixture
-def copy(repository: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(repository, tmp_path / "model_repository")
 
 
 @pytest.fixture
@@ -55,6 +55,14 @@ def test_the_best_is_written(
     assert {model for model, text in texts(copy).items() if text != before[model]} == {"preprocess"}
     assert Choice.of(configs_of(copy, 1)) == Choice(3, 1, 0, 0)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_service_that_needs_longer_than_is_measured(
+    server: SimpleNamespace, sample_photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "WARM_UP_S", 0)
+    measured = trial_module._measure(server.grpc_url, [sample_photos[0].read_bytes()], [1, 4], 1e-6)
+    assert all(point.rate > 0 and 0 < point.p50 <= point.p99 < math.inf for point in asyncio.run(measured))
 
 
 def test_what_is_only_reported(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

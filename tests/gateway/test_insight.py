@@ -108,6 +108,11 @@ def test_openmetrics_for_those_who_ask(gateway: Gateway) -> None:
 
 
 def test_the_service_keeps_what_its_document_says(gateway: Gateway, tmp_path: Path) -> None:
+    # On a busy machine a health check may miss its time limit, and says so.
+    (tmp_path / "schemathesis.toml").write_text(
+        '[[operations]]\ninclude-path = "/health"\n'
+        'checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "503"]\n'
+    )
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance"
     checks += ",response_schema_conformance,unsupported_method"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json"]
