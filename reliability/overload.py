@@ -156,9 +156,9 @@ class Samples:
         while not self._stop.wait(SAMPLE_S):
             with contextlib.suppress(OSError, psutil.NoSuchProcess):
                 # Under overload the metrics are late, too; a sample that is missing shows nothing.
-                waiting = _waiting(self._url)
-                self.queue.append(waiting.pop("preprocess", 0))
-                self.later = max(self.later, *waiting.values(), 0)
+                counts = waiting(self._url)
+                self.queue.append(counts.pop("preprocess", 0))
+                self.later = max(self.later, *counts.values(), 0)
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.memory.append((time.monotonic(), sum(usage(pid).memory for pid in self._pids)))
 
@@ -223,7 +223,7 @@ def _row_of_restarts(kind: str, said: list[str]) -> Row:
     return Row(f"{kind} faults", 1, len(events), events[0] if events else "nothing died")
 
 
-def _waiting(metrics: str) -> dict[str, int]:
+def waiting(metrics: str) -> dict[str, int]:
     """How many requests wait for each model."""
     with urllib.request.urlopen(metrics, timeout=5) as answer:  # noqa: S310 - our own service
         text = answer.read().decode()

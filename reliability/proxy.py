@@ -19,12 +19,14 @@ class Proxy:
         cut: So many of the next connections are closed as soon as they are made.
         replies: For each of the next connections, what is answered in the server's place.
         connections: How many there were.
+        stalled: Set once it holds back something, because it is frozen.
     """
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self.cut = 0
         self.replies: list[bytes] = []
         self.connections = 0
+        self.stalled = threading.Event()
         self._target = target
         self._tls = tls
         self._socket = _bind(0)
@@ -53,6 +55,7 @@ class Proxy:
 
     def freeze(self) -> None:
         """Relay nothing any more, and keep the connections."""
+        self.stalled.clear()
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def thaw(self) -> None:
@@ -127,6 +130,8 @@ class Proxy:
 
     async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
+            if not self._flowing.is_set():
+                self.stalled.set()
             await self._flowing.wait()
             sink.write(data)
             await sink.drain()

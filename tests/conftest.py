@@ -1,26 +1,114 @@
-"""What every room's tests share: one exported repository, one real Triton on it, photos, and PyTorch's own answer."""
+"""What every room's tests share: one exported repository, one real Triton on it, photos, and PyTorch's own answer.
+
+No test may depend on speed: `until` waits for events, and `HeldModel` and proxies hold answers back for as long as a
+test wants.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
 from reliability import known
+from reliability.proxy import Proxy
 from tests.identities import tritons  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 REAL_PHOTOS = ROOT.parent / "shared" / "photos"
+# Only a guard against hanging: no test may come near it, however slow the machine is.
+PATIENCE_S = 120.0
+HELD_MODEL = """
+import json
+import os
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.outputs = json.loads(args["model_config"])["output"]
+
+    def execute(self, requests):
+        with open({requests!r}, "a") as file:
+            file.writelines(request.request_id() + "\\n" for request in requests)
+        while os.path.exists({gate!r}):
+            time.sleep(0.02)
+        return [pb_utils.InferenceResponse([self.zeros(**output) for output in self.outputs]) for _ in requests]
+
+    def zeros(self, name, data_type, dims, **_):
+        return pb_utils.Tensor(name, np.zeros((1, *map(int, dims)), pb_utils.triton_string_to_numpy(data_type)))
+"""
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seen: Callable[[], object] = lambda: "") -> T:
+    """Wait until something is true; what it came to. `seen` says what stands in the way."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {seen()}"
+        time.sleep(0.02)
+    return value
+
+
+def edit(repository: Path, model: str, change: Callable[[Any], None]) -> None:
+    """Change a model's configuration."""
+    file = repository / model / "config.pbtxt"
+    config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+    change(config)
+    file.write_text(text_format.MessageToString(config))
+
+
+class HeldModel:
+    """Replaces a model by one that answers zeros, one request at a time, and nothing while it is held."""
+
+    def __init__(self, repository: Path, model: str) -> None:
+        self.file = repository / model / "1" / "model.py"
+        self._gate = repository.parent / f"{model}.held"
+        self._requests = repository.parent / f"{model}.requests"
+
+        def change(config: Any) -> None:
+            config.backend = "python"
+            config.max_batch_size = config.instance_group[0].count = 1
+            del config.dynamic_batching.preferred_batch_size[:], config.model_warmup[:]
+
+        edit(repository, model, change)
+        edit(repository, "car_analyzer", lambda config: setattr(config, "max_batch_size", 1))
+        self.file.write_text(HELD_MODEL.format(requests=str(self._requests), gate=str(self._gate)))
+
+    @property
+    def requests(self) -> list[str]:
+        """The ids of the requests that have come to it."""
+        return self._requests.read_text().split() if self._requests.exists() else []
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Have it answer nothing meanwhile."""
+        self._gate.touch()
+        try:
+            yield
+        finally:
+            self._gate.unlink()
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +130,25 @@ def server(repository: Path) -> Iterator[SimpleNamespace]:
             repository=repository,
             pid=running.pid,
         )
+
+
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    """A model repository to change."""
+    return shutil.copytree(repository, tmp_path / "model_repository")
+
+
+@pytest.fixture
+def make_proxy() -> Iterator[Callable[..., Proxy]]:
+    """Make proxies in front of a URL's port."""
+    with contextlib.ExitStack() as stack:
+
+        def make(url: str, tls: ssl.SSLContext | None = None) -> Proxy:
+            proxy = Proxy(urlsplit(url).port or 0, tls)
+            stack.callback(proxy.close)
+            return proxy
+
+        yield make
 
 
 @pytest.fixture(params=["grpc", "http"])

@@ -14,7 +14,7 @@ from ._logs import configure_logging
 from ._memory import give_memory_back
 from ._server import listen, run
 from ._settings import make_parser, read_settings
-from ._together import add_flags, serve_together
+from ._together import TRITON_PORTS, add_flags, serve_together
 
 if TYPE_CHECKING:
     import socket
@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
     flags = vars(parser.parse_args(argv))
     as_json = flags.pop("json", False)
     repository = flags.pop("repository", None)
+    ports = [flag for flag in TRITON_PORTS if flags.pop(flag, None) is not None]
+    if ports and repository is None:
+        parser.error(f"{ports[0]} is for the Triton that --repository starts")
     try:
         settings = read_settings(flags)
         if repository is not None:

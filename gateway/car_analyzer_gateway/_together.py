@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.2
+TRITON_PORTS = ("--http-port", "--grpc-port", "--metrics-port")
 # Longer than either takes by itself when it is told to stop.
 STOP_S = 60.0
 
@@ -27,6 +28,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repository", metavar="DIR", help="start a Triton on this model repository as well, and use it as --url"
     )
+    for flag in TRITON_PORTS:
+        parser.add_argument(flag, dest=flag, metavar="PORT", help="of that Triton; 0 takes any free one")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
 
 
@@ -46,7 +49,8 @@ def serve_together(repository: str, argv: list[str], otlp_endpoint: str | None) 
     children: dict[str, subprocess.Popen[str]] = {}
     try:
         traces = [] if otlp_endpoint is None else ["--otlp-endpoint", otlp_endpoint]
-        serve = ["serve", "--json", "--repository", repository, *traces]
+        ports, argv = _split(argv)
+        serve = ["serve", "--json", "--repository", repository, *ports, *traces]
         triton = children["Triton"] = _start("car_analyzer", *serve, pipe=True)
         assert triton.stdout is not None  # noqa: S101 - it was opened as a pipe
         line = triton.stdout.readline()
@@ -54,8 +58,7 @@ def serve_together(repository: str, argv: list[str], otlp_endpoint: str | None) 
             addresses = json.loads(line)
             shown = ", ".join(f"{name} {addresses[name]}" for name in ("grpc", "http", "metrics"))
             print(f"Triton is ready: {shown}", file=sys.stderr)
-            arguments = [*_without_repository(argv), "--url", addresses["grpc"]]
-            children["gateway"] = _start("car_analyzer_gateway", *arguments)
+            children["gateway"] = _start("car_analyzer_gateway", *argv, "--url", addresses["grpc"])
         return _wait(children)
     except KeyboardInterrupt:
         return 0
@@ -103,11 +106,13 @@ def _stop(children: dict[str, subprocess.Popen[str]]) -> None:
             child.stdout.close()
 
 
-def _without_repository(argv: list[str]) -> list[str]:
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The flags that are Triton's, and those that are the gateway's."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--repository")
-    parser.add_argument("--url")
-    return parser.parse_known_args(argv)[1]
+    for flag in ("--repository", "--url", *TRITON_PORTS):
+        parser.add_argument(flag, dest=flag)
+    given, others = parser.parse_known_args(argv)
+    return [f"{flag}={port}" for flag in TRITON_PORTS if (port := vars(given)[flag]) is not None], others
 
 
 def _die_with_parent() -> None:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import grpc  # type: ignore[import-untyped]
 
 from reliability.known import known_photos
-from reliability.photos.ask import Asker, BrokenError, Running
+from reliability.photos.ask import TIMEOUT_S, Asker, BrokenError, Running
 from reliability.table import Row
 
 from . import grpc_cases, http_cases
-from .wire import Reply, exchange
+from .wire import SILENCE_S, Reply, exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,12 +92,12 @@ class Requests:
     def _over_http(self) -> None:
         before, known = len(self.complaints), 0
         for name, content in http_cases.CASES.items():
-            reply = exchange(self._http, content)
+            reply = exchange(self._http, content, silence=SILENCE_S if name in HTTP_WAITING else TIMEOUT_S)
             if not 400 <= reply.status < 500:
                 known += self._excuse(name, reply)
             self._check(name, "http")
         for name, content in http_cases.NO_HTTP.items():
-            reply = exchange(self._http, content, finish=True)
+            reply = exchange(self._http, content, finish=True, silence=TIMEOUT_S)
             if reply.status >= 500 or not (reply.status or reply.closed):
                 self.complaints.append(f"http, {name}: {reply}")
             self._check(name, "http")

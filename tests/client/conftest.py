@@ -13,24 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from car_analyzer_server import Server, Settings
-from reliability.proxy import Proxy
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator
 
-
-@pytest.fixture
-def make_proxy() -> Iterator[Callable[..., Proxy]]:
-    """Make proxies in front of a URL's port."""
-    with contextlib.ExitStack() as stack:
-
-        def make(url: str, tls: ssl.SSLContext | None = None) -> Proxy:
-            proxy = Proxy(urlsplit(url).port or 0, tls)
-            stack.callback(proxy.close)
-            return proxy
-
-        yield make
+    from reliability.proxy import Proxy
 
 
 @pytest.fixture

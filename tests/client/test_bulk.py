@@ -14,7 +14,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -22,6 +21,7 @@ import pytest
 
 from car_analyzer import PhotoError
 from car_analyzer import _sources as sources
+from tests.conftest import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,19 +109,23 @@ def test_photos_of_all_kinds(server: SimpleNamespace, sample_photos: list[Path],
 def test_killed_again_and_again(server: SimpleNamespace, many: list[Path], listing: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     # Over HTTP: gRPC calls that a kill cuts short can crash a Triton before 24.12, and others use this one.
-    command = [*COMMAND, "--from", str(listing), "--output", str(output), "--url", server.http_url]
+    command = [*COMMAND, "--from", "-", "--output", str(output), "--url", server.http_url]
     written = 0
-    for _ in range(3):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            if output.exists() and output.read_bytes().count(b"\n") >= written + 20:
-                break
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was too fast to be killed"
+
+    def has_written() -> bool:
+        return output.exists() and output.read_bytes().count(b"\n") >= written + 20
+
+    for named in (60, 120, 180):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdin is not None
+            # The list does not end, or it could be done before it is killed.
+            process.stdin.write(b"".join(os.fsencode(photo) + b"\n" for photo in many[:named]))
+            process.stdin.flush()
+            until(has_written)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
         whole = output.read_bytes()
-        assert written + 20 <= whole.count(b"\n") < len(many)
+        assert written + 20 <= whole.count(b"\n") <= named
         written = whole.count(b"\n")
         output.write_bytes(whole + b'{"image": "' + os.fsencode(many[-1])[:9])  # as a kill leaves it at its worst
     said = run("--from", listing, "--output", output, "--url", server.grpc_url)
@@ -207,12 +211,10 @@ def test_one_run_at_a_time(server: SimpleNamespace, sample_photos: list[Path], t
         assert first.stdin is not None
         first.stdin.write(os.fsencode(sample_photos[0]) + b"\n")
         first.stdin.flush()
-        deadline = time.monotonic() + 60
-        while (not output.exists() or not output.read_bytes()) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: output.exists() and output.read_bytes())
         assert "another run writes" in run(sample_photos[1], *words, code=2)
         first.stdin.close()
-        assert first.wait(60) == 0
+        assert first.wait(PATIENCE_S) == 0
     assert list(read(output)) == [str(sample_photos[0])]
 
 
@@ -306,7 +308,7 @@ def test_a_bar_for_people(server: SimpleNamespace, listing: Path, tmp_path: Path
     thread = threading.Thread(target=look)
     thread.start()
     command = [*COMMAND, "--from", str(listing), "--output", str(tmp_path / "out.jsonl"), "--url", server.grpc_url]
-    subprocess.run(command, stderr=program, check=True, timeout=60)
-    thread.join(10)
+    subprocess.run(command, stderr=program, check=True, timeout=PATIENCE_S)
+    thread.join(PATIENCE_S)
     assert b"/200" in b"".join(shown)
     assert b"photo/s" in b"".join(shown)

@@ -17,19 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import PATIENCE_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import SimpleNamespace
 
-    from .conftest import Proxy
+    from reliability.proxy import Proxy
 
 COMMAND = [sys.executable, "-W", "error", "-m", "car_analyzer"]
 KEYS = ["cleanliness", "cleanlinessConfidence", "condition", "conditionConfidence", "processingTime"]
 
 
 def run(*words: Any, code: int = 0, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    result = subprocess.run([*COMMAND, *map(os.fspath, words)], capture_output=True, timeout=60, check=False, **options)
+    result = subprocess.run(
+        [*COMMAND, *map(os.fspath, words)], capture_output=True, timeout=PATIENCE_S, check=False, **options
+    )
     assert result.returncode == code, result.stderr.decode()
     assert b"Traceback" not in result.stderr
     if code in (0, 1):
@@ -148,7 +152,7 @@ def test_server_that_goes_away(
         assert process.stdout is not None
         first = [process.stdout.readline() for _ in range(3)]
         proxy.refuse()
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert b"car-analyzer serve" in errors
     assert b"Traceback" not in errors
@@ -172,7 +176,7 @@ def test_reader_that_has_seen_enough(url: str, sample_photos: list[Path]) -> Non
         assert json.loads(process.stdout.readline())["image"]
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == 141
+        assert process.wait(PATIENCE_S) == 141
 
 
 def test_full_disk_is_said(url: str, sample_photos: list[Path]) -> None:
@@ -202,7 +206,7 @@ def test_ctrl_c(waits_for: str, proxy: Proxy, proxy_url: str, sample_photos: lis
         if waits_for == "answer":
             proxy.freeze()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert errors == b""
 
@@ -214,7 +218,9 @@ def test_a_bar_for_people_and_only_for_many(url: str, sample_photos: list[Path])
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         words = ["analyze", *map(str, sample_photos[:count]), "--url", url]
         try:
-            result = subprocess.run([*COMMAND, *words], stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=60)
+            result = subprocess.run(
+                [*COMMAND, *words], stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=PATIENCE_S
+            )
             try:
                 shown = os.read(ours, 65536)
             except BlockingIOError:

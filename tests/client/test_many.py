@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from car_analyzer import Analysis, AsyncCarAnalyzer, CarAnalyzer, ConfigurationError, Failure, OverloadedError, Retry
+from tests.conftest import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
     from types import SimpleNamespace
 
-    from .conftest import Proxy
+    from reliability.proxy import Proxy
 
     Reference = Callable[[bytes], dict[str, list[float]]]
 
 THREADS, PHOTOS = 32, 2000
+REFUSALS = ("Exceeds maximum queue size", "Request timeout expired")
 
 
 def logits(result: Analysis | Failure) -> dict[str, list[float]]:
@@ -35,7 +37,7 @@ def test_threads_share_one_client(url: str, sample_photos: list[Path], reference
     together = threading.Barrier(THREADS)
 
     def work(first: int) -> int:
-        together.wait(60)
+        together.wait(PATIENCE_S)
         wrong = 0
         for number in range(first, PHOTOS, THREADS):
             photo = number % len(photos)
@@ -158,10 +160,11 @@ async def test_a_crowd_is_served_by_coming_again(server: SimpleNamespace, sample
     # without any answer.
     photos = [path.read_bytes() for path in sample_photos]
     crowd = [photos[number % len(photos)] for number in range(600)]
-    async with AsyncCarAnalyzer(server.grpc_url, retry=Retry(attempts=1)) as hasty:
+    async with AsyncCarAnalyzer(server.grpc_url, timeout=600, retry=Retry(attempts=1)) as hasty:
         results = await asyncio.gather(*(hasty.analyze(photo) for photo in crowd), return_exceptions=True)
         for result in results:
-            assert isinstance(result, Analysis) or str(result) == "Exceeds maximum queue size", result
-            assert isinstance(result, Analysis | OverloadedError)
-    async with AsyncCarAnalyzer(server.grpc_url, timeout=60) as patient:
+            assert isinstance(result, Analysis | OverloadedError), result
+            # On a slow machine it may have waited for too long in its queue.
+            assert isinstance(result, Analysis) or str(result) in REFUSALS, result
+    async with AsyncCarAnalyzer(server.grpc_url, timeout=600) as patient:
         assert all(result.ok for result in await asyncio.gather(*(patient.analyze(photo) for photo in crowd)))

@@ -11,6 +11,7 @@ import pytest
 
 from car_analyzer import _replicas as replicas
 from car_analyzer._config import Endpoint
+from tests.conftest import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def until(rotation: replicas.Rotation, expected: set[str | None]) -> None:
     """Wait until calls go to these addresses, in turn."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     turns: list[str | None] = []
     while set(turns) != expected or len(turns) != len(expected):
         assert time.monotonic() < deadline, turns

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 from deploy.tools import MissingError, Tools
+from tests.conftest import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,10 @@ def load(gateway: str, sample_photos: list[Path]) -> Iterator[None]:
                 return
             body = b"no photo" if number % 10 == 0 else bodies[number % len(bodies)]
             request = urllib.request.Request(f"{gateway}/analyze", body, {"Content-Type": "image/jpeg"})
-            with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=30) as answer:
+            with (
+                contextlib.suppress(urllib.error.HTTPError),
+                urllib.request.urlopen(request, timeout=PATIENCE_S) as answer,
+            ):
                 answer.read()
 
     thread = threading.Thread(target=send)
@@ -84,12 +87,15 @@ def test_every_metric_is_exposed(server: SimpleNamespace, gateway: str) -> None:
     # With colons come those that rules record, `car_analyzer:photos:rate1m`.
     wanted = {name for name in wanted if not GPU.fullmatch(name)}
     assert len(wanted) > 15
-    time.sleep(1)
-    exposed = set()
-    for url in (server.metrics_url, f"{gateway}/metrics"):
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            exposed |= set(re.findall(r"(?m)^([a-z_0-9]+)[{ ]", answer.read().decode()))
-    assert wanted - exposed == set()
+
+    def exposed() -> set[str]:
+        found: set[str] = set()
+        for url in (server.metrics_url, f"{gateway}/metrics"):
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+                found |= set(re.findall(r"(?m)^([a-z_0-9]+)[{ ]", answer.read().decode()))
+        return found
+
+    until(lambda: wanted <= exposed(), lambda: wanted - exposed())
 
 
 def test_what_is_recorded_and_asked_for_has_one_name() -> None:
@@ -156,10 +162,13 @@ def ask(prometheus: str, query: str) -> list[Any]:
 def test_no_panel_is_without_data_and_no_alert_is_out_under_load(prometheus: str) -> None:
     queries = [(title, query) for title, query in panels() if not GPU.search(query)]
     queries += [(rule["record"], rule["record"]) for rule in rules() if "record" in rule]
-    empty, deadline = queries, time.monotonic() + 90
-    while empty and time.monotonic() < deadline:
-        time.sleep(1)
+    empty = queries
+
+    def all_have_data() -> bool:
+        nonlocal empty
         with contextlib.suppress(OSError):
             empty = [(title, query) for title, query in empty if not ask(prometheus, query)]
-    assert empty == []
+        return not empty
+
+    until(all_have_data, lambda: empty)
     assert ask(prometheus, 'ALERTS{alertstate="firing"}') == []

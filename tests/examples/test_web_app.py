@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from car_analyzer import CarAnalyzer, PhotoError
+from tests.conftest import PATIENCE_S, until
 from tests.gateway.conftest import running_gateway
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ class Api:
         self.url = url
 
     def analyze(self, photo: bytes) -> httpx.Response:
-        return httpx.post(f"{self.url}/api/analyze", files={"image": ("car.jpg", photo)}, timeout=60, trust_env=False)
+        return httpx.post(
+            f"{self.url}/api/analyze", files={"image": ("car.jpg", photo)}, timeout=PATIENCE_S, trust_env=False
+        )
 
     def health(self) -> httpx.Response:
-        return httpx.get(f"{self.url}/api/health", timeout=60, trust_env=False)
+        return httpx.get(f"{self.url}/api/health", timeout=PATIENCE_S, trust_env=False)
 
 
 @pytest.fixture(scope="session")
@@ -130,19 +132,20 @@ def test_a_bad_photo_is_refused_in_the_sdks_words(
 
 
 def test_health(api: Api) -> None:
-    response = api.health()
-    assert (response.status_code, response.json()) == (200, {"status": "OK"})
+    assert until(lambda: (answer := api.health()).status_code == 200 and answer.json()) == {"status": "OK"}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nothing_listening_is_a_503(start_api: Callable[..., Api], sample_photos: list[Path], variant: str) -> None:
-    nowhere = f"127.0.0.1:{free_port()}"
-    urls = variables(f"http://{nowhere}", f"grpc://{nowhere}", f"http://{nowhere}")
-    api = start_api(ANALYZER=variant, **urls[variant])
-    for response in (api.analyze(sample_photos[0].read_bytes()), api.health()):
-        assert response.status_code == 503
-        assert response.json()["error"].endswith("try again in a moment.")
-        assert "retry-after" in response.headers
+    with socket.socket() as reserved:  # it is bound, and does not listen
+        reserved.bind(("127.0.0.1", 0))
+        nowhere = f"127.0.0.1:{reserved.getsockname()[1]}"
+        urls = variables(f"http://{nowhere}", f"grpc://{nowhere}", f"http://{nowhere}")
+        api = start_api(ANALYZER=variant, **urls[variant])
+        for response in (api.analyze(sample_photos[0].read_bytes()), api.health()):
+            assert response.status_code == 503
+            assert response.json()["error"].endswith("try again in a moment.")
+            assert "retry-after" in response.headers
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -167,7 +170,7 @@ def test_an_unknown_variant_does_not_start(install: Callable[[str], Path]) -> No
         env={**os.environ, "ANALYZER": "magic"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert finished.returncode == 1
@@ -203,7 +206,7 @@ def page(
     command = (NODE, str(vite), "preview", "--host", "127.0.0.1", "--port", str(port), "--strictPort")
     with running(folder, tmp_path / "vite.log", *command, API_URL=api.url):
         url = f"http://127.0.0.1:{port}"
-        wait_for(url)
+        until(lambda: is_there(url), (tmp_path / "vite.log").read_text)
         yield url
 
 
@@ -231,7 +234,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
-        chrome.implicitly_wait(20)
+        chrome.implicitly_wait(PATIENCE_S)
         yield chrome
 
 
@@ -267,7 +270,7 @@ def variables(gateway_url: str, grpc_url: str, http_url: str) -> dict[str, dict[
 
 def npm(folder: Path, *arguments: str) -> None:
     finished = subprocess.run(
-        [str(NPM), *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [str(NPM), *arguments], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
@@ -283,7 +286,7 @@ def running(folder: Path, log: Path, *command: str | None, **variables: str) -> 
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(PATIENCE_S)
         finally:
             process.kill()
             process.wait()
@@ -293,24 +296,15 @@ def running(folder: Path, log: Path, *command: str | None, **variables: str) -> 
 def listening(folder: Path, log: Path, *command: str | None, **variables: str) -> Iterator[str]:
     """Run a command that says where it listens."""
     with running(folder, log, *command, **variables) as process:
-        deadline = time.monotonic() + 30
-        while "listening on " not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        until(lambda: "listening on " in log.read_text() or process.poll() is not None, log.read_text)
+        assert process.poll() is None, log.read_text()
         yield log.read_text().partition("listening on ")[2].split()[0]
 
 
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            httpx.get(url, trust_env=False)
-        except httpx.TransportError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        else:
-            return
+def is_there(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False).is_success
+    return False
 
 
 def free_port() -> int:

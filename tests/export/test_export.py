@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
 from car_analyzer_server.cores import cores
 from car_analyzer_server.repository import read_config
+from tests.conftest import PATIENCE_S
 
 from .tiny_network import make_network
 
@@ -170,17 +170,22 @@ def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_pat
     publish(one_head, repository)
     before = tree(repository)
     head = one_head.networks["cleanliness"]
-    command = [sys.executable, "-m", "car_analyzer", "export", "--cleanliness", str(head.weights)]
+    # It stops before its first network, with a folder beside the repository.
+    hold = (
+        "import sys; from car_analyzer_export import export; from car_analyzer._cli import main;"
+        "export._export_network = lambda *_: print('held', flush=True) or sys.stdin.read(); sys.exit(main())"
+    )
+    command = [sys.executable, "-c", hold, "export", "--cleanliness", str(head.weights)]
     command += ["--architecture", str(head.architecture), "--repository", str(repository)]
     for signal_number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".repository.export-*")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal_number)
-        assert process.wait() != 0
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            assert process.stdout is not None
+            assert any(b"held" in line for line in process.stdout)
+            assert list(tmp_path.glob(".repository.export-*"))
+            process.send_signal(signal_number)
+            assert process.wait(PATIENCE_S) != 0
         assert tree(repository) == before
     # What the kill left beside the repository is cleared away by the next export.
     assert publish(one_head, repository).version == 2

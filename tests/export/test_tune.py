@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from car_analyzer_export import _cli_tune
 from car_analyzer_export._cli_tune import _winner, main
 from car_analyzer_export.config import as_text
 from car_analyzer_export.spec import Limits
+from car_analyzer_export.tuning import trial as trial_module
 from car_analyzer_export.tuning.choice import Choice, around, variations
 from car_analyzer_export.tuning.trial import Point, Trial
 from car_analyzer_export.versions import config_on_disk, configs_of, locked, serve_from_next_start
@@ -24,6 +25,7 @@ from .publish_site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import SimpleNamespace
 
 SERVED = Choice(2, 1, 0, 0)
 
@@ -34,11 +36,6 @@ def trial(choice: Choice, *points: tuple[float, float]) -> Trial:
 
 def texts(repository: Path) -> dict[str, str]:
     return {file.parent.name: file.read_text() for file in repository.glob("*/config.pbtxt")}
-
-
-@pytest.fixture
-def copy(repository: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(repository, tmp_path / "model_repository")
 
 
 @pytest.fixture
@@ -63,6 +60,14 @@ def test_the_best_is_written(
     assert {model for model, text in texts(copy).items() if text != before[model]} == {"preprocess"}
     assert Choice.of(configs_of(copy, 1)) == Choice(3, 1, 0, 0)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_service_that_needs_longer_than_is_measured(
+    server: SimpleNamespace, sample_photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "WARM_UP_S", 0)
+    measured = trial_module._measure(server.grpc_url, [sample_photos[0].read_bytes()], [1, 4], 1e-6)
+    assert all(point.rate > 0 and 0 < point.p50 <= point.p99 < math.inf for point in asyncio.run(measured))
 
 
 def test_what_is_only_reported(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,40 +6,22 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from google.protobuf import text_format
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from tritonclient.grpc import model_config_pb2
 
 from car_analyzer_server import Server, Settings
+from tests.conftest import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-SLOW_HEAD = """
-import time
-
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        time.sleep({seconds})
-        with open({names!r}, "a") as names:
-            names.writelines(request.request_id() + "\\n" for request in requests)
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("logits", np.zeros((1, 2), np.float32))]) for _ in requests]
-"""
 
 
 class Gateway:
@@ -54,7 +36,7 @@ class Gateway:
         assert line, log.read_text()
         self.url: str = json.loads(line)["gateway"]
         self.port = int(self.url.rpartition(":")[2])
-        self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 
     def analyze(self, *photos: bytes, **options: Any) -> httpx.Response:
         """Send photos as a form."""
@@ -66,12 +48,12 @@ class Gateway:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
     def log_of(self, request_id: str) -> list[dict[str, Any]]:
-        """The log's lines of one request."""
-        deadline = time.monotonic() + 5
-        while not (lines := [line for line in self.log() if line.get("request_id") == request_id]):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return lines
+        """The log's lines of one request, once there are any."""
+        return until(lambda: [line for line in self.log() if line.get("request_id") == request_id])
+
+    def health(self, status: int) -> Any:
+        """The answer to a health check, once it has a status: a busy machine may miss one's own time limit."""
+        return until(lambda: (answer := self.http.get("/health")).status_code == status and answer.json())
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric; 0 if it was never counted."""
@@ -89,7 +71,7 @@ class Gateway:
         self.http.close()
         self.process.terminate()
         try:
-            code = self.process.wait(60)
+            code = self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
             self.process.wait()
@@ -151,35 +133,6 @@ def start_triton() -> Iterator[Callable[..., Server]]:
             return stack.enter_context(Server(Settings(repository, **{**ports, **settings}, arguments=arguments)))
 
         yield start
-
-
-@pytest.fixture
-def copy(repository: Path, tmp_path: Path) -> Path:
-    """A model repository to change."""
-    return shutil.copytree(repository, tmp_path / "model_repository")
-
-
-def edit(repository: Path, model: str, change: Callable[[Any], None]) -> None:
-    """Change a model's configuration."""
-    file = repository / model / "config.pbtxt"
-    config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
-    change(config)
-    file.write_text(text_format.MessageToString(config))
-
-
-def slow_down(repository: Path, seconds: float) -> Path:
-    """Put a model that only waits in the place of `condition`; the file in which it notes its requests."""
-
-    def change(config: Any) -> None:
-        config.backend = "python"
-        config.max_batch_size = 1
-        del config.dynamic_batching.preferred_batch_size[:], config.model_warmup[:]
-
-    names = repository.parent / "requests.txt"
-    edit(repository, "condition", change)
-    edit(repository, "car_analyzer", lambda config: setattr(config, "max_batch_size", 1))
-    (repository / "condition" / "1" / "model.py").write_text(SLOW_HEAD.format(seconds=seconds, names=str(names)))
-    return names
 
 
 @pytest.fixture(scope="session")

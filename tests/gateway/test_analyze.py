@@ -89,7 +89,7 @@ def test_both_protocols(
 ) -> None:
     gateway = start_gateway(getattr(server, f"{protocol}_url"))
     assert timeless(gateway.analyze(photo).json()) == expected[0]
-    assert gateway.http.get("/health").json() == {"status": "OK"}
+    assert gateway.health(200) == {"status": "OK"}
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/anything", "application/octet-stream", "IMAGE/JPEG; q=1"])

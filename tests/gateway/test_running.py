@@ -8,16 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from .conftest import Gateway, slow_down
+from tests.conftest import PATIENCE_S, until
+
+from .conftest import Gateway
 from .test_refusals import refused
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from car_analyzer_server import Server
+    from reliability.proxy import Proxy
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -36,49 +36,46 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_it_finish_what_is_in_flight(
-    copy: Path,
-    start_triton: Callable[..., Server],
+    server: SimpleNamespace,
+    make_proxy: Callable[..., Proxy],
     start_gateway: Callable[..., Gateway],
     photo: bytes,
     number: signal.Signals,
 ) -> None:
-    slow_down(copy, 2)
-    gateway = start_gateway(start_triton(copy).grpc_url)
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(gateway.analyze(photo)))
-    asking.start()
-    deadline = time.monotonic() + 10
-    while not gateway.metric("car_analyzer_held_bytes"):
-        assert time.monotonic() < deadline
-    gateway.process.send_signal(number)
-    while (health := gateway.http.get("/health")).status_code == 200:
-        assert time.monotonic() < deadline
-    assert health.json() == {"status": "unavailable", "error": "the gateway is stopping"}
-    refusal = gateway.analyze(photo)
+    proxy = make_proxy(server.http_url).listen()
+    gateway = start_gateway(f"http://127.0.0.1:{proxy.port}", "--timeout", "600", "--drain-timeout", "600")
+    proxy.freeze()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(gateway.analyze, photo)
+        until(lambda: gateway.metric("car_analyzer_held_bytes"))
+        gateway.process.send_signal(number)
+        stopping = {"status": "unavailable", "error": "the gateway is stopping"}
+        until(lambda: gateway.http.get("/health").json() == stopping)
+        refusal = gateway.analyze(photo)
+        proxy.thaw()
     refused(refusal, 503, "The service is stopping")
     assert "retry-after" in refusal.headers
-    asking.join()
-    assert answers[0].status_code == 200
-    assert gateway.process.wait(10) == 0
+    assert answer.result().status_code == 200
+    assert gateway.process.wait(PATIENCE_S) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", gateway.port))
 
 
 def test_what_takes_too_long_is_cut_off(
-    copy: Path, start_triton: Callable[..., Server], start_gateway: Callable[..., Gateway], photo: bytes
+    server: SimpleNamespace,
+    make_proxy: Callable[..., Proxy],
+    start_gateway: Callable[..., Gateway],
+    photo: bytes,
 ) -> None:
-    slow_down(copy, 6)
-    gateway = start_gateway(start_triton(copy).grpc_url, "--drain-timeout", "0.5")
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(gateway.analyze(photo)))
-    asking.start()
-    deadline = time.monotonic() + 10
-    while not gateway.metric("car_analyzer_held_bytes"):
-        assert time.monotonic() < deadline
-    gateway.process.terminate()
-    asking.join()
-    refused(answers[0], 503, "The service is stopping")
-    assert gateway.process.wait(15) == 0
+    proxy = make_proxy(server.http_url).listen()
+    gateway = start_gateway(f"http://127.0.0.1:{proxy.port}", "--timeout", "600", "--drain-timeout", "0.5")
+    proxy.freeze()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(gateway.analyze, photo)
+        until(lambda: gateway.metric("car_analyzer_held_bytes"))
+        gateway.process.terminate()
+    refused(answer.result(), 503, "The service is stopping")
+    assert gateway.process.wait(PATIENCE_S) == 0
     assert not [line for line in gateway.log() if "traceback" in line]
 
 
@@ -103,6 +100,7 @@ def test_what_takes_too_long_is_cut_off(
         (["--max-photos", "0"], {}, "--max-photos"),
         (["--protect", "none"], {}, "--protect"),
         (["--repository", "x", "--port", "-1"], {}, "--port"),
+        (["--http-port", "0"], {}, "--http-port is for the Triton that --repository starts"),
     ],
 )
 def test_wrong_settings_are_named(arguments: list[str], variables: dict[str, str], message: str) -> None:
@@ -153,19 +151,13 @@ def test_variables_and_flags(server: SimpleNamespace, start_gateway: Callable[..
 class TestTogether:
     """`car-analyzer gateway --repository`: a Triton and its gateway as one command."""
 
-    # `serve` takes its usual ports, which something else may hold on the machine that runs the tests.
     @pytest.fixture
     def together(self, repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-        for port in (8000, 8001, 8002):
-            try:
-                socket.create_server(("127.0.0.1", port)).close()
-            except OSError:
-                pytest.skip(f"port {port} is in use")
         processes = []
 
         def start() -> subprocess.Popen[str]:
-            command = [sys.executable, "-m", "car_analyzer_gateway", "--port", "0", "--json"]
-            command += ["--repository", str(repository)]
+            command = [sys.executable, "-m", "car_analyzer_gateway", "--json", "--repository", str(repository)]
+            command += [word for flag in ("", "http-", "grpc-", "metrics-") for word in (f"--{flag}port", "0")]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             processes.append(process)
             return process
@@ -179,8 +171,7 @@ class TestTogether:
     def ready(process: subprocess.Popen[str]) -> dict[str, Any]:
         assert process.stdout is not None
         answer: dict[str, Any] = json.loads(process.stdout.readline())
-        with urllib.request.urlopen(f"{answer['gateway']}/health", timeout=30) as response:
-            assert json.load(response) == {"status": "OK"}
+        until(lambda: httpx.get(f"{answer['gateway']}/health", timeout=PATIENCE_S).json() == {"status": "OK"})
         return answer
 
     @staticmethod
@@ -200,10 +191,7 @@ class TestTogether:
 
     @staticmethod
     def wait_until_gone(pids: dict[str, int]) -> None:
-        deadline = time.monotonic() + 40
-        while left := [name for name, pid in pids.items() if Path(f"/proc/{pid}").exists()]:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
+        until(lambda: not [name for name, pid in pids.items() if Path(f"/proc/{pid}").exists()])
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_stops_both(self, together: Callable[..., subprocess.Popen[str]], number: signal.Signals) -> None:
@@ -213,10 +201,10 @@ class TestTogether:
         assert any("tritonserver" in name for name in children)
         assert any("car_analyzer_gateway" in name for name in children)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert "Traceback" not in errors
-        assert "Triton is ready: grpc grpc://127.0.0.1:8001" in errors
+        assert "Triton is ready: grpc grpc://127.0.0.1:" in errors
         self.wait_until_gone(children)
 
     @pytest.mark.parametrize("victim", ["-m car_analyzer serve", "-m car_analyzer_gateway"])
@@ -227,7 +215,7 @@ class TestTogether:
         self.ready(process)
         children = self.children(process.pid)
         os.kill(next(pid for name, pid in children.items() if victim in name), signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
         assert "stopped by itself with exit code" in errors
         self.wait_until_gone(children)
@@ -239,13 +227,16 @@ class TestTogether:
         address = self.ready(process)["gateway"]
         children = self.children(process.pid)
         os.kill(next(pid for name, pid in children.items() if "tritonserver" in name), signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while (status := httpx.post(f"{address}/analyze", files={"image": photo}, timeout=60).status_code) != 200:
-            assert status == 503
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        statuses: list[int] = []
+
+        def is_answered() -> bool:
+            statuses.append(httpx.post(f"{address}/analyze", files={"image": photo}, timeout=PATIENCE_S).status_code)
+            return statuses[-1] == 200
+
+        until(is_answered)
+        assert set(statuses) <= {200, 503}
         process.terminate()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert "exit code -9 (SIGKILL). Starting it again" in errors
 

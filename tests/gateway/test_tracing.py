@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import pytest
 from google.protobuf import json_format
 
 from reliability.service import Service
+from tests.conftest import until
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra [tracing] is not installed")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -50,7 +50,7 @@ class Collector:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.path == "/v1/traces":
-                    collector.spans += read(body, self.headers["Content-Type"])
+                    collector.spans += list(read(body, self.headers["Content-Type"]))  # all at the same moment
                 self.send_response(200 if self.path == "/v1/traces" else 404)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -66,13 +66,9 @@ class Collector:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait_for(self, trace: str, complete: Callable[[list[Span]], bool], seconds: float = 40) -> list[Span]:
+    def wait_for(self, trace: str, complete: Callable[[list[Span]], bool]) -> list[Span]:
         """A trace's spans, once they are all there."""
-        deadline = time.monotonic() + seconds
-        while not complete(found := [span for span in self.spans if span.trace == trace]):
-            assert time.monotonic() < deadline, self.spans
-            time.sleep(0.1)
-        return found
+        return until(lambda: complete(found := [span for span in self.spans if span.trace == trace]) and found)
 
 
 def read(body: bytes, content_type: str) -> Iterator[Span]:
@@ -142,7 +138,7 @@ def is_complete(spans: list[Span]) -> bool:
 def test_what_fails_is_marked(
     collector: Collector, nowhere_at_all: str, start_gateway: Callable[..., Gateway], photo: bytes
 ) -> None:
-    gateway = start_gateway(nowhere_at_all, "--otlp-endpoint", collector.url, "--timeout", "0.5")
+    gateway = start_gateway(nowhere_at_all, "--otlp-endpoint", collector.url)
     trace = secrets.token_hex(16)
     answer = gateway.analyze(photo, headers={"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"})
     assert answer.status_code == 503
@@ -163,11 +159,11 @@ def test_no_collector_is_no_trouble(
 
 
 @pytest.fixture
-def nowhere_at_all() -> str:
+def nowhere_at_all() -> Iterator[str]:
     """A URL at which nobody listens."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
-        return f"grpc://127.0.0.1:{reserved.getsockname()[1]}"
+        yield f"grpc://127.0.0.1:{reserved.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import httpx
 import pytest
 import trustme
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -17,6 +18,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from car_analyzer import TLS, CarAnalyzer, CarAnalyzerError, UnreachableError
 from car_analyzer_server import Server, ServerTLS, Settings, SettingsError
 from car_analyzer_server.access import GRPC_KEY_HEADER, KEY_HEADER, KEY_VARIABLE, read_key
+from tests.conftest import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +84,7 @@ def over_http(server: Server, method: str, path: str, key: str | None) -> tuple[
     headers = {} if key is None else {KEY_HEADER: key}
     request = urllib.request.Request(f"{server.http_url}{path}", method=method, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -109,7 +111,7 @@ def test_administration_is_closed_over_http(closed: Server, method: str, path: s
 def test_administration_is_closed_over_grpc(closed: Server, files: dict[str, Path], call: str, key: str | None) -> None:
     metadata = [] if key is None else [(GRPC_KEY_HEADER, key)]
     with pytest.raises(grpc.RpcError) as caught:
-        getattr(stub(closed, files), call)(CLOSED_OVER_GRPC[call], metadata=metadata, timeout=60)
+        getattr(stub(closed, files), call)(CLOSED_OVER_GRPC[call], metadata=metadata, timeout=PATIENCE_S)
     assert "restricted" in caught.value.details()
     assert KEY not in caught.value.details()
 
@@ -119,7 +121,7 @@ def test_the_key_opens_it(closed: Server, files: dict[str, Path]) -> None:
     assert status == 200
     assert "preprocess" in answer
     index = stub(closed, files).RepositoryIndex(
-        service_pb2.RepositoryIndexRequest(), metadata=[(GRPC_KEY_HEADER, KEY)], timeout=60
+        service_pb2.RepositoryIndexRequest(), metadata=[(GRPC_KEY_HEADER, KEY)], timeout=PATIENCE_S
     )
     assert {model.state for model in index.models} == {"READY"}
 
@@ -152,7 +154,7 @@ def test_the_key_is_in_no_log(repository: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline()
         process.terminate()
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
         log.seek(0)
         written = log.read()
     assert "Started HTTPService" in written
@@ -174,17 +176,17 @@ def test_a_caller_without_one_is_not(
 ) -> None:
     own = (files[certificate], files[f"{certificate}_key"]) if certificate else ()
     with (
-        CarAnalyzer(closed.grpc_url, tls=TLS(files["ca"], *own), timeout=5) as analyzer,
+        CarAnalyzer(closed.grpc_url, tls=TLS(files["ca"], *own)) as analyzer,
         pytest.raises(CarAnalyzerError),
     ):
         analyzer.analyze(sample_photos[0])
 
 
 def test_a_server_of_another_authority_is_not_trusted(closed: Server, sample_photos: list[Path]) -> None:
-    with CarAnalyzer(closed.grpc_url, timeout=5) as analyzer, pytest.raises(UnreachableError):
+    with CarAnalyzer(closed.grpc_url) as analyzer, pytest.raises(UnreachableError):
         analyzer.analyze(sample_photos[0])
     plain = closed.grpc_url.replace("grpcs", "grpc")
-    with CarAnalyzer(plain, timeout=5) as analyzer, pytest.raises(UnreachableError):
+    with CarAnalyzer(plain) as analyzer, pytest.raises(UnreachableError):
         analyzer.analyze(sample_photos[0])
 
 
@@ -197,7 +199,7 @@ def test_the_command_line_and_the_gateway_take_the_same_files(
         [*command, "analyze", str(sample_photos[0]), "--url", closed.grpc_url, *flags],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert asked.returncode == 0, asked.stderr
@@ -210,11 +212,10 @@ def test_the_command_line_and_the_gateway_take_the_same_files(
     try:
         assert gateway.stdout is not None
         address = gateway.stdout.readline().split('"')[3]
-        with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
-            assert answer.status == 200
+        until(lambda: httpx.get(f"{address}/health", timeout=PATIENCE_S).status_code == 200)
     finally:
         gateway.terminate()
-        gateway.communicate(timeout=60)
+        gateway.communicate(timeout=PATIENCE_S)
 
 
 def test_http_stays_on_this_machine_with_tls(repository: Path, files: dict[str, Path]) -> None:
@@ -251,6 +252,6 @@ def test_tls_files_are_looked_at_before_triton_starts(files: dict[str, Path], tm
     with pytest.raises(SettingsError, match="is no PEM file"):
         ServerTLS(files["server"], tmp_path / "text.pem")
     command = [sys.executable, "-m", "car_analyzer", "serve", "--tls-cert", str(files["server"])]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert refused.returncode == 1
     assert "--tls-cert and --tls-key come together" in refused.stderr

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import pytest
 from car_analyzer_server import InstallationError, RepositoryError, Server, Settings, StartError
 from car_analyzer_server.installation import find_installation
 from car_analyzer_server.repository import check_repository
+from tests.conftest import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,15 +53,7 @@ def left_behind(pid: int) -> list[str]:
 
 
 def wait_until_nothing_is_left(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while found := left_behind(pid):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def copy(repository: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(repository, tmp_path / "model_repository")
+    until(lambda: not left_behind(pid))
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -72,7 +64,7 @@ def test_a_signal_stops_everything(repository: Path, signal_number: int) -> None
     with urllib.request.urlopen(f"{addresses['http']}/v2/models/car_analyzer/ready") as answer:
         assert answer.status == 200
     process.send_signal(signal_number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert "Stopped." in errors
     assert "Traceback" not in errors
@@ -83,12 +75,9 @@ def test_a_signal_stops_everything(repository: Path, signal_number: int) -> None
 
 def test_a_signal_while_starting_stops_everything(repository: Path) -> None:
     process = serve("--repository", repository)
-    deadline = time.monotonic() + 30
-    while not left_behind(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: left_behind(process.pid))
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert left_behind(process.pid) == []
 
 
@@ -103,7 +92,7 @@ def test_triton_goes_when_serve_is_killed(repository: Path) -> None:
 def test_triton_goes_with_serve_when_it_is_not_to_be_restarted(repository: Path) -> None:
     process = serve("--repository", repository, "--no-restart")
     os.kill(ready(process)["pid"], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "Triton stopped by itself with exit code -9 (SIGKILL)" in errors
     assert left_behind(process.pid) == []
@@ -112,7 +101,7 @@ def test_triton_goes_with_serve_when_it_is_not_to_be_restarted(repository: Path)
 def test_a_failed_start_says_why_and_leaves_nothing(copy: Path) -> None:
     (copy / "condition" / "1" / "model.onnx").write_bytes(b"not a model")
     process = serve("--repository", copy)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "failed to load 'condition'" in errors
     assert "INVALID_PROTOBUF" in errors
@@ -124,7 +113,7 @@ def test_a_failed_start_says_why_and_leaves_nothing(copy: Path) -> None:
 def test_a_port_in_use_is_named(repository: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        _, errors = (process := serve("--repository", repository, flag, port)).communicate(timeout=60)
+        _, errors = (process := serve("--repository", repository, flag, port)).communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert f"Port {port} on 127.0.0.1 cannot be used (Address already in use)" in errors
     assert flag in errors
@@ -144,7 +133,7 @@ def test_arguments_after_two_dashes_reach_triton(repository: Path) -> None:
     with urllib.request.urlopen(f"{address}/v2") as answer:
         assert json.load(answer)["name"] == "from-the-test"
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +147,7 @@ def test_arguments_after_two_dashes_reach_triton(repository: Path) -> None:
 )
 def test_wrong_usage_is_refused(arguments: list[str], message: str) -> None:
     process = serve(*arguments)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert message in errors
 

@@ -111,17 +111,22 @@ async def _ask(analyzer: AsyncCarAnalyzer, photos: Sequence[bytes], callers: int
     start = time.monotonic() + WARM_UP_S
     end = start + seconds
     latencies: list[float] = []
+    last = end
 
     async def ask(number: int) -> None:
-        while (sent := time.monotonic()) < end:
+        nonlocal last
+        # However slow the service is, one answer is measured.
+        while (sent := time.monotonic()) < end or not latencies:
             await analyzer.analyze(photos[number % len(photos)])
             number += 1
-            if start <= time.monotonic() <= end:
-                latencies.append(1000 * (time.monotonic() - sent))
+            answered = time.monotonic()
+            if start <= answered <= end or (answered > end and not latencies):
+                latencies.append(1000 * (answered - sent))
+                last = max(last, answered)
 
     await asyncio.gather(*(ask(number) for number in range(callers)))
-    p50, p99 = np.percentile(latencies, (50, 99)) if latencies else (np.inf, np.inf)
-    return Point(callers, len(latencies) / seconds, float(p50), float(p99))
+    p50, p99 = np.percentile(latencies, (50, 99))
+    return Point(callers, len(latencies) / (last - start), float(p50), float(p99))
 
 
 def _link(source: str, target: str) -> None:
