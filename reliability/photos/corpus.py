@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from .bombs import BOMBS
+from .hollow import hollow
 from .mutations import mutate
 from .samples import samples
 from .strangers import strangers
@@ -20,7 +21,7 @@ class Hostile:
     """One hostile photo.
 
     Attributes:
-        kind: `sample`, `stranger`, `bomb` or `mutant`.
+        kind: `sample`, `stranger`, `hollow`, `bomb` or `mutant`.
         name: What it is; with the seed, this tells how to make it again.
         content: Its bytes.
     """
@@ -31,9 +32,10 @@ class Hostile:
 
 
 def named() -> Iterator[Hostile]:
-    """What is always tried: valid samples, files that are no photos, and bombs."""
+    """What is always tried: valid samples, files that are no photos or have no picture, and bombs."""
     yield from (Hostile("sample", name, content) for name, content in samples().items())
     yield from (Hostile("stranger", name, content) for name, content in strangers().items())
+    yield from (Hostile("hollow", name, content) for name, content in hollow().items())
     yield from (Hostile("bomb", name, make()) for name, make in BOMBS.items())
 
 

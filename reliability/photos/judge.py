@@ -46,6 +46,8 @@ _IN_BYTES: Mapping[str | None, Callable[[bytes], bool]] = {
     "pieces": lambda content: len(content) > 200_000,
 }
 PATIENCE_S = 120
+# The server says so where it has no reason of its own: a refusal by chance, for a photo that nobody thought of.
+UNFORESEEN = "for a reason that stands in the server's log"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Judge:
     def complaint(self, content: bytes, answer: Mapping[str, Sequence[float]] | str) -> str | None:
         """What is wrong with an answer: logits, or the sentence of a refusal. None if nothing is."""
         if isinstance(answer, str):
+            if UNFORESEEN in answer:
+                return f"refused, but unforeseen: {answer}"
             limit = next((name for name, pattern in LIMITS.items() if pattern.search(answer)), None)
             if limit in _IN_BYTES:
                 # Not opened: this is what takes Pillow minutes.

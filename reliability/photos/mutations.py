@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 # Where damage hurts most: before and around these, files say what follows and how long it is.
 _LANDMARKS = re.compile(
-    rb"\xff[\xc0-\xcf\xda\xdb\xe0-\xe2]|IHDR|PLTE|tRNS|IDAT|iCCP|acTL|fcTL|fdAT|VP8[ LX]|ANMF|ALPH|EXIF|RIFF|!\xf9|,\0|"
-    rb"II\*\0|MM\0\*|ftyp|meta|iloc|iprp|ipco|ispe|av1C|ipma|mdat|pixi|moov|stsz"
+    rb"\xff[\xc0-\xcf\xda\xdb\xe0-\xe2]|IHDR|PLTE|tRNS|IDAT|IEND|iCCP|acTL|fcTL|fdAT|VP8[ LX]|ANMF|ALPH|EXIF|RIFF|"
+    rb"!\xf9|,\0|II\*\0|MM\0\*|ftyp|meta|iloc|iprp|ipco|ispe|av1C|ipma|mdat|pixi|moov|stsz"
 )
 _EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
@@ -77,6 +77,16 @@ def _splice(content: bytearray, other: bytes, random: Random) -> None:
     content[_somewhere(content, random) :] = other[_somewhere(other, random) :]
 
 
+def _leave_out(content: bytearray, _other: bytes, random: Random) -> None:
+    """Takes out what stands between two landmarks: a whole chunk or segment, as if it had never been there."""
+    marks = [found.start() for found in _LANDMARKS.finditer(bytes(content))]
+    if len(marks) > 1:
+        number = random.randrange(len(marks) - 1)
+        # A chunk or box has its length before its name.
+        length = 0 if content[marks[number]] in b"\xff!," else 4
+        del content[max(marks[number] - length, 0) : max(marks[number + 1] - length, 0)]
+
+
 _WAYS: tuple[Callable[[bytearray, bytes, Random], None], ...] = (
     _flip,
     _flip,
@@ -86,6 +96,7 @@ _WAYS: tuple[Callable[[bytearray, bytes, Random], None], ...] = (
     _truncate,
     _insert,
     _delete,
+    _leave_out,
     _repeat,
     _splice,
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from car_analyzer_export.preprocess.photo import FORMATS, Photo, PhotoError
 from car_analyzer_export.preprocess.view import View, ViewError
 from reliability.known import known_photos
 from reliability.photos import bombs_jpeg, bombs_png
-from reliability.photos.ask import Asker
+from reliability.photos.ask import Asker, BrokenError
 from reliability.photos.bombs import BOMBS
 from reliability.photos.corpus import Hostile, mutants
+from reliability.photos.hollow import hollow
 from reliability.photos.judge import Judge
 from reliability.photos.mutations import mutate
 from reliability.photos.samples import samples
@@ -29,9 +31,6 @@ from reliability.photos.strangers import strangers
 from reliability.photos.trial import Trial
 from reliability.processes import stubs
 from reliability.stream import Stream
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
 # Each of these once took seconds, hundreds of megabytes, or the process.
 REFUSED = {
@@ -66,6 +65,27 @@ def test_what_is_dear_to_decode_is_refused(name: str) -> None:
         Photo(BOMBS[name]())
     assert REFUSED[name] in str(refusal.value)
     assert str(refusal.value).endswith(".")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", hollow())
+def test_a_file_without_a_picture_is_refused_in_a_sentence_or_is_pillows_answer(name: str) -> None:
+    content = hollow()[name]
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            expected = np.asarray(image.convert("RGB"))
+    except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a refusal
+        with pytest.raises(PhotoError, match=r"^The .*\.$"):
+            Photo(content)
+    else:
+        np.testing.assert_array_equal(Photo(content).rgb, expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["png without IDAT", "apng of no frames", "jpeg without a scan"])
+def test_a_header_without_a_picture_is_named(name: str) -> None:
+    with pytest.raises(PhotoError, match="has a header, but no picture"):
+        Photo(hollow()[name])
 
 
 def test_16_bits_a_colour() -> None:
@@ -120,6 +140,7 @@ def test_a_damaged_photo_is_pillows_answer_or_an_error(name: str, other: str, se
 def test_hostile_photos_on_a_real_server(server: SimpleNamespace, tmp_path: Path) -> None:
     before = [process.pid for process in stubs(server.pid)]
     photos = [Hostile("stranger", name, content) for name, content in strangers().items()]
+    photos += [Hostile("hollow", name, content) for name, content in hollow().items()]
     photos += [
         Hostile("bomb", name, BOMBS[name]()) for name in ("png of 1 x 65,535", "webp of 16,384 x 16,384", *_CHEAP)
     ]
@@ -154,6 +175,24 @@ def test_a_decoder_gets_no_more_memory_than_it_may_have(server: SimpleNamespace,
     with ThreadPoolExecutor(1) as pool, Trial(server, Judge(pool), tmp_path / "lost") as trial:
         trial.costs([Hostile("bomb", "tiff with a tile of 2 GB", bomb)] * 2)
     assert trial.complaints == []
+
+
+def test_what_nobody_foresaw_is_lost(server: SimpleNamespace, tmp_path: Path) -> None:
+    """Be it an error of the server, or a refusal for no reason."""
+    photo = samples()["png"]
+    unforeseen = "The photo cannot be processed, for a reason that stands in the server's log; save it again."
+    broken = BrokenError("grpc StatusCode.INTERNAL: Traceback (most recent call last)")
+    with ThreadPoolExecutor(1) as pool, Trial(server, Judge(pool), tmp_path) as trial:
+        for answer in (unforeseen, broken):
+            trial._asker = SimpleNamespace(ask=partial(_answer, answer), __exit__=lambda *_: None)
+            trial.answers("photos", [Hostile("sample", "png", photo)])
+    assert [row.lost for row in trial.rows] == [1, 1]
+
+
+def _answer(answer: str | Exception, *_: object) -> str:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def test_the_log_is_not_filled_by_damaged_photos(server: SimpleNamespace, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import identity
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from pillow_model import TritonPythonModel as PillowModel
-from pillow_model import silence
+from pillow_model import log, silence
 from view import View
 
 _PARAMETERS = ("hw_decoder_load", "fancy_upsampling", "threads")
@@ -50,14 +50,16 @@ class TritonPythonModel:
 
     def _with_dali(self, requests: list[Any]) -> list[Any]:
         """The answers to those requests all of whose photos DALI can do; None for the others."""
-        jobs = [self._jobs(request) for request in requests]
         try:
+            jobs = [self._jobs(request) for request in requests]
             with silence():
                 decoded = iter(self._decoder.decode([job for few in jobs for job in few]))
+            return [self._response([next(decoded) for _ in few]) if few else None for few in jobs]
         except RuntimeError as error:
             pb_utils.Logger.log_verbose(f"DALI failed, and Pillow decodes the batch: {error}")
-            return [None] * len(requests)
-        return [self._response([next(decoded) for _ in few]) if few else None for few in jobs]
+        except Exception as error:  # noqa: BLE001 - no photo may fail the others of its batch
+            log(error, f"DALI on {len(requests)} requests, which Pillow decodes,")
+        return [None] * len(requests)
 
     def _jobs(self, request: Any) -> list[Any]:
         if identity.rejection(request, self._export_id):

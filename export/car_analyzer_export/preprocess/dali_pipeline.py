@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nvidia.dali import Pipeline, fn, types
-from photo import PhotoError, header
+from photo import header
 from PIL import Image
-from view import ViewError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +88,7 @@ class Decoder:
             if not self._is_plain(image) or not _is_whole(content):
                 return None
             sizes = [(view, view.scaled_size(image.size)) for view in self._views.values()]
-        except (PhotoError, ViewError):
+        except Exception:  # noqa: BLE001 - whatever it is, the other step says it
             return None
         placed = [(*size[::-1], *view.corner(size)[::-1]) for view, size in sizes]
         return Job(content, image.width * image.height, tuple(placed))
@@ -107,7 +106,7 @@ class Decoder:
         for run in _in_runs(jobs, self._settings.max_batch_size):
             try:
                 outputs = self._run(run)
-            except RuntimeError as error:
+            except Exception as error:
                 # A pipeline that failed once is of no use any more.
                 self._pipeline = self._build()
                 raise DaliError(reason(error)) from error
@@ -136,10 +135,7 @@ class Decoder:
         identifiers = [layer[0] for layer in image.layer]
         if image.mode == "RGB" and (identifiers not in _YCBCR or image.info.get("adobe_transform") == 0):
             return False
-        try:
-            return not self._upright or bool(image.getexif().get(_ORIENTATION, 1) == 1)
-        except Exception:  # noqa: BLE001 - Pillow's, of many kinds; the other step says what is wrong
-            return False
+        return not self._upright or bool(image.getexif().get(_ORIENTATION, 1) == 1)
 
     def _run(self, jobs: list[Job]) -> Any:
         sizes = np.array([job.sizes for job in jobs], np.int32)

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import resource
+import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,17 +69,25 @@ class TritonPythonModel:
         if rejection := identity.rejection(request, self._export_id):
             return pb_utils.InferenceResponse(error=rejection)
         begun = guard.begin()
+        try:
+            response = self._answer(request)
+        except Exception as error:  # noqa: BLE001 - of Triton, or of this machine: no photo gets here
+            log(error, "A request")
+            response = _failure("The server failed on this request.", "INTERNAL")
+        guard.end(begun)
+        return response
+
+    def _answer(self, request: Any) -> Any:
         photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         pixels: dict[str, list[Any]] = {name: [] for name in self._views}
         for position, content in enumerate(photos, start=1):
             try:
                 for name, picture in self._look_at(content).items():
                     pixels[name].append(picture)
-            except (PhotoError, ViewError) as error:
-                message = str(error) if len(photos) == 1 else f"Photo {position} of {len(photos)}: {error}"
-                guard.end(begun)
-                return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
-        guard.end(begun)
+            except Exception as error:  # noqa: BLE001 - whatever it is, this photo set it off
+                message = _describe(error, content)
+                message = message if len(photos) == 1 else f"Photo {position} of {len(photos)}: {message}"
+                return _failure(message, "INVALID_ARG")
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.stack(parts)) for name, parts in pixels.items()])
 
     def _look_at(self, content: bytes) -> dict[str, Any]:
@@ -101,6 +110,25 @@ class TritonPythonModel:
     def _decoding(self) -> Iterator[None]:
         with _bounded_memory(self._memory), silence():
             yield
+
+
+def _describe(error: Exception, content: bytes) -> str:
+    """What is wrong with a photo, in a sentence. What nobody foresaw stands in the log, for the operator only."""
+    if isinstance(error, (PhotoError, ViewError)):
+        return str(error)
+    log(error, f"A photo of {len(content):,} bytes")
+    return "The photo cannot be processed, for a reason that stands in the server's log; save it again in another way."
+
+
+def _failure(message: str, code: str) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code)))
+
+
+def log(error: Exception, what: str) -> None:
+    """Tells the operator of an error that nobody foresaw, in one line: of which type, what it says, and where."""
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    reason = ascii(str(error))[:500]
+    pb_utils.Logger.log_error(f"{what} failed unforeseen: {type(error).__name__} {reason} at {' > '.join(places)}")
 
 
 @contextlib.contextmanager

@@ -88,9 +88,9 @@ class Photo:
         least_side: int | None = None,
     ) -> None:
         self._image = _open(content, max_bytes, max_pixels)
-        if least_side is not None:
-            _scale(self._image, least_side)
         try:
+            if least_side is not None:
+                _scale(self._image, least_side)
             with decoding or nullcontext():
                 # Once only: a second attempt to load a damaged file can succeed and hand out half a picture.
                 self._image.load()
@@ -151,13 +151,14 @@ def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFil
     try:
         _check_pieces(content)
         image = Image.open(_File(content), formats=FORMATS)
+        _check_picture(image)
+        _check_size(image, content, max_pixels)
     except PhotoError:
         raise
     except UnidentifiedImageError:
         raise PhotoError(_describe_unknown(content)) from None
     except Exception as error:
         raise PhotoError(f"The photo's header is damaged: {_reason(error)}.") from error
-    _check_size(image, content, max_pixels)
     return image
 
 
@@ -198,6 +199,12 @@ def _strips(content: bytes) -> int:
     sizes = {3: 2, 4: 4, 16: 8}
     tables = (273, 279, 324, 325)
     return max(len(directory.tagdata.get(tag, b"")) // sizes.get(directory.tagtype.get(tag, 0), 1) for tag in tables)
+
+
+def _check_picture(image: ImageFile.ImageFile) -> None:
+    # Of other formats, Pillow knows only later what follows the header.
+    if not image.tile and image.format in ("JPEG", "MPO", "PNG"):
+        raise PhotoError("The photo's file has a header, but no picture; send it again.")
 
 
 def _check_size(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> None:
