@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .errors import SpecError
+from .errors import NetworkError, SpecError
 from .graph import run_network
 from .pictures import generated
 
@@ -46,8 +46,13 @@ class Outputs:
     def __init__(self, plan: NetworkPlan) -> None:
         self._plan = plan
         self._origins = _Origins()
-        with self._origins:
-            self._given = run_network(plan, torch.zeros(1, 3, plan.view.height, plan.view.width))
+        black = torch.zeros(1, 3, plan.view.height, plan.view.width)
+        try:
+            with self._origins:
+                self._given = run_network(plan, black)
+        except NetworkError:
+            run_network(plan, black)  # TorchScript loses the words of an error on its way through the mode above
+            raise
 
     def classes(self, output: int | str | None) -> int | None:
         """How many numbers an output has for one photo; None if there is no such output."""

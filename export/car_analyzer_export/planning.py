@@ -127,14 +127,13 @@ def _first_run(draft: NetworkPlan) -> Outputs:
     try:
         return Outputs(draft)
     except NetworkError as error:
-        cause = reason(error.__cause__ or error)
         kinds = {getattr(module, "original_name", type(module).__name__) for module in draft.network.modules()}
         if (recurrent := kinds & _RECURRENT) and not kinds & _CONVOLUTIONS:
             raise NetworkError(
                 f"The network takes sequences, not photos: it is made of {' and '.join(sorted(recurrent))} layers "
-                f"({cause}). What is exported takes photos, float32 [batch, 3, height, width]."
+                f"({reason(error.__cause__ or error)}). What is exported takes photos, float32 [batch, 3, height, width]."
             ) from error
-        raise NetworkError(f"{str(error).partition(': ')[0]}: {cause}.") from error
+        raise
 
 
 def _are_combined(checkpoint: Checkpoint, heads: dict[str, Head]) -> bool:
