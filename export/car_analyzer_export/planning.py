@@ -129,9 +129,10 @@ def _first_run(draft: NetworkPlan) -> Outputs:
     except NetworkError as error:
         kinds = {getattr(module, "original_name", type(module).__name__) for module in draft.network.modules()}
         if (recurrent := kinds & _RECURRENT) and not kinds & _CONVOLUTIONS:
+            why = reason(error.__cause__ or error)
             raise NetworkError(
                 f"The network takes sequences, not photos: it is made of {' and '.join(sorted(recurrent))} layers "
-                f"({reason(error.__cause__ or error)}). What is exported takes photos, float32 [batch, 3, height, width]."
+                f"({why}). What is exported takes photos, float32 [batch, 3, height, width]."
             ) from error
         raise
 

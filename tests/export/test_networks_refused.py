@@ -136,7 +136,7 @@ def test_a_regression_is_no_head(networks: Any, more: dict[str, Any], message: s
 
 def test_one_logit_must_not_be_a_score(networks: Any) -> None:
     (network,) = plan_export(spec(networks, "Score")).networks
-    assert any("the score of a regression would be misread" in note for note in network.notes)
+    assert any("The score of a regression would be misread" in note for note in network.notes)
 
 
 def test_a_network_that_a_script_pickled_is_found_in_the_script(
