@@ -23,6 +23,7 @@ from .access import KEY_HEADER, hide_in_process_list
 from .child import start_child
 from .cores import cores
 from .errors import ControlError, StartError
+from .gpus import engines_on_one_gpu
 from .installation import find_installation
 from .leftovers import remove_leftovers
 from .log import Log
@@ -31,6 +32,8 @@ from .settings import DRAIN_SECONDS, Settings, in_url, reachable, triton_argumen
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from .installation import Installation
 
 # Large networks take their time.
 _LOAD_SECONDS = 300
@@ -206,14 +209,17 @@ class Server:
 
     def _try_to_start(self, timeout: float) -> None:
         try:
-            self._start()
+            installation = self._start()
             self._wait_until_ready(timeout)
+            # The stand-in of the wheel tells TensorRT where it is.
+            if not installation.wheel and (advice := engines_on_one_gpu(self.settings.repository, self._version())):
+                print(f"warning: {advice}", file=sys.stderr)
         except BaseException:
             self.stop()
             raise
         self._log.show()
 
-    def _start(self) -> None:
+    def _start(self) -> Installation:
         installation = find_installation(self.settings.tritonserver)
         self.origin = installation.describe()
         self.models = check_repository(self.settings.repository)
@@ -238,6 +244,7 @@ class Server:
             },
         )
         self._log.follow(self._process)
+        return installation
 
     def _wait_until_ready(self, timeout: float) -> None:
         process = self._started()
@@ -258,6 +265,11 @@ class Server:
             return self._request("GET", "/v2/health/ready", timeout=5)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
+
+    def _version(self) -> str:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):
+            return str(json.loads(self._request("GET", "/v2", _CONFIG_SECONDS)[1])["version"])
+        return "of an unknown version"
 
     def _served(self) -> set[str]:
         try:
