@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from .errors import ExportError
+from .photo_folder import describe
 from .spec import WELL_KNOWN_LABELS, Spec
 
 if TYPE_CHECKING:
@@ -158,7 +159,6 @@ def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None
     with tqdm(total=1 + spec.steps, disable=None, bar_format=bar_format, leave=False) as bar:
         bar.set_description_str("starting PyTorch")
         from .export import export
-        from .graph import check_network
         from .planning import plan_export
 
         def progress(step: str) -> None:
@@ -167,14 +167,14 @@ def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None
 
         plan = plan_export(spec, trust_pickle=arguments.trust_pickle, progress=progress)
         if arguments.dry_run:
-            for network in plan.networks:
-                check_network(network)
             return plan, None
         return plan, export(plan, arguments.repository, version=arguments.version, progress=progress)
 
 
 def report(plan: Plan, export: Export | None) -> None:
     """Prints what was planned and found out."""
+    if skipped := export.skipped if export is not None else plan.skipped:
+        print(f"Skipped of the photos in {plan.photos}: {describe(skipped)}.", file=sys.stderr)
     for network in plan.networks:
         for note in network.notes:
             print(note, file=sys.stderr)
@@ -200,14 +200,15 @@ def _describe_view(network: NetworkPlan) -> str:
     view = network.view
     crop = f"shortest edge {view.shortest_edge}, middle " if view.shortest_edge else ""
     parts = [f"{crop}{view.width} x {view.height} {'BGR' if network.bgr else 'RGB'}", view.interpolation]
-    said = {"no antialias": not view.antialias, "upright": view.exif_rotation, "exact": view.decoding == "exact"}
+    said = {"no antialias": not view.antialias, "upright": view.exif_rotation, f"{view.decoding} decoding": True}
     parts += [text for text, is_so in said.items() if is_so]
     return ", ".join(parts)
 
 
 def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
     if export is not None:
-        return {"repository": str(export.repository), "version": export.version, "networks": export.networks}
+        facts = {"repository": str(export.repository), "version": export.version, "networks": export.networks}
+        return facts | ({"skipped": export.skipped} if export.skipped else {})
     from .export import describe_network
 
     return {"dry_run": True, "networks": {network.name: describe_network(network) for network in plan.networks}}

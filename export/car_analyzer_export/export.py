@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ExportError
-from .graph import OPSET, check_network, write_onnx
+from .graph import OPSET, write_onnx
 from .known import write_known
+from .photo_folder import PhotoFolder
 from .pictures import comparison_pixels, read_photos
 from .precision import MAX_PICTURES, convert
 from .repository import Staging, added, choose_number, staging
@@ -37,11 +38,13 @@ class Export:
         repository: The model repository.
         version: The version's number, the same for every network and the ensemble.
         networks: Network name → what was compared and recorded in its `export.json`.
+        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
     """
 
     repository: Path
     version: int
     networks: dict[str, dict[str, Any]]
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -65,10 +68,11 @@ def export(
     Raises:
         ExportError: Something is wrong; the repository is as it was.
     """
+    photos = PhotoFolder(plan.photos, plan.limits) if plan.photos is not None else None
     with staging(repository, plan) as staged:
-        records = {network.name: _export_network(network, plan, staged, progress) for network in plan.networks}
+        records = {network.name: _export_network(network, plan, photos, staged, progress) for network in plan.networks}
         files = {network.name: staged.version_folder(network.name) / "model.onnx" for network in plan.networks}
-        write_known(plan, files, staged.version_folder(ENSEMBLE))
+        write_known(plan, files, staged.version_folder(ENSEMBLE), photos)
         with locked(repository):
             number = choose_number(repository, staged.models, version)
             staged.write(number)
@@ -83,26 +87,29 @@ def export(
                     before = on_disk(repository)
                     serve_from_next_start(repository, number)
                     remember(repository, number, before)
-    return Export(repository, number, records)
+    return Export(repository, number, records, {**plan.skipped, **(photos.skipped if photos else {})})
 
 
 def _export_network(
-    network: NetworkPlan, plan: Plan, staged: Staging, progress: Callable[[str], None]
+    network: NetworkPlan,
+    plan: Plan,
+    photos: PhotoFolder | None,
+    staged: Staging,
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
     file = staged.version_folder(network.name) / "model.onnx"
     try:
         progress(f"{network.name}: exporting to ONNX")
-        check_network(network)
         for_tensorrt = plan.accelerator == "tensorrt"
         write_onnx(network, file, cast_first=for_tensorrt)
         progress(f"{network.name}: comparing with PyTorch")
-        pixels = comparison_pixels(network.view, max(BATCHES), plan.photos, plan.limits)
+        pixels = comparison_pixels(network.view, max(BATCHES), photos)
         comparisons = compare(file, network, pixels)
         precision = {}
         if plan.precision != "fp32":
             progress(f"{network.name}: converting to {plan.precision}")
-            if plan.photos is not None:
-                pixels = np.stack(read_photos(network.view, plan.photos, MAX_PICTURES, plan.limits))
+            if photos is not None:
+                pixels = np.stack(read_photos(network.view, photos, MAX_PICTURES))
             precision = {"precision": convert(file, plan.precision, network, pixels, symmetric=for_tensorrt)}
     except ExportError as error:
         raise type(error)(f"{'Head' if len(network.heads) == 1 else 'Network'} '{network.name}': {error}") from error
@@ -113,7 +120,7 @@ def _export_network(
             "weights": _file_facts(network.weights),
             "onnx": _file_facts(file) | {"opset": OPSET},
             "compared_with_pytorch": {
-                "pictures": "photos" if plan.photos else "generated",
+                "pictures": "photos" if photos else "generated",
                 "tolerance": TOLERANCE,
                 "batches": {name: [asdict(one) for one in found] for name, found in comparisons.items()},
             },
@@ -136,6 +143,7 @@ def describe_network(network: NetworkPlan) -> dict[str, Any]:
         # Without the folder of a factory's file: it is one of this machine.
         "architecture": network.architecture.rpartition("/")[2],
         "view": asdict(network.view),
+        "decoding": network.decoding or {"chosen": network.view.decoding},
         "mean": network.mean,
         "std": network.std,
         "channels": "BGR" if network.bgr else "RGB",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from .preprocess.view import View
@@ -76,6 +77,7 @@ class NetworkPlan:
         weights: Its checkpoint.
         architecture: What the network was found to be.
         notes: What was assumed, in sentences for the user.
+        decoding: Where the spec left it open: how large JPEGs are decoded, and what was compared to decide it.
     """
 
     name: str
@@ -88,6 +90,7 @@ class NetworkPlan:
     weights: Path
     architecture: str
     notes: tuple[str, ...] = ()
+    decoding: Mapping[str, Any] | None = None
 
     def output_name(self, head: HeadPlan) -> str:
         """The model's output for a head: `logits`, unless one network answers several questions."""
@@ -108,6 +111,7 @@ class Plan:
         accelerator: See `spec.Spec`.
         engine_cache: See `spec.Spec`.
         preprocess: See `spec.Spec`.
+        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
     """
 
     networks: tuple[NetworkPlan, ...]
@@ -119,6 +123,7 @@ class Plan:
     accelerator: str = "cuda"
     engine_cache: str = ""
     preprocess: str = "pillow"
+    skipped: Mapping[str, str] = field(default_factory=dict)
     views: dict[View, str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -10,8 +10,9 @@ import torch
 
 from .architectures import build
 from .checkpoints import read_checkpoint, reconcile
+from .decoding import decide_decoding
 from .errors import ExportError, SpecError
-from .graph import run_network
+from .graph import check_network, run_network
 from .plan import HeadPlan, NetworkPlan, Plan
 from .preprocess.view import View
 
@@ -53,16 +54,22 @@ def plan_export(
             networks.append(_plan_network(name, network, heads, spec, trust_pickle=trust_pickle))
         except ExportError as error:
             raise type(error)(f"{'Head' if name in heads else 'Network'} '{name}': {error}") from error
+    limits = spec.limits.for_gpu(spec.preprocess) if spec.target == "gpu" else spec.limits
+    left_open = {name for name, network in spec.networks.items() if network.decoding == "auto"}
+    if left_open:
+        progress("comparing ways to decode large photos")
+    networks, skipped = decide_decoding(networks, left_open, spec.photos, limits)
     return Plan(
         tuple(networks),
         tuple(spec.heads),
-        spec.limits.for_gpu(spec.preprocess) if spec.target == "gpu" else spec.limits,
+        limits,
         spec.photos,
         spec.precision,
         spec.target,
         spec.accelerator,
         spec.engine_cache,
         spec.preprocess,
+        skipped,
     )
 
 
@@ -105,7 +112,7 @@ def _plan_network(
             _interpolation(network, checkpoint, notes),
             network.antialias,
             network.exif_rotation,
-            network.decoding,
+            "exact" if network.decoding == "exact" else "scaled",
         ),
         heads=(),
         weights=network.weights,
@@ -116,7 +123,9 @@ def _plan_network(
         _plan_head(head_name, head, effective[head_name], classes, outputs, checkpoint.facts.threshold, notes)
         for head_name, head in heads.items()
     )
-    return replace(draft, heads=planned, notes=tuple(notes))
+    plan = replace(draft, heads=planned, notes=tuple(notes))
+    check_network(plan)
+    return plan
 
 
 def _are_combined(checkpoint: Checkpoint, heads: dict[str, Head]) -> bool:
