@@ -64,6 +64,8 @@ def make_materials(network: str, folder: Path) -> Materials:
         torch.save(module.state_dict(), made.weights / f"{head}.pth")
         factory = f"{NETWORKS_FILE}:{network}"
         lines += [f"[heads.{head}]", f'weights = "{head}.pth"', f'architecture = "{factory}"']
+        # As trained networks are served; of these, which know no photo, the export would not take it.
+        lines += ['decoding = "scaled"']
     spec = made.weights / "spec.toml"
     spec.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"Exporting two {network} ...", file=sys.stderr)

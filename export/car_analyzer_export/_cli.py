@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .errors import ExportError
 from .network_process import NetworkProcess
+from .photo_folder import describe
 from .spec import WELL_KNOWN_LABELS, Spec
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ def progress_bar(steps: int, first: str = "") -> Iterator[Callable[[str], None]]
 
 def report(plan: Plan, export: Export | None) -> None:
     """Prints what was planned and found out."""
+    if skipped := export.skipped if export is not None else plan.skipped:
+        print(f"Skipped of the photos in {plan.photos}: {describe(skipped)}.", file=sys.stderr)
     for network in plan.networks:
         for note in network.notes:
             print(note, file=sys.stderr)
@@ -211,17 +214,18 @@ def _describe_view(network: NetworkPlan) -> str:
     view = network.view
     crop = f"shortest edge {view.shortest_edge}, middle " if view.shortest_edge else ""
     parts = [f"{crop}{view.width} x {view.height} {'BGR' if network.bgr else 'RGB'}", view.interpolation]
-    said = {"no antialias": not view.antialias, "upright": view.exif_rotation, "exact": view.decoding == "exact"}
+    said = {"no antialias": not view.antialias, "upright": view.exif_rotation, f"{view.decoding} decoding": True}
     parts += [text for text, is_so in said.items() if is_so]
     return ", ".join(parts)
 
 
 def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
     if export is not None:
-        return {
+        facts = {
             "repository": str(export.repository),
             "version": export.version,
             "export_id": export.export_id,
             "networks": export.networks,
         }
+        return facts | ({"skipped": export.skipped} if export.skipped else {})
     return {"dry_run": True, "networks": {network.name: network.describe() for network in plan.networks}}

@@ -7,7 +7,7 @@ instead (see `network_process`) and give what it wrote to `add_version`, which n
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .repository import added, choose_number, staging
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .plan import Plan
-    from .repository import Staging
+    from .repository import Staging, Written
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Export:
         version: The version's number, the same for every network and the ensemble.
         export_id: What no other export has; each answer of the served version says so.
         networks: Network name → what was compared and recorded in its `export.json`.
+        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
     """
 
     repository: Path
     version: int
     export_id: str
     networks: dict[str, dict[str, Any]]
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -69,7 +71,7 @@ def export(
 def add_version(
     plan: Plan,
     repository: Path,
-    write: Callable[[Staging], dict[str, dict[str, Any]]],
+    write: Callable[[Staging], Written],
     *,
     version: int | None = None,
     deliver: Callable[[Path, int], None] | None = None,
@@ -88,7 +90,8 @@ def add_version(
         ExportError: Something is wrong; the repository is as it was.
     """
     with staging(repository, plan) as staged:
-        records = write(staged)
+        written = write(staged)
+        records = written.records
         repository.mkdir(parents=True, exist_ok=True)
         with locked(repository):
             number = choose_number(repository, staged.models, version)
@@ -105,7 +108,7 @@ def add_version(
                     before = on_disk(repository)
                     serve_from_next_start(repository, number)
                     remember(repository, number, before)
-    return Export(repository, number, export_id, records)
+    return Export(repository, number, export_id, records, {**plan.skipped, **written.skipped})
 
 
 def _write_record(folder: Path, facts: dict[str, Any]) -> None:

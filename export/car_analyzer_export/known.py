@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,7 @@ import onnxruntime
 from PIL import Image
 
 from .pictures import generated
-from .preprocess.photo import Photo, PhotoError
-from .preprocess.view import ViewError
+from .preprocess.photo import Photo
 from .verify import torch_logits, torch_outputs
 from .versions import KNOWN
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from .photo_folder import PhotoFolder
     from .plan import NetworkPlan, Plan
     from .spec import Limits
 
@@ -34,7 +35,7 @@ _SIDES = (320, 160, 80, 40)
 TOLERANCES = {"fp32": 0.01, "fp16": 0.05, "int8": 0.2}
 
 
-def write_known(plan: Plan, networks: dict[str, Path], folder: Path) -> None:
+def write_known(plan: Plan, networks: dict[str, Path], folder: Path, source: PhotoFolder | None) -> None:
     """Writes photos, and what the networks say of them, from the bytes of each photo on.
 
     fp32: what PyTorch says. Lower precisions: what the converted model says, which was compared with fp32 before.
@@ -43,6 +44,7 @@ def write_known(plan: Plan, networks: dict[str, Path], folder: Path) -> None:
         plan: What is exported.
         networks: Network → its ONNX file.
         folder: Where the photos and `known.json` are to lie.
+        source: Where photos are taken from; without it, pictures are generated.
     """
     (folder / KNOWN).mkdir()
     photos = []
@@ -55,7 +57,7 @@ def write_known(plan: Plan, networks: dict[str, Path], folder: Path) -> None:
             for name, file in networks.items()
         }
     )
-    for number, content in enumerate(_photos(plan.photos, plan.limits), start=1):
+    for number, content in enumerate(_photos(source, plan.limits), start=1):
         photo = Photo(content)
         logits: dict[str, list[float]] = {}
         for network in plan.networks:
@@ -82,28 +84,14 @@ def _logits(network: NetworkPlan, pixels: npt.NDArray[np.uint8], session: Any) -
     return {head.name: rows[0] for head, rows in zip(network.heads, outputs, strict=True)}
 
 
-def _photos(folder: Path | None, limits: Limits) -> Iterator[bytes]:
+def _photos(folder: PhotoFolder | None, limits: Limits) -> Iterator[bytes]:
     found = 0
-    for image in _spread(folder, limits) if folder is not None else ():
-        yield _encoded(image, limits)
-        found += 1
+    if folder is not None:
+        for content in islice(folder.read(folder.spread(COUNT), lambda photo, _: _encoded(photo.rgb, limits)), COUNT):
+            yield content
+            found += 1
     for seed in range(COUNT - found):
         yield _encoded(Image.fromarray(generated(seed, (320, 240))), limits)
-
-
-def _spread(folder: Path, limits: Limits) -> Iterator[Image.Image]:
-    """Photos from all over a folder, which is often sorted by label."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    first = {number * len(files) // COUNT for number in range(COUNT)}
-    found = 0
-    for index in sorted(range(len(files)), key=lambda index: (index not in first, index)):
-        try:
-            yield Photo(files[index].read_bytes(), limits.max_bytes, limits.max_pixels).rgb
-        except (PhotoError, ViewError):
-            continue  # a folder of photos also holds notes, lists and the like
-        found += 1
-        if found == COUNT:
-            return
 
 
 def _encoded(image: Image.Image, limits: Limits) -> bytes:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .plan import Plan
-    from .repository import Staging
+    from .repository import Staging, Written
     from .spec import Spec
 
 _PR_SET_PDEATHSIG = 1
@@ -90,10 +90,10 @@ class NetworkProcess:
         """Makes sure that the networks give what their heads read."""
         self._ask(None)
 
-    def write(self, staged: Staging) -> dict[str, dict[str, Any]]:
+    def write(self, staged: Staging) -> Written:
         """Writes the networks into a staging folder; see `networks.write_networks`."""
-        records: dict[str, dict[str, Any]] = self._ask(staged.folder)
-        return records
+        written: Written = self._ask(staged.folder)
+        return written
 
     def _ask(self, question: object) -> Any:
         with self._connected():
@@ -121,8 +121,9 @@ class NetworkProcess:
         if code == -signal.SIGKILL:
             how += ", as by Linux when memory runs out"
         name, _, doing = self._step.partition(": ")
-        if not name:
-            return ExportError(f"The process that runs the networks ended before it loaded one ({how}).")
+        if not doing:
+            when = f"while {name}" if name else "before it loaded one"
+            return NetworkError(f"The process that runs the networks ended {when} ({how}).")
         kind = "Head" if name in self._spec.heads else "Network"
         return NetworkError(f"{kind} '{name}': the network ended the process that ran it ({how}) while {doing}.")
 
@@ -139,7 +140,6 @@ def serve(descriptor: int) -> None:
     command, spec, trust_pickle = connection.recv()
     if os.getppid() != command:
         return
-    from .graph import check_network
     from .networks import write_networks
     from .planning import plan_export
     from .repository import Staging
@@ -151,7 +151,6 @@ def serve(descriptor: int) -> None:
         folder = connection.recv()
         if folder is None:
             for network in plan.networks:
-                check_network(network)
                 check_repeats(network)
             connection.send(None)
         else:

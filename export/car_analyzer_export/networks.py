@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ExportError
-from .graph import OPSET, check_network, write_onnx
+from .graph import OPSET, write_onnx
 from .known import write_known
+from .photo_folder import PhotoFolder
 from .pictures import comparison_pixels, read_photos
 from .precision import MAX_PICTURES, convert
+from .repository import Staging, Written
 from .spec import ENSEMBLE
 from .verify import BATCHES, TOLERANCE, check_repeats, compare
 
@@ -24,10 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .plan import NetworkPlan, Plan
-    from .repository import Staging
 
 
-def write_networks(plan: Plan, staged: Staging, progress: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def write_networks(plan: Plan, staged: Staging, progress: Callable[[str], None]) -> Written:
     """Writes every network, compared with PyTorch, and photos with known answers into a staging folder.
 
     Args:
@@ -35,37 +36,38 @@ def write_networks(plan: Plan, staged: Staging, progress: Callable[[str], None])
         staged: Where to.
         progress: Called with a few words at the start of each step.
 
-    Returns:
-        Network name → what was compared, JSON-ready.
-
     Raises:
         ExportError: A network cannot be exported, or the model disagrees with it.
         OSError: The folder cannot be written.
     """
-    records = {network.name: _export_network(network, plan, staged, progress) for network in plan.networks}
+    photos = PhotoFolder(plan.photos, plan.limits) if plan.photos is not None else None
+    records = {network.name: _export_network(network, plan, photos, staged, progress) for network in plan.networks}
     files = {network.name: staged.version_folder(network.name) / "model.onnx" for network in plan.networks}
-    write_known(plan, files, staged.version_folder(ENSEMBLE))
-    return records
+    write_known(plan, files, staged.version_folder(ENSEMBLE), photos)
+    return Written(records, photos.skipped if photos else {})
 
 
 def _export_network(
-    network: NetworkPlan, plan: Plan, staged: Staging, progress: Callable[[str], None]
+    network: NetworkPlan,
+    plan: Plan,
+    photos: PhotoFolder | None,
+    staged: Staging,
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
     file = staged.version_folder(network.name) / "model.onnx"
     try:
         progress(f"{network.name}: exporting to ONNX")
-        check_network(network)
         check_repeats(network)
         for_tensorrt = plan.accelerator == "tensorrt"
         write_onnx(network, file, cast_first=for_tensorrt)
         progress(f"{network.name}: comparing with PyTorch")
-        pixels = comparison_pixels(network.view, max(BATCHES), plan.photos, plan.limits)
+        pixels = comparison_pixels(network.view, max(BATCHES), photos)
         comparisons = compare(file, network, pixels)
         precision = {}
         if plan.precision != "fp32":
             progress(f"{network.name}: converting to {plan.precision}")
-            if plan.photos is not None:
-                pixels = np.stack(read_photos(network.view, plan.photos, MAX_PICTURES, plan.limits))
+            if photos is not None:
+                pixels = np.stack(read_photos(network.view, photos, MAX_PICTURES))
             precision = {"precision": convert(file, plan.precision, network, pixels, symmetric=for_tensorrt)}
     except ExportError as error:
         raise type(error)(f"{'Head' if len(network.heads) == 1 else 'Network'} '{network.name}': {error}") from error
@@ -76,7 +78,7 @@ def _export_network(
             "weights": _file_facts(network.weights),
             "onnx": _file_facts(file) | {"opset": OPSET},
             "compared_with_pytorch": {
-                "pictures": "photos" if plan.photos else "generated",
+                "pictures": "photos" if photos else "generated",
                 "tolerance": TOLERANCE,
                 "batches": {name: [asdict(one) for one in found] for name, found in comparisons.items()},
             },

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .errors import SpecError
-from .preprocess.photo import Photo, PhotoError
-from .preprocess.view import ViewError
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
+    from .photo_folder import PhotoFolder
+    from .preprocess.photo import Photo
     from .preprocess.view import View
-    from .spec import Limits
 
 
-def comparison_pixels(view: View, count: int, photos: Path | None, limits: Limits) -> npt.NDArray[np.uint8]:
+def comparison_pixels(view: View, count: int, photos: PhotoFolder | None) -> npt.NDArray[np.uint8]:
     """Prepares pictures as the service would.
 
     Args:
         view: How the network looks at a photo.
         count: How many pictures.
-        photos: A folder of photos. Mirrored and cropped copies fill up what is missing; without a folder, pictures
-            with the edges, gradients and texture of photos are generated, always the same ones.
-        limits: Larger photos are left out.
+        photos: Mirrored and cropped copies fill up what is missing; without a folder, pictures with the edges,
+            gradients and texture of photos are generated, always the same ones.
 
     Returns:
         uint8 [count, height, width, 3].
@@ -38,31 +33,24 @@ def comparison_pixels(view: View, count: int, photos: Path | None, limits: Limit
     """
     if photos is None:
         return np.stack([generated(seed, (view.width, view.height)) for seed in range(count)])
-    found = read_photos(view, photos, count, limits)
-    return np.stack([_variant(found[index % len(found)], index // len(found)) for index in range(count)])
+    found = read_photos(view, photos, count)
+    return np.stack([variant(found[index % len(found)], index // len(found)) for index in range(count)])
 
 
-def read_photos(view: View, folder: Path, most: int, limits: Limits) -> list[npt.NDArray[np.uint8]]:
-    """Prepares up to `most` photos of a folder and its sub-folders, in the order of their paths.
+def read_photos(view: View, folder: PhotoFolder, most: int) -> list[npt.NDArray[np.uint8]]:
+    """Prepares up to `most` photos of a folder, in the order of their paths.
 
     Raises:
         SpecError: It holds no photo that can be read.
     """
-    found: list[npt.NDArray[np.uint8]] = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        try:
-            photo = Photo(file.read_bytes(), limits.max_bytes, limits.max_pixels)
-            found.append(view.pixels(photo.upright() if view.exif_rotation else photo.rgb))
-        except (PhotoError, ViewError):
-            continue  # a folder of photos also holds notes, lists and the like
-        if len(found) == most:
-            break
-    if not found:
-        raise SpecError(f"The folder of photos {folder} holds no photo that can be read.")
-    return found
+
+    def look(photo: Photo, _content: bytes) -> npt.NDArray[np.uint8]:
+        return view.pixels(photo.upright() if view.exif_rotation else photo.rgb)
+
+    return list(islice(folder.read(folder.files, look), most))
 
 
-def _variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
+def variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
     """The `turn`-th look at a picture: as it is, mirrored, then ever tighter crops."""
     if turn == 0:
         return pixels

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -105,6 +106,7 @@ class NetworkPlan:
         weights: Its checkpoint.
         architecture: What the network was found to be.
         notes: What was assumed, in sentences for the user.
+        decoding: Where the spec left it open: how large JPEGs are decoded, and what was compared to decide it.
     """
 
     name: str
@@ -117,6 +119,7 @@ class NetworkPlan:
     weights: Path
     architecture: str
     notes: tuple[str, ...] = ()
+    decoding: Mapping[str, Any] | None = None
 
     def output_name(self, head: HeadPlan) -> str:
         """The model's output for a head: `logits`, unless one network answers several questions."""
@@ -129,6 +132,7 @@ class NetworkPlan:
             # Without the folder of a factory's file: it is one of this machine.
             "architecture": self.architecture.rpartition("/")[2],
             "view": asdict(self.view),
+            "decoding": self.decoding or {"chosen": self.view.decoding},
             "mean": self.mean,
             "std": self.std,
             "channels": "BGR" if self.bgr else "RGB",
@@ -157,6 +161,7 @@ class Plan:
         accelerator: See `spec.Spec`.
         engine_cache: See `spec.Spec`.
         preprocess: See `spec.Spec`.
+        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
     """
 
     networks: tuple[NetworkPlan, ...]
@@ -168,6 +173,7 @@ class Plan:
     accelerator: str = "cuda"
     engine_cache: str = ""
     preprocess: str = "pillow"
+    skipped: Mapping[str, str] = field(default_factory=dict)
     views: dict[View, str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from .architectures import build, script_of
 from .checkpoints import NO_REGRESSION, read_checkpoint, reconcile, reconcile_labels
+from .decoding import decide_decoding
 from .errors import ExportError, NetworkError, SpecError, reason
+from .graph import check_network
 from .outputs import Outputs
 from .plan import HeadPlan, NetworkPlan, Plan
 from .preprocess.view import View
@@ -58,16 +60,22 @@ def plan_export(
             if str(error).startswith(place):
                 raise
             raise type(error)(f"{place}: {error}") from error
+    limits = spec.limits.for_gpu(spec.preprocess) if spec.target == "gpu" else spec.limits
+    left_open = {name for name, network in spec.networks.items() if network.decoding == "auto"}
+    if left_open:
+        progress("comparing ways to decode large photos")
+    networks, skipped = decide_decoding(networks, left_open, spec.photos, limits)
     return Plan(
         tuple(networks),
         tuple(spec.heads),
-        spec.limits.for_gpu(spec.preprocess) if spec.target == "gpu" else spec.limits,
+        limits,
         spec.photos,
         spec.precision,
         spec.target,
         spec.accelerator,
         spec.engine_cache,
         spec.preprocess,
+        skipped,
     )
 
 
@@ -112,7 +120,7 @@ def _plan_network(
             _interpolation(network, checkpoint, notes),
             network.antialias,
             network.exif_rotation,
-            network.decoding,
+            "exact" if network.decoding == "exact" else "scaled",
         ),
         heads=(),
         weights=network.weights,
@@ -120,7 +128,9 @@ def _plan_network(
     )
     outputs = _first_run(draft)
     planned = tuple(_plan_head(head_name, head, facts, classes, outputs, notes) for head_name, head in heads.items())
-    return replace(draft, heads=planned, notes=tuple(notes))
+    plan = replace(draft, heads=planned, notes=tuple(notes))
+    check_network(plan)
+    return plan
 
 
 def _first_run(draft: NetworkPlan) -> Outputs:

@@ -14,6 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from .agreement import MIN_AGREEMENT
 from .errors import ExportError, VerificationError, reason
 from .quiet import quiet
 from .verify import read_answers
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from .plan import NetworkPlan
 
-MIN_AGREEMENT = 0.995
 # More photos than these change neither the agreement nor the calibration by much.
 MAX_PICTURES = 1000
 _MAX_CALIBRATION = 200

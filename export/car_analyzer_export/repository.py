@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import config_texts, heads_text, label_texts, views_text
 from .errors import PublishError
@@ -32,6 +33,19 @@ _DALI_FILES = _PILLOW_FILES | {
     "dali_pipeline.py": "dali_pipeline.py",
     "pillow_model.py": "model.py",
 }
+
+
+@dataclass(frozen=True)
+class Written:
+    """What running the networks gave.
+
+    Attributes:
+        records: Network name → what was compared, JSON-ready.
+        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
+    """
+
+    records: dict[str, dict[str, Any]]
+    skipped: dict[str, str]
 
 
 class Staging:

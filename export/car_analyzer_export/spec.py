@@ -62,6 +62,7 @@ class Network(_Table):
         antialias: As torchvision does it with PIL images; without it, as it does with tensors and `antialias=False`.
         exif_rotation: Turn the photo upright first.
         decoding: `exact`, or `scaled`: leave out the finest detail of a large JPEG, at least where all is averaged.
+            `auto`: scaled, if the answers stay the same.
     """
 
     weights: Path
@@ -77,7 +78,7 @@ class Network(_Table):
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     antialias: bool = True
     exif_rotation: bool = False
-    decoding: Literal["scaled", "exact"] = "scaled"
+    decoding: Literal["auto", "scaled", "exact"] = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -200,7 +201,8 @@ class Spec(_Table):
         heads: By name, in the order of the answer's keys.
         networks: By name. A head with weights of its own has a network of its own name.
         photo_size: For networks that name none.
-        photos: A folder of photos to compare ONNX Runtime with PyTorch on; without it, generated pictures are used.
+        photos: A folder of photos to compare ONNX Runtime with PyTorch on, and scaled decoding with exact; without it,
+            generated pictures are used.
         precision: Of the published models; int8 needs `photos` for its calibration.
         target: `any` serves well on CPUs, and on a GPU where there is one; `gpu` is tuned for GPUs, and works on CPUs.
         accelerator: What runs the networks on a GPU; `tensorrt` needs the target `gpu`.
@@ -261,7 +263,8 @@ class Spec(_Table):
     @property
     def steps(self) -> int:
         """How many steps an export of it reports."""
-        return len(self.networks) * (3 if self.precision == "fp32" else 4)
+        decoding = any(network.decoding == "auto" for network in self.networks.values())
+        return len(self.networks) * (3 if self.precision == "fp32" else 4) + decoding
 
     @classmethod
     def from_values(cls, values: dict[str, Any], where: str, folder: Path | None = None) -> Spec:

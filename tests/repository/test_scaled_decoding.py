@@ -1,4 +1,4 @@
-"""A large JPEG is decoded only as finely as a view can see, unless it is asked for every pixel."""
+"""Scaled decoding: a large JPEG is decoded only as finely as a view can see."""
 
 from __future__ import annotations
 

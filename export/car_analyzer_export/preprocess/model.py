@@ -20,7 +20,7 @@ import identity
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from photo import Photo, PhotoError
-from view import View, ViewError
+from view import View, ViewError, least_side_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,7 @@ class TritonPythonModel:
         self._memory = 8 * self._limits["max_pixels"] + 32_000_000
         views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
         self._views = {name: View(**view) for name, view in views.items()}
-        sides = [view.least_side for view in self._views.values()]
-        self._least_side = None if None in sides else max(side or 0 for side in sides)
+        self._least_side = least_side_for(self._views.values())
         self._bytes = 0
         warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
         with contextlib.suppress(AttributeError):  # not glibc

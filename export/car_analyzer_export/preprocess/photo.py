@@ -89,8 +89,8 @@ class Photo:
     ) -> None:
         self._image = _open(content, max_bytes, max_pixels)
         try:
-            if least_side is not None:
-                _scale(self._image, least_side)
+            if least_side is not None and (scale := _scale_of(self._image, least_side)) > 1:
+                self._image.draft(None, (self._image.width // scale, self._image.height // scale))
             with decoding or nullcontext():
                 # Once only: a second attempt to load a damaged file can succeed and hand out half a picture.
                 self._image.load()
@@ -102,6 +102,10 @@ class Photo:
             raise PhotoError("Decoding the photo would take too much memory; save it smaller, or as JPEG.") from None
         except Exception as error:
             raise PhotoError(f"The photo is damaged and cannot be decoded: {_reason(error)}.") from error
+
+    def scale(self, least_side: int) -> int:
+        """By how much fewer pixels of each side would do, as of `least_side`: 8, 4, 2, or 1 for all of them."""
+        return _scale_of(self._image, least_side)
 
     def upright(self) -> Image.Image:
         """The picture turned and mirrored as its EXIF orientation says.
@@ -162,8 +166,8 @@ def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFil
     return image
 
 
-def _scale(image: ImageFile.ImageFile, least_side: int) -> None:
-    """Has the decoder of a JPEG leave out the finest detail.
+def _scale_of(image: ImageFile.ImageFile, least_side: int) -> int:
+    """By how much the decoder of a JPEG can scale a picture down, leaving out the finest detail.
 
     Only by what divides both sides: otherwise the last row or column would be stretched, and the picture with it.
     """
@@ -175,8 +179,8 @@ def _scale(image: ImageFile.ImageFile, least_side: int) -> None:
             and not height % scale
             and min(image.size) >= scale * least_side
         ):
-            image.draft(None, (width // scale, height // scale))
-            return
+            return scale
+    return 1
 
 
 def _check_pieces(content: bytes) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
 
 _PILLOW_FILTERS = {
@@ -23,7 +25,7 @@ _PILLOW_FILTERS = {
 
 # Of a photo that is scaled before its middle is cut out. A photo of 224 x 60,000 pixels would become far larger.
 MAX_SCALED_PIXELS = 64_000_000
-# So many pixels for each one that is seen: scaled decoding then changes that by less than 0.5 of 255 on average.
+# So many pixels for each one that is seen. Whether answers stay the same is compared network by network.
 DETAIL = 3
 
 
@@ -96,6 +98,12 @@ class View:
         if self.shortest_edge * scaled > MAX_SCALED_PIXELS:
             raise ViewError(f"The photo is {size[0]} x {size[1]} pixels, which is too narrow.")
         return (self.shortest_edge, scaled) if size[0] <= size[1] else (scaled, self.shortest_edge)
+
+
+def least_side_for(views: Iterable[View]) -> int | None:
+    """How many pixels each side of a picture must have that is decoded once for several views; None: all there are."""
+    sides = [view.least_side for view in views]
+    return None if None in sides else max(side or 0 for side in sides)
 
 
 def _interpolated(pixels: npt.NDArray[np.uint8], size: tuple[int, int], kind: str) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,74 @@
+"""The user's folder of photos: what in it can be read, and why the rest cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from .errors import SpecError
+from .preprocess.photo import Photo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from .spec import Limits
+
+T = TypeVar("T")
+
+_NAMED = 3
+
+
+class PhotoFolder:
+    """A folder of photos, and its sub-folders.
+
+    Args:
+        path: The folder.
+        limits: Larger photos cannot be read.
+
+    Attributes:
+        files: All files in it, in the order of their paths.
+        skipped: Files that were tried and could not be read, relative to the folder → why, in a sentence.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self.path = path
+        self.files = sorted(file for file in path.rglob("*") if file.is_file())
+        self.skipped: dict[str, str] = {}
+        self._limits = limits
+
+    def spread(self, count: int) -> list[Path]:
+        """All files, first so many from all over the folder: it is often sorted by label."""
+        first = {number * len(self.files) // count for number in range(count)}
+        order = sorted(range(len(self.files)), key=lambda index: (index not in first, index))
+        return [self.files[index] for index in order]
+
+    def read(self, files: Iterable[Path], take: Callable[[Photo, bytes], T]) -> Iterator[T]:
+        """Decodes files one by one; skips what cannot be read, or not be taken.
+
+        Args:
+            files: Some of the folder's.
+            take: Gets a photo and the bytes of its file.
+
+        Raises:
+            SpecError: None of them can be read.
+        """
+        any_read = False
+        for file in files:
+            try:
+                content = file.read_bytes()
+                taken = take(Photo(content, self._limits.max_bytes, self._limits.max_pixels), content)
+            except Exception as error:  # noqa: BLE001 - a folder of photos also holds lists, notes, and broken files
+                self.skipped[str(file.relative_to(self.path))] = str(error) or type(error).__name__
+                continue
+            any_read = True
+            yield taken
+        if not any_read:
+            reasons = f" ({describe(self.skipped)})" if self.skipped else ""
+            raise SpecError(f"The folder of photos {self.path} holds no photo that can be read{reasons}.")
+
+
+def describe(skipped: Mapping[str, str]) -> str:
+    """Names the first files that were skipped, and why, without a full stop at the end."""
+    named = [f"{name}: {reason.rstrip('.')}" for name, reason in list(skipped.items())[:_NAMED]]
+    more = [f"and {len(skipped) - _NAMED} more"] if len(skipped) > _NAMED else []
+    return "; ".join(named + more)

@@ -1,0 +1,198 @@
+"""Large JPEGs are decoded scaled only where the answers stay the same; what was compared is recorded."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from car_analyzer_export._cli import main
+from car_analyzer_export.agreement import Agreement, _distances, _expected
+from car_analyzer_export.errors import SpecError
+from car_analyzer_export.export import export
+from car_analyzer_export.large_photos import large_photos
+from car_analyzer_export.plan import HeadPlan
+from car_analyzer_export.planning import plan_export
+from car_analyzer_export.preprocess.photo import Photo
+from car_analyzer_export.spec import Limits, Spec
+from reliability.photos.hollow import hollow
+
+NETWORKS = """
+import torch
+
+
+class Sensitive(torch.nn.Module):
+    '''Tells how much fine detail there is, and by the last digits.'''
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        detail = (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3)) * self.weight
+        return torch.stack((torch.zeros_like(detail), torch.sin(3000 * detail)), 1)
+
+
+class Coarse(Sensitive):
+    '''Tells whether the upper half is brighter.'''
+
+    def forward(self, images):
+        height = images.shape[2] // 2
+        difference = images[:, :, :height].mean((1, 2, 3)) - images[:, :, height:].mean((1, 2, 3))
+        return torch.stack((torch.zeros_like(difference), 2 * difference * self.weight), 1)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "networks.py").write_text(NETWORKS)
+    torch.save({"weight": torch.ones(1)}, tmp_path / "weights.pth")
+    return tmp_path
+
+
+def spec(folder: Path, photos: Path | None = None, **heads: dict[str, Any]) -> Spec:
+    values: dict[str, Any] = {
+        "heads": {name: {"weights": folder / "weights.pth", **head} for name, head in heads.items()},
+        "photo_size": 64,
+    }
+    return Spec.from_values(values | ({"photos": photos} if photos else {}), "test", folder)
+
+
+SENSITIVE, COARSE = {"architecture": "networks.py:Sensitive"}, {"architecture": "networks.py:Coarse"}
+
+
+def test_a_network_that_sees_fine_detail_gets_exact_decoding(folder: Path, sample_photos: list[Path]) -> None:
+    (network,) = plan_export(spec(folder, sample_photos[0].parent, condition=SENSITIVE)).networks
+    assert network.view.decoding == "exact"
+    assert network.decoding is not None
+    assert network.decoding["chosen"] == "exact"
+    assert not Agreement(*list(network.decoding["compared"].values())[:5]).is_enough
+    assert any("'condition': large JPEGs are decoded exactly, which takes longer" in note for note in network.notes)
+
+
+def test_one_that_does_not_keeps_scaled_decoding(folder: Path, sample_photos: list[Path]) -> None:
+    (network,) = plan_export(spec(folder, sample_photos[0].parent, condition=COARSE)).networks
+    assert network.view.decoding == "scaled"
+    assert network.decoding is not None
+    assert network.decoding["compared"]["changed"] == 0
+    assert not any("decoded exactly" in note for note in network.notes)
+
+
+def test_a_photo_is_decoded_in_one_way_for_all(folder: Path, sample_photos: list[Path]) -> None:
+    plan = plan_export(spec(folder, sample_photos[0].parent, cleanliness=COARSE, condition=SENSITIVE))
+    assert [view.decoding for view in plan.views] == ["exact"]
+    assert any("since 'condition' needs that" in note for note in plan.networks[0].notes)
+
+
+@pytest.mark.parametrize("word", ["scaled", "exact"])
+def test_the_word_of_the_spec_wins(folder: Path, word: str) -> None:
+    (network,) = plan_export(spec(folder, condition=SENSITIVE | {"decoding": word})).networks
+    assert network.view.decoding == word
+    assert network.decoding is None
+
+
+@pytest.mark.parametrize("other", [{"decoding": "exact"}, {"antialias": False}, {"interpolation": "nearest"}])
+def test_where_another_network_needs_every_pixel_nothing_is_compared(folder: Path, other: dict[str, Any]) -> None:
+    plan = plan_export(spec(folder, cleanliness=COARSE, condition=COARSE | other))
+    assert plan.networks[0].view.decoding == "exact"
+    assert plan.networks[0].decoding == {"chosen": "exact"}
+
+
+def test_the_record_says_what_was_compared(repository: Path) -> None:
+    for head in ("cleanliness", "condition"):
+        decoding = json.loads((repository / head / "1" / "export.json").read_text())["decoding"]
+        assert decoding["chosen"] == "scaled"
+        compared = decoding["compared"]
+        assert (compared["photos"], compared["enlarged_photos"], compared["changed"]) == (24, 24, 0)
+        assert compared["expected_change"] <= 0.005
+        assert 0 < compared["max_probability_change"] < 0.1
+        assert 0 < compared["pixel_difference"] < 0.5
+        assert {min(size) for size in compared["sizes"]} == {1344, 2688, 5376}
+
+
+def test_the_command_says_what_was_chosen_and_which_photos_it_skipped(
+    folder: Path, sample_photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = folder / "photos"
+    shutil.copytree(sample_photos[0].parent, photos)
+    (photos / "a broken one.png").write_bytes(hollow()["png without IDAT"])
+    (photos / "labels.csv").write_text("file,label\n")
+    flags = ["--architecture", f"{folder}/networks.py:Coarse", "--photos", str(photos)]
+    assert main(["--condition", str(folder / "weights.pth"), *flags, "--repository", str(folder / "repository")]) == 0
+    printed = capsys.readouterr()
+    assert "224 x 224 RGB, bilinear, scaled decoding" in printed.out
+    assert f"Skipped of the photos in {photos}: " in printed.err
+    assert "a broken one.png: The photo's file has a header, but no picture; send it again" in printed.err
+    assert "labels.csv: The file is not a photo" in printed.err
+    record = json.loads((folder / "repository" / "condition" / "1" / "export.json").read_text())
+    assert record["decoding"]["compared"]["enlarged_photos"] == 24
+
+
+def test_a_folder_without_a_photo_is_refused(folder: Path) -> None:
+    photos = folder / "photos"
+    photos.mkdir()
+    (photos / "broken.png").write_bytes(hollow()["apng of no frames"])
+    for word in ("auto", "exact"):
+        with pytest.raises(SpecError, match=r"holds no photo that can be read \(broken.png: The photo's "):
+            export(plan_export(spec(folder, photos, condition=COARSE | {"decoding": word})), folder / "repository")
+
+
+def test_large_photos_of_the_users_are_taken_as_they_are(folder: Path, sample_photos: list[Path]) -> None:
+    photos = folder / "photos"
+    photos.mkdir()
+    for number, file in enumerate(sample_photos):
+        Image.open(file).resize((400, 400) if number < 2 else (300, 300)).save(photos / file.name, quality=90)
+    found = large_photos(192, photos, Limits())
+    assert (found.as_they_are, found.photos, len(found.contents)) == (2, 8, 24)
+    assert found.contents[0] == (photos / sample_photos[0].name).read_bytes()
+    assert found.sizes[:2] == ((400, 400), (400, 400))
+    assert large_photos(192, photos, Limits()) is found
+    (photos / "one more.jpg").write_bytes(found.contents[0])
+    assert large_photos(192, photos, Limits()).as_they_are == 3
+
+
+def test_those_that_are_made_are_decoded_in_every_scale() -> None:
+    found = large_photos(96, None, Limits())
+    scales = [Photo(content).scale(96) for content in found.contents]
+    assert {scale: scales.count(scale) for scale in (2, 4, 8)} == {2: 19, 4: 4, 8: 1}
+    for content, size in zip(found.contents, found.sizes, strict=True):
+        assert Image.open(io.BytesIO(content)).size == size
+    # What the service refuses is not compared.
+    small = large_photos(96, None, Limits(max_pixels=400 * 400))
+    assert {Photo(content).scale(96) for content in small.contents} == {2, 4}
+    assert large_photos(96, None, Limits(max_pixels=100 * 100)).contents == ()
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.1])
+def test_how_many_answers_change_can_be_told_from_few_photos(spread: float) -> None:
+    random = np.random.default_rng(1)
+    distances = random.normal(0.5, 1, (100_000, 1))
+    moved = distances + random.normal(0, spread, distances.shape)
+    true = np.mean((distances > 0) != (moved > 0))
+    estimates = [_expected(distances[i : i + 24], moved[i : i + 24], 24) for i in range(0, 24_000, 24)]
+    assert np.median(estimates) == pytest.approx(true, rel=0.2)
+    assert np.quantile(estimates, 0.05) > 0.4 * true
+
+
+@pytest.mark.parametrize(
+    ("head", "logits", "distances"),
+    [
+        (HeadPlan("a", ("x", "y")), (1, 3), [2]),
+        (HeadPlan("a", ("x", "y"), positive="x"), (1, 3), [-2]),
+        (HeadPlan("a", ("x", "y"), threshold=1 / (1 + np.e)), (1, 3), [3]),
+        (HeadPlan("a", ("x", "y"), unsure=(1 / (1 + np.e), 0.5)), (1, 3), [3, 2]),
+        (HeadPlan("a", ("x", "y", "z")), (1, 3, 2), [1]),
+        (HeadPlan("a", ("x", "y"), "sigmoid", threshold=1 / (1 + np.e)), (1.5,), [2.5]),
+        (HeadPlan("a", ("x", "y"), "multilabel"), (1, -3), [1, -3]),
+    ],
+)
+def test_how_far_an_answer_is_from_another(head: HeadPlan, logits: tuple[float], distances: list[float]) -> None:
+    row = np.array([logits], np.float32)
+    np.testing.assert_allclose(_distances(head, row, row), [distances], rtol=1e-5)
