@@ -27,6 +27,12 @@ def check_repository(repository: Path) -> list[str]:
     """
     if not repository.is_dir():
         raise RepositoryError(f"The model repository {repository} does not exist; make one with `car-analyzer export`.")
+    if any(letter.isspace() for letter in str(repository.resolve())):
+        # They read their own command line wrongly (`stol`), abort, and Triton waits for them.
+        raise RepositoryError(
+            f"The path of the model repository, {repository.resolve()}, has a space in it; the processes of Triton's "
+            "Python backend cannot start there. Move it, or rename the folder."
+        )
     names = [file.parent.name for file in sorted(repository.glob("*/config.pbtxt"))]
     configs = {name: read_config(repository, name) for name in names}
     if not configs:

@@ -180,6 +180,12 @@ def test_a_clean_checkout_says_that_nothing_was_exported() -> None:
         check_repository(committed)
 
 
+def test_a_path_in_which_triton_would_wait_for_ever(repository: Path, tmp_path: Path) -> None:
+    spaced = shutil.copytree(repository, tmp_path / "my models")
+    with pytest.raises(RepositoryError, match="has a space in it"):
+        check_repository(spaced)
+
+
 def test_the_wheel_is_found_and_a_wrong_executable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_installation().describe() == "the nvidia-pytriton wheel"
