@@ -215,10 +215,10 @@ def test_an_endless_network_ends_with_the_command(networks: Path, number: signal
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         running = networks.with_name("running")
         wait_until(lambda: running.exists() and running.read_text() != "")
-        (child,) = (one for one in psutil.Process(process.pid).children() if one.pid == int(running.read_text()))
+        network = psutil.Process(int(running.read_text()))
         process.send_signal(number)
         printed = process.communicate()[1]
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not network.is_running() or network.status() == psutil.STATUS_ZOMBIE)
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert printed == "car-analyzer export: interrupted; nothing was published.\n"
