@@ -11,6 +11,7 @@ import numpy as np
 
 from car_analyzer_server.cores import cores
 
+from .errors import ExportError
 from .preprocess.photo import Photo
 from .preprocess.view import least_side_for
 from .verify import torch_logits, torch_outputs
@@ -77,12 +78,18 @@ def compare_views(
         other: Network by network, the view that is to stand for it.
         photos: Files that can be decoded.
         distinct: How many of them, at least, are different photos of the kind that will come.
+
+    Raises:
+        NetworkError: A network fails on them; the message names it.
     """
     before, after = look(tuple(reference), tuple(photos)), look(tuple(other), tuple(photos))
-    return [
-        _compare(network, before[one], after[two], distinct)
-        for network, one, two in zip(networks, reference, other, strict=True)
-    ]
+    found = []
+    for network, one, two in zip(networks, reference, other, strict=True):
+        try:
+            found.append(_compare(network, before[one], after[two], distinct))
+        except ExportError as error:
+            raise type(error)(f"{network.title}: {error}") from error
+    return found
 
 
 @lru_cache(maxsize=4)

@@ -137,14 +137,14 @@ def serve(descriptor: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     connection = Connection(descriptor)
     os.set_inheritable(descriptor, False)  # what a network starts must not hold it open
-    command, spec, trust_pickle = connection.recv()
-    if os.getppid() != command:
-        return
     from .networks import write_networks
     from .planning import plan_export
     from .repository import Staging
     from .verify import check_repeats
 
+    command, spec, trust_pickle = connection.recv()
+    if os.getppid() != command:  # it was killed before the first line
+        return
     try:
         plan = plan_export(spec, trust_pickle=trust_pickle, progress=connection.send)
         connection.send(plan)

@@ -70,7 +70,7 @@ def _export_network(
                 pixels = np.stack(read_photos(network.view, photos, MAX_PICTURES))
             precision = {"precision": convert(file, plan.precision, network, pixels, symmetric=for_tensorrt)}
     except ExportError as error:
-        raise type(error)(f"{'Head' if len(network.heads) == 1 else 'Network'} '{network.name}': {error}") from error
+        raise type(error)(f"{network.title}: {error}") from error
     return (
         network.describe()
         | precision

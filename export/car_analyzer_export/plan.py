@@ -121,6 +121,11 @@ class NetworkPlan:
     notes: tuple[str, ...] = ()
     decoding: Mapping[str, Any] | None = None
 
+    @property
+    def title(self) -> str:
+        """What messages call it: by its head, if it has one."""
+        return f"{'Head' if len(self.heads) == 1 else 'Network'} '{self.name}'"
+
     def output_name(self, head: HeadPlan) -> str:
         """The model's output for a head: `logits`, unless one network answers several questions."""
         return "logits" if len(self.heads) == 1 else f"{head.name}_logits"

@@ -173,8 +173,9 @@ def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_pat
     head = one_head.networks["cleanliness"]
     # It stops before its first network, with a folder beside the repository.
     hold = (
-        "import sys; from car_analyzer_export import export; from car_analyzer._cli import main;"
-        "export._export_network = lambda *_: print('held', flush=True) or sys.stdin.read(); sys.exit(main())"
+        "import sys; from car_analyzer_export.network_process import NetworkProcess as P; "
+        "from car_analyzer._cli import main; "
+        "P.write = lambda *_: print('held', flush=True) or sys.stdin.read(); sys.exit(main())"
     )
     command = [sys.executable, "-c", hold, "export", "--cleanliness", str(head.weights)]
     command += ["--architecture", str(head.architecture), "--repository", str(repository)]

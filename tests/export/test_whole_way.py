@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_export._cli import main
+from car_analyzer_export._cli import report
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
@@ -57,11 +57,12 @@ def test_two_bare_torchvision_checkpoints_need_no_architecture(
         return network
 
     networks = {"cleanliness": zoo.seeded(resnet, 1), "condition": zoo.seeded(mobilenet, 2)}
-    flags = ["--repository", str(tmp_path / "repository")]
+    heads = {head: {"weights": tmp_path / f"{head}_model.pth"} for head in networks}
     for head, network in networks.items():
-        torch.save(network.state_dict(), tmp_path / f"{head}_model.pth")
-        flags += [f"--{head}", str(tmp_path / f"{head}_model.pth")]
-    assert main(flags) == 0
+        torch.save(network.state_dict(), heads[head]["weights"])
+    # In this process, where torchvision could be imported.
+    plan = plan_export(Spec.from_values({"heads": heads}, "test"))
+    report(plan, export(plan, tmp_path / "repository"))
     told = capsys.readouterr()
     assert "torchvision:resnet18" in told.out
     assert "torchvision:mobilenet_v3_small" in told.out
