@@ -22,6 +22,7 @@ from car_analyzer_export import graph
 from car_analyzer_export._cli import main
 from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, SpecError, VerificationError
 from car_analyzer_export.export import Export, export
+from car_analyzer_export.photo_folder import PhotoFolder
 from car_analyzer_export.pictures import comparison_pixels
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.preprocess.photo import Photo
@@ -225,11 +226,11 @@ def test_two_exports_at_once_both_land(one_head: Spec, tmp_path: Path) -> None:
 
 
 def test_photos_are_used_where_there_are_some(one_head: Spec, sample_photos: list[Path]) -> None:
-    view, limits = View(64, 64), one_head.limits
-    pixels = comparison_pixels(view, 32, sample_photos[0].parent, limits)
+    view = View(64, 64)
+    pixels = comparison_pixels(view, 32, PhotoFolder(sample_photos[0].parent, one_head.limits))
     np.testing.assert_array_equal(pixels[0], view.pixels(Photo(sample_photos[0].read_bytes()).rgb))
     assert len({picture.tobytes() for picture in pixels}) == 32
-    assert len({picture.tobytes() for picture in comparison_pixels(view, 32, None, limits)}) == 32
+    assert len({picture.tobytes() for picture in comparison_pixels(view, 32, None)}) == 32
 
 
 def test_the_command_publishes_and_reports(

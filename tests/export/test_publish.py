@@ -83,8 +83,8 @@ def test_a_version_that_answers_otherwise_is_taken_back(site: Site, monkeypatch:
     before, files = site.served(), tree(site.repository)
     write = known.write_known
 
-    def record_otherwise(plan: Any, networks: Any, folder: Path) -> None:
-        write(plan, networks, folder)
+    def record_otherwise(plan: Any, networks: Any, folder: Path, source: Any) -> None:
+        write(plan, networks, folder, source)
         facts = json.loads((folder / "known.json").read_text())
         facts["photos"][5]["logits"]["condition"].reverse()
         (folder / "known.json").write_text(json.dumps(facts))
