@@ -24,6 +24,7 @@ from car_analyzer_export.preprocess.photo import MAX_BYTES, MAX_PIXELS, Photo
 from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from reliability.photos.hollow import hollow
 from tests.repository.test_preprocess import PHOTOS
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def dali() -> Iterator[Any]:
 
     yield dali_pipeline
     sys.path.remove(folder)
-    for name in ("dali_pipeline", "photo", "view"):
+    for name in ("dali_pipeline", "photo"):
         del sys.modules[name]
 
 
@@ -86,6 +87,7 @@ def test_what_it_would_decode_otherwise_is_not_for_it(dali: Any) -> None:
     coloured_otherwise = jpeg(64, 64, keep_rgb=True)
     for other in (png.getvalue(), jpeg(64, 64, "CMYK"), coloured_otherwise, whole[: len(whole) // 2], b"", b"no photo"):
         assert decoder.job(other) is None
+    assert not any(decoder.job(content) for name, content in hollow().items() if name.startswith(("png", "apng")))
     small = dali.Decoder({"pixels": View()}, LIMITS | {"max_pixels": 640 * 480 - 1}, dali.Settings(4))
     assert small.job(whole) is None
     exif = Image.Exif()
@@ -170,10 +172,11 @@ def test_bad_photos_do_not_touch_their_neighbours(infer: Any, sample_photos: lis
     good = sample_photos[0].read_bytes()
     # The first gets as far as DALI, which fails on the whole batch.
     bad = {
-        good[:400] + b"\xff\xda" + bytes(50) + b"\xff\xd9": "damaged",
+        good[: good.index(b"\xff\xda") + 2] + bytes(50) + b"\xff\xd9": "damaged",
         good[: len(good) // 2]: "image file is truncated",
         b"no photo": "not a photo that can be read",
         b"": "0 bytes",
+        hollow()["png without IDAT"]: "has a header, but no picture",
     }
 
     def ask(content: bytes) -> dict[str, Any] | str:
