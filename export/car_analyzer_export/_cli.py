@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ._cli_labelled import STEPS, add_check_options, check_labelled, lines
 from .errors import ExportError
 from .network_process import NetworkProcess
 from .photo_folder import describe
@@ -19,6 +20,7 @@ from .spec import WELL_KNOWN_LABELS, Spec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .checking.outcome import Checked
     from .export import Export
     from .plan import NetworkPlan, Plan
 
@@ -28,6 +30,7 @@ examples:
   car-analyzer export --cleanliness cleanliness_model.pth --condition condition_model.pth \\
       --architecture network.py:build
   car-analyzer export cars.toml --dry-run
+  car-analyzer export cars.toml --check labelled/   photos as of `car-analyzer check`, to know the networks by
 
 A spec names the heads (paths in it start at its folder):
   [heads.cleanliness]
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     check_choice(parser, arguments)
     try:
-        plan, export = _run(read_spec(arguments), arguments)
+        plan, export, checked = _run(read_spec(arguments), arguments)
     except ExportError as error:
         print(f"car-analyzer export: {error}", file=sys.stderr)
         return 1
@@ -53,9 +56,9 @@ def main(argv: list[str]) -> int:
         print("car-analyzer export: interrupted; nothing was published.", file=sys.stderr)
         return 130
     if arguments.json:
-        print(json.dumps(_as_json(plan, export)))
+        print(json.dumps(_as_json(plan, export, checked)))
     else:
-        report(plan, export)
+        report(plan, export, checked)
         if export is None:
             print("Nothing was published: this was a dry run.")
         else:
@@ -113,6 +116,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preprocess", choices=["pillow", "dali"], help="dali: decode on a GPU where there is one; default: pillow"
     )
+    add_check_options(parser)
 
 
 def says_what(arguments: argparse.Namespace) -> bool:
@@ -122,6 +126,8 @@ def says_what(arguments: argparse.Namespace) -> bool:
 
 def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Ends the process if it is not clear what to export."""
+    if arguments.min_accuracy is not None and arguments.check is None:
+        parser.error("--min-accuracy is for the photos of --check")
     if arguments.spec and (_short_form(arguments) or arguments.architecture):
         parser.error("give a spec, or --cleanliness, --condition and --architecture, not both")
     if not says_what(arguments):
@@ -157,18 +163,20 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
     return spec.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None]:
+def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None, Checked | None]:
     with (
-        progress_bar(1 + spec.steps, "starting PyTorch") as progress,
+        progress_bar(1 + spec.steps + (STEPS if arguments.check else 0), "starting PyTorch") as progress,
         NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,
     ):
         from .export import add_version  # while the other process imports PyTorch
 
         plan = networks.plan()
+        checked = check_labelled(plan, networks, arguments)
         if arguments.dry_run:
             networks.check()
-            return plan, None
-        return plan, add_version(plan, arguments.repository, networks.write, version=arguments.version)
+            return plan, None, checked
+        done = add_version(plan, arguments.repository, networks.write, version=arguments.version, checked=checked)
+        return plan, done, checked
 
 
 @contextlib.contextmanager
@@ -185,7 +193,7 @@ def progress_bar(steps: int, first: str = "") -> Iterator[Callable[[str], None]]
         yield progress
 
 
-def report(plan: Plan, export: Export | None) -> None:
+def report(plan: Plan, export: Export | None, checked: Checked | None) -> None:
     """Prints what was planned and found out."""
     if skipped := export.skipped if export is not None else plan.skipped:
         print(f"Skipped of the photos in {plan.photos}: {describe(skipped)}.", file=sys.stderr)
@@ -209,6 +217,9 @@ def report(plan: Plan, export: Export | None) -> None:
                     f"{precision['answers_agreeing']:.1%} of the answers on {precision['pictures']} pictures agree"
                 )
 
+    if checked is not None:
+        print(lines(checked))
+
 
 def _describe_view(network: NetworkPlan) -> str:
     view = network.view
@@ -219,7 +230,8 @@ def _describe_view(network: NetworkPlan) -> str:
     return ", ".join(parts)
 
 
-def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
+def _as_json(plan: Plan, export: Export | None, checked: Checked | None) -> dict[str, Any]:
+    known = {} if checked is None else {"check": checked.facts}
     if export is not None:
         facts = {
             "repository": str(export.repository),
@@ -227,5 +239,5 @@ def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
             "export_id": export.export_id,
             "networks": export.networks,
         }
-        return facts | ({"skipped": export.skipped} if export.skipped else {})
-    return {"dry_run": True, "networks": {network.name: network.describe() for network in plan.networks}}
+        return facts | ({"skipped": export.skipped} if export.skipped else {}) | known
+    return {"dry_run": True, "networks": {network.name: network.describe() for network in plan.networks}} | known

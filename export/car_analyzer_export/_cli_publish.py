@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._cli import add_options, check_choice, progress_bar, read_spec, says_what
 from ._cli import report as report_export
+from ._cli_labelled import STEPS, check_labelled
 from .network_process import NetworkProcess
 from .publishing.command import EXIT_CODES, add_server_options, alone_in, connected, report, run, switch_to
 
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if says_what(arguments) or arguments.version is None:
         check_choice(parser, arguments)
+    elif arguments.check is not None:
+        parser.error("--check is for a new version; ask the running server with `car-analyzer check`")
     return run("publish", lambda: _publish(arguments))
 
 
@@ -58,8 +61,9 @@ def _publish_exported(arguments: argparse.Namespace, triton: Triton) -> None:
 def _publish_new(arguments: argparse.Namespace, triton: Triton) -> None:
     spec = read_spec(arguments)
     switches: list[Switch] = []
+    steps = 1 + spec.steps + (STEPS if arguments.check else 0) + _SWITCH_STEPS
     with (
-        progress_bar(1 + spec.steps + _SWITCH_STEPS, "starting PyTorch") as progress,
+        progress_bar(steps, "starting PyTorch") as progress,
         NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,
     ):
         from .export import add_version  # while the other process imports PyTorch
@@ -68,10 +72,21 @@ def _publish_new(arguments: argparse.Namespace, triton: Triton) -> None:
             switches.append(switch_to(triton, repository, version, progress, keep=arguments.keep, exported=version))
 
         plan = networks.plan()
-        done = add_version(plan, arguments.repository, networks.write, version=arguments.version, deliver=deliver)
+        checked = check_labelled(plan, networks, arguments)
+        done = add_version(
+            plan,
+            arguments.repository,
+            networks.write,
+            version=arguments.version,
+            deliver=deliver,
+            checked=checked,
+        )
+    facts: dict[str, Any] = {"networks": done.networks}
+    if checked is not None:
+        facts["check"] = checked.facts
     if not arguments.json:
-        report_export(plan, done)
-    report(switches[0], as_json=arguments.json, facts={"networks": done.networks})
+        report_export(plan, done, checked)
+    report(switches[0], as_json=arguments.json, facts=facts)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -42,6 +42,11 @@ def as_text(config: Any) -> str:
     return HEADER + str(text_format.MessageToString(config))
 
 
+def heads_text(plan: Plan) -> str:
+    """Writes what a client needs to turn logits into answers, as JSON: head → how to read it."""
+    return json.dumps({head.name: describe_head(head) for head, _ in plan.heads()})
+
+
 def label_texts(plan: Plan) -> dict[str, dict[str, str]]:
     """Writes the label files, one label a line in logit order: model name → file name → text."""
     texts: dict[str, dict[str, str]] = {}
@@ -127,11 +132,6 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         ),
         model_warmup=[_warmup(network.view, batch) for batch in gpu.warm_up_sizes(plan)],
     )
-
-
-def heads_text(plan: Plan) -> str:
-    """Writes what a client needs to turn logits into answers, as JSON: head → how to read it."""
-    return json.dumps({head.name: describe_head(head) for head, _ in plan.heads()})
 
 
 def _ensemble(plan: Plan, version: int, export_id: str) -> Any:

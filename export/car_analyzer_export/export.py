@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .plan import Plan
+    from .checking.outcome import Checked
+    from .plan import NetworkPlan, Plan
     from .repository import Staging, Written
 
 
@@ -48,6 +49,7 @@ def export(
     version: int | None = None,
     progress: Callable[[str], None] = lambda _step: None,
     deliver: Callable[[Path, int], None] | None = None,
+    checked: Checked | None = None,
 ) -> Export:
     """Exports every network, compares it with PyTorch, and puts all of them into the repository together.
 
@@ -57,6 +59,7 @@ def export(
         version: The version's number; the next free one by default.
         progress: Called with a few words at the start of each step.
         deliver: See `add_version`.
+        checked: See `add_version`.
 
     Raises:
         ExportError: Something is wrong; the repository is as it was.
@@ -64,7 +67,12 @@ def export(
     from .networks import write_networks
 
     return add_version(
-        plan, repository, lambda staged: write_networks(plan, staged, progress), version=version, deliver=deliver
+        plan,
+        repository,
+        lambda staged: write_networks(plan, staged, progress),
+        version=version,
+        deliver=deliver,
+        checked=checked,
     )
 
 
@@ -75,6 +83,7 @@ def add_version(
     *,
     version: int | None = None,
     deliver: Callable[[Path, int], None] | None = None,
+    checked: Checked | None = None,
 ) -> Export:
     """Puts a version into the repository, its networks written by whoever has them.
 
@@ -85,13 +94,16 @@ def add_version(
         version: The version's number; the next free one by default.
         deliver: Called with the repository and the number once the version is in its place, to have it served now. If
             it raises, the version is taken back. By default, a Triton that starts later serves it.
+        checked: How the networks did on labelled photos, for the record.
 
     Raises:
         ExportError: Something is wrong; the repository is as it was.
     """
     with staging(repository, plan) as staged:
         written = write(staged)
-        records = written.records
+        records = {
+            network.name: written.records[network.name] | _describe_check(network, checked) for network in plan.networks
+        }
         repository.mkdir(parents=True, exist_ok=True)
         with locked(repository):
             number = choose_number(repository, staged.models, version)
@@ -109,6 +121,12 @@ def add_version(
                     serve_from_next_start(repository, number)
                     remember(repository, number, before)
     return Export(repository, number, export_id, records, {**plan.skipped, **written.skipped})
+
+
+def _describe_check(network: NetworkPlan, checked: Checked | None) -> dict[str, Any]:
+    heads = checked.heads if checked is not None else {}
+    known = {head.name: heads[head.name] for head in network.heads if head.name in heads}
+    return {"checked": known} if known else {}
 
 
 def _write_record(folder: Path, facts: dict[str, Any]) -> None:

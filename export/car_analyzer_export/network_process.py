@@ -28,7 +28,9 @@ from .errors import ExportError, NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from .checking.outcome import Checked
     from .plan import Plan
     from .repository import Staging, Written
     from .spec import Spec
@@ -87,12 +89,17 @@ class NetworkProcess:
         return plan
 
     def check(self) -> None:
-        """Makes sure that the networks give what their heads read."""
-        self._ask(None)
+        """Makes sure that the networks give the same photo the same answer twice."""
+        self._ask(("check",))
+
+    def check_labelled(self, source: Path, minimum: float | None) -> Checked:
+        """Checks the networks on labelled photos; see `checking.planned.check_plan`."""
+        checked: Checked = self._ask(("check_labelled", source, minimum))
+        return checked
 
     def write(self, staged: Staging) -> Written:
         """Writes the networks into a staging folder; see `networks.write_networks`."""
-        written: Written = self._ask(staged.folder)
+        written: Written = self._ask(("write", staged.folder))
         return written
 
     def _ask(self, question: object) -> Any:
@@ -137,10 +144,7 @@ def serve(descriptor: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     connection = Connection(descriptor)
     os.set_inheritable(descriptor, False)  # what a network starts must not hold it open
-    from .networks import write_networks
     from .planning import plan_export
-    from .repository import Staging
-    from .verify import check_repeats
 
     command, spec, trust_pickle = connection.recv()
     if os.getppid() != command:  # it was killed before the first line
@@ -148,13 +152,28 @@ def serve(descriptor: int) -> None:
     try:
         plan = plan_export(spec, trust_pickle=trust_pickle, progress=connection.send)
         connection.send(plan)
-        folder = connection.recv()
-        if folder is None:
-            for network in plan.networks:
-                check_repeats(network)
-            connection.send(None)
-        else:
-            tempfile.tempdir = str(folder)  # what a killed process leaves goes with the folder
-            connection.send(write_networks(plan, Staging(folder, plan), connection.send))
+        while True:
+            question, *details = connection.recv()
+            connection.send(_answer(plan, question, details, connection.send))
+    except EOFError:
+        return  # the command has no more questions
     except (ExportError, OSError) as error:
         connection.send(error)
+
+
+def _answer(plan: Plan, question: str, details: list[Any], progress: Callable[[str], None]) -> Any:
+    from .checking.planned import check_before_publishing
+    from .networks import write_networks
+    from .repository import Staging
+    from .verify import check_repeats
+
+    if question == "check_labelled":
+        source, minimum = details
+        return check_before_publishing(plan, source, minimum, progress)
+    if question == "check":
+        for network in plan.networks:
+            check_repeats(network)
+        return None
+    (folder,) = details
+    tempfile.tempdir = str(folder)  # what a killed process leaves goes with the folder
+    return write_networks(plan, Staging(folder, plan), progress)

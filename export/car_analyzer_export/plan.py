@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
+    from .architectures.statistics import Statistics
     from .preprocess.view import View
     from .spec import Limits
 
@@ -90,6 +93,18 @@ class HeadPlan:
         return torch.log(certain / (1 - certain))
 
 
+def normalised(
+    pixels: npt.NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...], *, bgr: bool
+) -> torch.Tensor:
+    """What a network gets of pixels, uint8 RGB [batch, height, width, 3]: float32 [batch, 3, height, width]."""
+    import numpy as np
+    import torch
+
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+    means, stds = (torch.tensor(part).reshape(3, 1, 1) for part in (mean, std))
+    return ((images.flip(1) if bgr else images) - means) / stds
+
+
 @dataclass(frozen=True)
 class NetworkPlan:
     """One network, ready to be exported.
@@ -105,6 +120,7 @@ class NetworkPlan:
         heads: The questions that it answers.
         weights: Its checkpoint.
         architecture: What the network was found to be.
+        statistics: What its batch-norm layers say of the architecture.
         notes: What was assumed, in sentences for the user.
         decoding: Where the spec left it open: how large JPEGs are decoded, and what was compared to decide it.
     """
@@ -118,6 +134,7 @@ class NetworkPlan:
     heads: tuple[HeadPlan, ...]
     weights: Path
     architecture: str
+    statistics: Statistics | None = None
     notes: tuple[str, ...] = ()
     decoding: Mapping[str, Any] | None = None
 
@@ -141,6 +158,7 @@ class NetworkPlan:
             "mean": self.mean,
             "std": self.std,
             "channels": "BGR" if self.bgr else "RGB",
+            "batch_norm": self.statistics.to_dict() if self.statistics else None,
             "notes": self.notes,
         }
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .architectures import build, script_of
+from .architectures import Built, build, script_of
 from .checkpoints import NO_REGRESSION, read_checkpoint, reconcile, reconcile_labels
 from .decoding import decide_decoding
 from .errors import ExportError, NetworkError, SpecError, reason
+from .evidence import PICTURES, describe, describe_input, look_at_statistics
 from .graph import check_network
 from .outputs import Outputs
-from .plan import HeadPlan, NetworkPlan, Plan
+from .photo_folder import PhotoFolder
+from .pictures import comparison_pixels
+from .plan import HeadPlan, NetworkPlan, Plan, normalised
 from .preprocess.view import View
 
 if TYPE_CHECKING:
@@ -105,30 +109,39 @@ def _plan_network(
     for found in effective:
         notes += found.notes
     shared = effective[0]
-    module, architecture = _build(network, checkpoint, notes)
     width, height = shared.image_size or _DEFAULT_SIZE
+    view = View(
+        width,
+        height,
+        network.shortest_edge,
+        _interpolation(network, checkpoint, notes),
+        network.antialias,
+        network.exif_rotation,
+        "exact" if network.decoding == "exact" else "scaled",
+    )
+    mean, std, bgr = shared.mean or _IMAGENET_MEAN, shared.std or _IMAGENET_STD, network.channels == "BGR"
+    photos = PhotoFolder(spec.photos, spec.limits) if spec.photos is not None else None
+    pixels = functools.cache(lambda: comparison_pixels(view, PICTURES, photos))
+    built = _build(network, checkpoint, lambda: normalised(pixels(), mean, std, bgr=bgr))
+    notes += built.notes
     draft = NetworkPlan(
         name=name,
-        network=module,
-        mean=shared.mean or _IMAGENET_MEAN,
-        std=shared.std or _IMAGENET_STD,
-        bgr=network.channels == "BGR",
-        view=View(
-            width,
-            height,
-            network.shortest_edge,
-            _interpolation(network, checkpoint, notes),
-            network.antialias,
-            network.exif_rotation,
-            "exact" if network.decoding == "exact" else "scaled",
-        ),
+        network=built.network.float().eval(),
+        mean=mean,
+        std=std,
+        bgr=bgr,
+        view=view,
         heads=(),
         weights=network.weights,
-        architecture=architecture,
+        architecture=built.architecture,
     )
     outputs = _first_run(draft)
+    statistics = look_at_statistics(draft, pixels)
+    owner = f"{'Head' if name in heads else 'Network'} '{name}'"
+    of_input = describe_input(owner, draft, statistics, pixels, photos=spec.photos is not None)
+    notes += filter(None, (describe(owner, built, statistics), of_input))
     planned = tuple(_plan_head(head_name, head, facts, classes, outputs, notes) for head_name, head in heads.items())
-    plan = replace(draft, heads=planned, notes=tuple(notes))
+    plan = replace(draft, heads=planned, statistics=statistics, notes=tuple(notes))
     check_network(plan)
     return plan
 
@@ -171,13 +184,11 @@ def _interpolation(network: Network, checkpoint: Checkpoint, notes: list[str]) -
     return known
 
 
-def _build(network: Network, checkpoint: Checkpoint, notes: list[str]) -> tuple[torch.nn.Module, str]:
+def _build(network: Network, checkpoint: Checkpoint, images: Callable[[], torch.Tensor]) -> Built:
     if checkpoint.module is not None:
-        return checkpoint.module.float().eval(), checkpoint.container
+        return Built(checkpoint.module, checkpoint.container)
     assert checkpoint.weights is not None  # noqa: S101 - a checkpoint has one or the other
-    built = build(network.architecture, network.kwargs, checkpoint.weights, hint=checkpoint.facts.arch)
-    notes += built.notes
-    return built.network.float().eval(), built.architecture
+    return build(network.architecture, network.kwargs, checkpoint.weights, hint=checkpoint.facts.arch, images=images)
 
 
 def _plan_head(

@@ -15,6 +15,7 @@ from car_analyzer._heads import Tensor, parse_heads
 from .config import describe_head
 from .errors import NetworkError, VerificationError, reason
 from .graph import run_network
+from .plan import normalised
 from .spec import ENSEMBLE
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ def torch_outputs(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> object:
     Raises:
         NetworkError: The network fails on them.
     """
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(part).reshape(3, 1, 1) for part in (plan.mean, plan.std))
-    return run_network(plan, ((images.flip(1) if plan.bgr else images) - mean) / std)
+    return run_network(plan, normalised(pixels, plan.mean, plan.std, bgr=plan.bgr))
 
 
 def torch_logits(head: HeadPlan, outputs: object) -> npt.NDArray[np.float32]:

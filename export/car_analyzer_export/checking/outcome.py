@@ -20,12 +20,29 @@ LISTED_MISTAKES = 20
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What a check before publishing found, for the command, which has none of the networks.
+
+    Attributes:
+        text: For people.
+        facts: JSON-ready; see `Outcome.to_dict`.
+        heads: Head → how many `photos` were checked, and how many were `right`.
+        refused: A sentence for each head that is not good enough.
+    """
+
+    text: str
+    facts: dict[str, Any]
+    heads: dict[str, dict[str, int]]
+    refused: list[str]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a check found out.
 
     Attributes:
         source: The folder or CSV file.
-        url: The server.
+        url: The server; None before anything is published.
         answers: For every photo with a label.
         unlabelled: Why photos were left out → how many.
         tallies: Head → counts.
@@ -35,7 +52,7 @@ class Outcome:
     """
 
     source: str
-    url: str
+    url: str | None
     answers: list[Answer]
     unlabelled: Counter[str]
     tallies: dict[str, Tally]
