@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from car_analyzer_export.architectures.statistics import Statistics, examine
-from car_analyzer_export.export import describe_network
 from car_analyzer_export.pictures import generated
 from car_analyzer_export.plan import NetworkPlan, normalised
 from car_analyzer_export.planning import plan_export
@@ -112,7 +111,7 @@ def test_a_look_alike_is_called_a_guess(models: Any, tmp_path: Path) -> None:
         "network may have the same. Confirm it: name FILE.py:FACTORY with the class used in training as the "
         "architecture, or compare on photos you know with --check labelled/ before publishing."
     )
-    assert describe_network(plan)["batch_norm"]["outcome"] == "cannot tell"
+    assert plan.describe()["batch_norm"]["outcome"] == "cannot tell"
 
 
 def test_what_is_assumed_of_the_head_stands_in_the_same_line(models: Any, tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ def test_statistics_confirm_the_right_forward(models: Any, tmp_path: Path) -> No
     line = only(plan, "torchvision:mobilenet_v2 was found by names and shapes, and the statistics of")
     assert "little of strides, blurs and padding, and nothing of what follows" in line
     assert not [note for note in plan.notes if GUESS in note or "normalised otherwise" in note]
-    record = describe_network(plan)["batch_norm"]
+    record = plan.describe()["batch_norm"]
     assert record["outcome"] == "agree"
     assert record["layers"] > 30
     assert record["departs"] is None
@@ -187,7 +186,7 @@ def test_a_contradiction_is_a_warning(architecture: str, models: Any, tmp_path: 
 def test_statistics_of_an_untrained_network_say_nothing(models: Any, tmp_path: Path) -> None:
     plan = planned(tmp_path, models.mobilenet_v2(num_classes=2).state_dict())
     assert "its batch-norm layers look never trained" in only(plan, GUESS)
-    assert describe_network(plan)["batch_norm"]["outcome"] == "cannot tell"
+    assert plan.describe()["batch_norm"]["outcome"] == "cannot tell"
 
 
 @pytest.mark.parametrize(
