@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from .checking.outcome import Outcome
     from .plan import NetworkPlan, Plan
 
 
@@ -51,6 +52,7 @@ def export(
     version: int | None = None,
     progress: Callable[[str], None] = lambda _step: None,
     deliver: Callable[[Path, int], None] | None = None,
+    checked: Outcome | None = None,
 ) -> Export:
     """Exports every network, compares it with PyTorch, and puts all of them into the repository together.
 
@@ -61,12 +63,16 @@ def export(
         progress: Called with a few words at the start of each step.
         deliver: Called with the repository and the number once the version is in its place, to have it served now. If
             it raises, the version is taken back. By default, a Triton that starts later serves it.
+        checked: How the networks did on labelled photos, for the record.
 
     Raises:
         ExportError: Something is wrong; the repository is as it was.
     """
     with staging(repository, plan) as staged:
-        records = {network.name: _export_network(network, plan, staged, progress) for network in plan.networks}
+        records = {
+            network.name: _export_network(network, plan, staged, progress) | _describe_check(network, checked)
+            for network in plan.networks
+        }
         files = {network.name: staged.version_folder(network.name) / "model.onnx" for network in plan.networks}
         write_known(plan, files, staged.version_folder(ENSEMBLE))
         with locked(repository):
@@ -139,8 +145,19 @@ def describe_network(network: NetworkPlan) -> dict[str, Any]:
         "mean": network.mean,
         "std": network.std,
         "channels": "BGR" if network.bgr else "RGB",
+        "batch_norm": network.statistics.to_dict() if network.statistics else None,
         "notes": network.notes,
     }
+
+
+def _describe_check(network: NetworkPlan, checked: Outcome | None) -> dict[str, Any]:
+    tallies = checked.tallies if checked is not None else {}
+    known = {
+        head.name: {"photos": found.photos, "right": found.right}
+        for head in network.heads
+        if (found := tallies.get(head.name))
+    }
+    return {"checked": known} if known else {}
 
 
 def _without_defaults(head: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy.typing as npt
+
+    from .architectures.statistics import Statistics
     from .preprocess.view import View
     from .spec import Limits
 
@@ -61,6 +65,15 @@ class HeadPlan:
         return found.reshape(-1, 1) if self.logits == 1 else found
 
 
+def normalised(
+    pixels: npt.NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...], *, bgr: bool
+) -> torch.Tensor:
+    """What a network gets of pixels, uint8 RGB [batch, height, width, 3]: float32 [batch, 3, height, width]."""
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+    means, stds = (torch.tensor(part).reshape(3, 1, 1) for part in (mean, std))
+    return ((images.flip(1) if bgr else images) - means) / stds
+
+
 @dataclass(frozen=True)
 class NetworkPlan:
     """One network, ready to be exported.
@@ -75,6 +88,7 @@ class NetworkPlan:
         heads: The questions that it answers.
         weights: Its checkpoint.
         architecture: What the network was found to be.
+        statistics: What its batch-norm layers say of the architecture.
         notes: What was assumed, in sentences for the user.
     """
 
@@ -87,6 +101,7 @@ class NetworkPlan:
     heads: tuple[HeadPlan, ...]
     weights: Path
     architecture: str
+    statistics: Statistics | None = None
     notes: tuple[str, ...] = ()
 
     def output_name(self, head: HeadPlan) -> str:

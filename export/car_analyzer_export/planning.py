@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from .architectures import build
+from .architectures import Built, build
 from .checkpoints import read_checkpoint, reconcile
 from .errors import ExportError, SpecError
+from .evidence import PICTURES, describe, describe_input, look_at_statistics
 from .graph import run_network
-from .plan import HeadPlan, NetworkPlan, Plan
+from .pictures import comparison_pixels
+from .plan import HeadPlan, NetworkPlan, Plan, normalised
 from .preprocess.view import View
 
 if TYPE_CHECKING:
@@ -90,33 +93,41 @@ def _plan_network(
     for found in effective.values():
         notes += [note for note in found.notes if note not in notes]
     shared = next(iter(effective.values()))
-    module, architecture = _build(network, checkpoint, notes)
     width, height = shared.image_size or _DEFAULT_SIZE
+    view = View(
+        width,
+        height,
+        network.shortest_edge,
+        _interpolation(network, checkpoint, notes),
+        network.antialias,
+        network.exif_rotation,
+        network.decoding,
+    )
+    mean, std, bgr = shared.mean or _IMAGENET_MEAN, shared.std or _IMAGENET_STD, network.channels == "BGR"
+    pixels = functools.cache(lambda: comparison_pixels(view, PICTURES, spec.photos, spec.limits))
+    built = _build(network, checkpoint, lambda: normalised(pixels(), mean, std, bgr=bgr))
+    notes += built.notes
     draft = NetworkPlan(
         name=name,
-        network=module,
-        mean=shared.mean or _IMAGENET_MEAN,
-        std=shared.std or _IMAGENET_STD,
-        bgr=network.channels == "BGR",
-        view=View(
-            width,
-            height,
-            network.shortest_edge,
-            _interpolation(network, checkpoint, notes),
-            network.antialias,
-            network.exif_rotation,
-            network.decoding,
-        ),
+        network=built.network.float().eval(),
+        mean=mean,
+        std=std,
+        bgr=bgr,
+        view=view,
         heads=(),
         weights=network.weights,
-        architecture=architecture,
+        architecture=built.architecture,
     )
     outputs = run_network(draft, 1)
+    statistics = look_at_statistics(draft, pixels)
+    owner = f"{'Head' if name in heads else 'Network'} '{name}'"
+    of_input = describe_input(owner, draft, statistics, pixels, photos=spec.photos is not None)
+    notes += filter(None, (describe(owner, built, statistics), of_input))
     planned = tuple(
         _plan_head(head_name, head, effective[head_name], classes, outputs, checkpoint.facts.threshold, notes)
         for head_name, head in heads.items()
     )
-    return replace(draft, heads=planned, notes=tuple(notes))
+    return replace(draft, heads=planned, statistics=statistics, notes=tuple(notes))
 
 
 def _are_combined(checkpoint: Checkpoint, heads: dict[str, Head]) -> bool:
@@ -143,13 +154,11 @@ def _interpolation(network: Network, checkpoint: Checkpoint, notes: list[str]) -
     return known
 
 
-def _build(network: Network, checkpoint: Checkpoint, notes: list[str]) -> tuple[torch.nn.Module, str]:
+def _build(network: Network, checkpoint: Checkpoint, images: Callable[[], torch.Tensor]) -> Built:
     if checkpoint.module is not None:
-        return checkpoint.module.float().eval(), checkpoint.container
+        return Built(checkpoint.module, checkpoint.container)
     assert checkpoint.weights is not None  # noqa: S101 - a checkpoint has one or the other
-    built = build(network.architecture, network.kwargs, checkpoint.weights, hint=checkpoint.facts.arch)
-    notes += built.notes
-    return built.network.float().eval(), built.architecture
+    return build(network.architecture, network.kwargs, checkpoint.weights, hint=checkpoint.facts.arch, images=images)
 
 
 def _plan_head(

@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 
 from .errors import VerificationError
+from .plan import normalised
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,10 +67,8 @@ def torch_logits(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, 
     Returns:
         Head name → float32 [batch, logits].
     """
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(part).reshape(3, 1, 1) for part in (plan.mean, plan.std))
     with torch.inference_mode():
-        outputs = plan.network(((images.flip(1) if plan.bgr else images) - mean) / std)
+        outputs = plan.network(normalised(pixels, plan.mean, plan.std, bgr=plan.bgr))
         return {head.name: head.read(outputs).float().numpy() for head in plan.heads}
 
 

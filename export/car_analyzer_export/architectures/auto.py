@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,11 +11,12 @@ import torch
 from ..errors import NetworkError
 from . import index, zoo
 from .fit import Fit, fit, head_names
+from .statistics import examine, has_statistics
 from .suspects import looks_like
 from .weights import MISFIT, load_weights, name_variants
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..checkpoints.model import StateDict
 
@@ -22,16 +24,34 @@ _NEAREST = 3
 _OWN = "name the network as FILE.py:FACTORY"
 
 
-def identify(weights: StateDict, kwargs: Mapping[str, Any], hint: str | None) -> Fit:
+@dataclass(frozen=True)
+class Choice:
+    """The network that was chosen, loaded.
+
+    Attributes:
+        fit: The network.
+        named: The checkpoint names it.
+        rivals: Networks with the same names and shapes that would answer differently, and may be meant.
+        beaten: Likewise, but the checkpoint's batch-norm statistics fit them worse.
+    """
+
+    fit: Fit
+    named: bool
+    rivals: tuple[str, ...] = ()
+    beaten: tuple[str, ...] = ()
+
+
+def identify(
+    weights: StateDict, kwargs: Mapping[str, Any], hint: str | None, images: Callable[[], torch.Tensor] | None = None
+) -> Choice:
     """Finds the network, and loads the weights into it.
 
     Args:
         weights: The checkpoint.
         kwargs: For the network's factory.
         hint: A name stored beside the weights; it decides between networks that fit.
-
-    Returns:
-        The loaded network.
+        images: Gives pictures as the network gets them; on these, batch-norm statistics decide between networks that
+            fit.
 
     Raises:
         NetworkError: None fits, or several do that would answer differently.
@@ -45,8 +65,8 @@ def identify(weights: StateDict, kwargs: Mapping[str, Any], hint: str | None) ->
         (source, name), refusal = refusals[0]
         said = "The checkpoint names" if named else "The weights look like those of"
         raise NetworkError(f"{said} {source}:{name}, but: {_bare(refusal)}.")
-    chosen, choice = _choose(fits, hint)
-    return replace(chosen, notes=(*notes, *choice, *chosen.notes))
+    chosen, of_hint = _choose(fits, hint, images)
+    return replace(chosen, fit=replace(chosen.fit, notes=(*notes, *of_hint, *chosen.fit.notes)))
 
 
 def fitting_names(weights: StateDict) -> list[str]:
@@ -76,12 +96,14 @@ def _fits(
     return fits, refusals
 
 
-def _choose(fits: list[Fit], hint: str | None) -> tuple[Fit, list[str]]:
-    """Picks one of the networks that fit, and says which others would answer differently."""
+def _choose(
+    fits: list[Fit], hint: str | None, images: Callable[[], torch.Tensor] | None
+) -> tuple[Choice, tuple[str, ...]]:
+    """Picks one of the networks that fit, with a note on a hint that is of no use."""
     named = [one for one in fits if (one.source, one.name) in _hinted(hint)]
-    notes = []
+    notes: tuple[str, ...] = ()
     if hint and not named:
-        notes.append(f"The checkpoint names the network {hint!r}, which does not fit or is not known.")
+        notes = (f"The checkpoint names the network {hint!r}, which does not fit or is not known.",)
     fits = named or fits
     # The shortest name of those that compute the same is the plainest: vit_..., not deit_....
     fits.sort(key=lambda one: (one.source != zoo.TORCHVISION, len(one.name), one.name))
@@ -90,19 +112,31 @@ def _choose(fits: list[Fit], hint: str | None) -> tuple[Fit, list[str]]:
         one.network.eval()
     first, *rest = fits
     others = [one for one in rest if not _answer_alike(first, one)]
-    names = ", ".join(one.architecture for one in others)
     if not others:
-        return first, notes
+        return Choice(first, bool(named)), notes
+    if images is not None and (best := _by_statistics([first, *others], images)):
+        beaten = tuple(one.architecture for one in (first, *others) if one is not best)
+        return Choice(best, bool(named), beaten=beaten), notes
+    names = tuple(one.architecture for one in others)
     if first.source == zoo.TORCHVISION and not any(one.source == zoo.TORCHVISION for one in others):
-        notes.append(
-            f"Taken for {first.architecture}. {names}, with weights of the same names and shapes, would answer "
-            "differently; if it is one of them, name it as the architecture."
-        )
-        return first, notes
+        return Choice(first, bool(named), rivals=names), notes
     raise NetworkError(
-        f"These weights fit {len(others) + 1} networks that answer differently: {first.architecture}, {names}. Say "
-        f'which one they were trained in, for example architecture = "{first.architecture}".'
+        f"These weights fit {len(others) + 1} networks that answer differently: {first.architecture}, "
+        f"{', '.join(names)}. Say which one they were trained in, for example architecture = "
+        f'"{first.architecture}".'
     )
+
+
+def _by_statistics(fits: list[Fit], images: Callable[[], torch.Tensor]) -> Fit | None:
+    """The network whose batch-norm statistics fit better than those of each other one, if there is one."""
+    if not all(has_statistics(one.network) for one in fits):
+        return None
+    with contextlib.suppress(Exception):  # a network of a fixed size refuses others in its own way
+        found = [(one, examine(one.network, images())) for one in fits]
+        for one, own in found:
+            if all(own is other or own.fits_better(other) for _, other in found):
+                return one
+    return None
 
 
 def _answer_alike(one: Fit, other: Fit) -> bool:

@@ -34,7 +34,8 @@ class Fit:
         weights: What goes in, under the network's own names.
         classes: How many logits it gives, where that is known.
         side: Height and width of the photos it is made for.
-        notes: What was assumed, in sentences.
+        notes: What was changed, and what to heed, in sentences.
+        assumed: Layers of a replaced head that have no weights, each in a few words.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Fit:
     classes: int | None
     side: int
     notes: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -78,8 +80,7 @@ def fit(source: str, name: str, weights: StateDict, kwargs: Mapping[str, Any]) -
         network = zoo.create(source, name, arguments)
         differences = Differences.between(weights, network.state_dict())
         notes.append(f"The network looks at photos of {side} x {side} pixels; the photo size must be the same.")
-    if differences:
-        notes += _replace_heads(network, weights, differences)
+    assumed = _replace_heads(network, weights, differences) if differences else []
     normalisation = zoo.normalisation(source, network)
     if normalisation and normalisation != _IMAGENET:
         mean, std = normalisation
@@ -87,7 +88,7 @@ def fit(source: str, name: str, weights: StateDict, kwargs: Mapping[str, Any]) -
             f"timm's own weights of {name} were trained with mean {_numbers(mean)} and std {_numbers(std)}; "
             "if these weights were trained on from there, the normalisation must say so."
         )
-    return Fit(source, name, network, weights, classes, side or zoo.side(source, network), tuple(notes))
+    return Fit(source, name, network, weights, classes, side or zoo.side(source, network), tuple(notes), tuple(assumed))
 
 
 def head_names(names: Iterable[str]) -> list[str]:
@@ -144,21 +145,16 @@ def _replace_heads(network: torch.nn.Module, weights: StateDict, differences: Di
     if not head_names(weights):
         tops = sorted({name.partition(".")[0] for name in differences.missing})
         raise Misfit(f"the checkpoint holds the network's body without its head ({', '.join(tops)})")
-    notes: list[str] = []
+    assumed: list[str] = []
     for top in sorted({name.partition(".")[0] for name in differences.names}):
         path = _common_module(network, [name for name in differences.names if name.partition(".")[0] == top])
         inside = {name[len(path) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(f"{path}.")}
         with zoo.parameters_on_meta():
-            head, assumed = rebuild_head(network.get_submodule(path), path, inside)
+            head, of_head = rebuild_head(network.get_submodule(path), path, inside)
         network.set_submodule(path, head)
-        notes += assumed
-    if notes:
-        notes.append(
-            "A checkpoint does not show layers without weights: if one of them is another, name the network as "
-            "FILE.py:FACTORY."
-        )
+        assumed += of_head
     check_same(weights, network.state_dict())
-    return notes
+    return assumed
 
 
 def _is_head(name: str, own_tops: set[str]) -> bool:

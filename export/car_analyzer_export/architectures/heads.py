@@ -1,7 +1,7 @@
 """Rebuilds a classifier's last layers from their weights, where they were replaced.
 
 Weights tell the layers that have some. What lies between them shows only as gaps in the numbers of a `Sequential`: that
-it is an activation or a dropout is an assumption, and every assumption that matters is handed back as a sentence.
+it is an activation or a dropout is an assumption, and every assumption is handed back in a few words.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def rebuild_head(original: nn.Module, path: str, weights: StateDict) -> tuple[nn
 
     Args:
         original: What the network has at this place. Layers of it that the weights fit are kept.
-        path: Its name in the network, for the sentences.
+        path: Its name in the network, for what is assumed.
         weights: The checkpoint's entries below `path`, without it.
 
     Returns:
-        The module, to be put at `path`, and a sentence for each assumption.
+        The module, to be put at `path`, and a few words for each assumption, such as "a ReLU between fc.1 and fc.4".
 
     Raises:
         Misfit: The weights do not tell enough about the layers.
@@ -44,21 +44,21 @@ def rebuild_head(original: nn.Module, path: str, weights: StateDict) -> tuple[nn
     rebuild = _Rebuild(original)
     if not isinstance(original, (nn.Sequential, nn.Linear, nn.Conv2d)):
         raise _unclear(path, f"the original is a {type(original).__name__}, whose other parts do not show")
-    return rebuild.layer(_tree(path, weights), path, original, follows_directly=True), tuple(rebuild.notes)
+    return rebuild.layer(_tree(path, weights), path, original, follows_directly=True), tuple(rebuild.assumed)
 
 
 class _Rebuild:
     """One walk over the layers of a head, first to last.
 
     Attributes:
-        notes: What was assumed.
+        assumed: What was assumed.
         features: How many numbers come out of the last layer; unknown behind maps.
         maps: Whether features still come as maps, [batch, channels, height, width].
         bare: The Linear layer that no activation follows so far.
     """
 
     def __init__(self, original: nn.Module) -> None:
-        self.notes: list[str] = []
+        self.assumed: list[str] = []
         inside = list(original.modules())
         self.maps = isinstance(original, nn.Sequential) and any(isinstance(module, _FOR_MAPS) for module in inside)
         linear = next((module for module in inside if isinstance(module, nn.Linear)), None)
@@ -115,7 +115,7 @@ class _Rebuild:
                 self.maps = False
             if not isinstance(originals[number], _NOT_ACTIVATIONS):
                 name = type(originals[number]).__name__
-                self.notes.append(f"Before {path}.{following} the original's {name}, at {path}.{number}, is assumed.")
+                self.assumed.append(f"the original's {name} before {path}.{following}, at {path}.{number}")
                 self.bare = None
         return {number: originals[number] for number in gap}
 
@@ -129,14 +129,14 @@ class _Rebuild:
             if len(gap) > 1:
                 layers[gap[-2]] = nn.AdaptiveAvgPool2d(1)
             self.maps = False
-            step = "averaged over the photo and flattened" if len(gap) > 1 else "flattened"
-            self.notes.append(f"Before {path}.{following} the features are assumed to be {step}.")
+            step = "the average over the photo and a Flatten" if len(gap) > 1 else "a Flatten"
+            self.assumed.append(f"{step} before {path}.{following}")
         elif self.bare:
             layers[gap[0]] = nn.ReLU()
-            self.notes.append(f"Between {self.bare} and {path}.{following} a ReLU is assumed, at {path}.{gap[0]}.")
+            self.assumed.append(f"a ReLU between {self.bare} and {path}.{following}, at {path}.{gap[0]}")
             self.bare = None
         if still := [f"{path}.{number}" for number, layer in layers.items() if isinstance(layer, nn.Identity)]:
-            self.notes.append(f"{' and '.join(still)} {'is' if len(still) == 1 else 'are'} taken for dropout.")
+            self.assumed.append(f"dropout at {' and '.join(still)}")
         return layers
 
     def new_layer(self, own: dict[str, torch.Tensor], path: str, original: nn.Module | None) -> nn.Module:
@@ -154,7 +154,7 @@ class _Rebuild:
             if names == {"weight"} and weight.shape == (1,):
                 return nn.PReLU()
             if "bias" in own and weight.ndim == 1 and len(sizes) == 1:
-                self.notes.append(f"{path} is taken for a LayerNorm with PyTorch's own eps, 1e-5.")
+                self.assumed.append(f"a LayerNorm with PyTorch's own eps, 1e-5, at {path}")
                 return nn.LayerNorm(weight.shape[0])
         if names >= {"running_mean", "running_var"} and names <= _NORM_STATE | {"weight", "bias"} and len(sizes) == 1:
             (size,) = sizes
@@ -177,7 +177,7 @@ class _Rebuild:
             self.features = module.out_features
             # Side by side in one numbered Sequential, two Linear layers really have nothing between them.
             if bare and not (follows_directly and bare.rpartition(".")[0] == path.rpartition(".")[0]):
-                self.notes.append(f"Between {bare} and {path} a ReLU is assumed.")
+                self.assumed.append(f"a ReLU between {bare} and {path}")
                 return _LinearAfterReLU(module.in_features, module.out_features, bias=module.bias is not None)
         return module
 
