@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ._cli_labelled import STEPS, add_check_options, check_labelled, lines
 from .errors import ExportError
 from .spec import WELL_KNOWN_LABELS, Spec
 
 if TYPE_CHECKING:
+    from .checking.outcome import Outcome
     from .export import Export
     from .plan import NetworkPlan, Plan
 
@@ -23,6 +25,7 @@ examples:
   car-analyzer export --cleanliness cleanliness_model.pth --condition condition_model.pth \\
       --architecture network.py:build
   car-analyzer export cars.toml --dry-run
+  car-analyzer export cars.toml --check labelled/   photos as of `car-analyzer check`, to know the networks by
 
 A spec names the heads (paths in it start at its folder):
   [heads.cleanliness]
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     check_choice(parser, arguments)
     try:
-        plan, export = _run(read_spec(arguments), arguments)
+        plan, export, checked = _run(read_spec(arguments), arguments)
     except ExportError as error:
         print(f"car-analyzer export: {error}", file=sys.stderr)
         return 1
@@ -48,9 +51,9 @@ def main(argv: list[str]) -> int:
         print("car-analyzer export: interrupted; nothing was published.", file=sys.stderr)
         return 130
     if arguments.json:
-        print(json.dumps(_as_json(plan, export)))
+        print(json.dumps(_as_json(plan, export, checked)))
     else:
-        report(plan, export)
+        report(plan, export, checked)
         if export is None:
             print("Nothing was published: this was a dry run.")
         else:
@@ -108,6 +111,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preprocess", choices=["pillow", "dali"], help="dali: decode on a GPU where there is one; default: pillow"
     )
+    add_check_options(parser)
 
 
 def says_what(arguments: argparse.Namespace) -> bool:
@@ -117,6 +121,8 @@ def says_what(arguments: argparse.Namespace) -> bool:
 
 def check_choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Ends the process if it is not clear what to export."""
+    if arguments.min_accuracy is not None and arguments.check is None:
+        parser.error("--min-accuracy is for the photos of --check")
     if arguments.spec and (_short_form(arguments) or arguments.architecture):
         parser.error("give a spec, or --cleanliness, --condition and --architecture, not both")
     if not says_what(arguments):
@@ -152,10 +158,11 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
     return spec.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None]:
+def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None, Outcome | None]:
     # `disable=None` shows the bar on a terminal only. It is on screen before PyTorch is imported, which takes seconds.
     bar_format = "{l_bar}{bar}| {n}/{total} {desc}"
-    with tqdm(total=1 + spec.steps, disable=None, bar_format=bar_format, leave=False) as bar:
+    steps = 1 + spec.steps + (STEPS if arguments.check else 0)
+    with tqdm(total=steps, disable=None, bar_format=bar_format, leave=False) as bar:
         bar.set_description_str("starting PyTorch")
         from .export import export
         from .graph import check_network
@@ -166,14 +173,16 @@ def _run(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None
             bar.set_description_str(step)
 
         plan = plan_export(spec, trust_pickle=arguments.trust_pickle, progress=progress)
+        checked = check_labelled(plan, arguments, progress)
         if arguments.dry_run:
             for network in plan.networks:
                 check_network(network)
-            return plan, None
-        return plan, export(plan, arguments.repository, version=arguments.version, progress=progress)
+            return plan, None, checked
+        done = export(plan, arguments.repository, version=arguments.version, progress=progress, checked=checked)
+        return plan, done, checked
 
 
-def report(plan: Plan, export: Export | None) -> None:
+def report(plan: Plan, export: Export | None, checked: Outcome | None) -> None:
     """Prints what was planned and found out."""
     for network in plan.networks:
         for note in network.notes:
@@ -195,6 +204,9 @@ def report(plan: Plan, export: Export | None) -> None:
                     f"{precision['answers_agreeing']:.1%} of the answers on {precision['pictures']} pictures agree"
                 )
 
+    if checked is not None:
+        print(lines(checked))
+
 
 def _describe_view(network: NetworkPlan) -> str:
     view = network.view
@@ -205,9 +217,10 @@ def _describe_view(network: NetworkPlan) -> str:
     return ", ".join(parts)
 
 
-def _as_json(plan: Plan, export: Export | None) -> dict[str, Any]:
+def _as_json(plan: Plan, export: Export | None, checked: Outcome | None) -> dict[str, Any]:
+    known = {} if checked is None else {"check": checked.to_dict()}
     if export is not None:
-        return {"repository": str(export.repository), "version": export.version, "networks": export.networks}
+        return {"repository": str(export.repository), "version": export.version, "networks": export.networks} | known
     from .export import describe_network
 
-    return {"dry_run": True, "networks": {network.name: describe_network(network) for network in plan.networks}}
+    return {"dry_run": True, "networks": {network.name: describe_network(network) for network in plan.networks}} | known

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with all photos and answers")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
     parser.add_argument(
-        "--min-accuracy", type=_share, metavar="X", help="from 0 to 1; exit with 1 if a head's accuracy is below"
+        "--min-accuracy", type=share, metavar="X", help="from 0 to 1; exit with 1 if a head's accuracy is below"
     )
     parser.add_argument(
         "--concurrency", type=_count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"
@@ -101,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -127,16 +128,15 @@ def _check(arguments: argparse.Namespace) -> Outcome:
 
 
 def _print(outcome: Outcome, arguments: argparse.Namespace) -> None:
+    from .checking.text import as_text, encodable
+
     if arguments.json:
         text = json.dumps(outcome.to_dict()) + "\n"
     else:
-        from .checking.text import as_text
-
         text = as_text(outcome)
         if arguments.report:
             text += f"The report is in {arguments.report}\n"
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.write(encodable(text))
     sys.stdout.flush()
 
 

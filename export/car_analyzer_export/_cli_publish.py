@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ._cli import add_options, check_choice, read_spec, says_what
 from ._cli import report as report_export
+from ._cli_labelled import STEPS, check_labelled
 from .publishing.command import EXIT_CODES, add_server_options, alone_in, connected, report, run, switch_to
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if says_what(arguments) or arguments.version is None:
         check_choice(parser, arguments)
+    elif arguments.check is not None:
+        parser.error("--check is for a new version; ask the running server with `car-analyzer check`")
     return run("publish", lambda: _publish(arguments))
 
 
@@ -61,7 +64,7 @@ def _publish_new(arguments: argparse.Namespace, triton: Triton) -> None:
     spec = read_spec(arguments)
     switches: list[Switch] = []
     # The bar is on screen before PyTorch is imported, which takes seconds.
-    with _bar(1 + spec.steps + _SWITCH_STEPS) as bar:
+    with _bar(1 + spec.steps + (STEPS if arguments.check else 0) + _SWITCH_STEPS) as bar:
         bar.set_description_str("starting PyTorch")
         from .export import export
         from .planning import plan_export
@@ -72,10 +75,21 @@ def _publish_new(arguments: argparse.Namespace, triton: Triton) -> None:
             switches.append(switch_to(triton, repository, version, progress, keep=arguments.keep, exported=version))
 
         plan = plan_export(spec, trust_pickle=arguments.trust_pickle, progress=progress)
-        done = export(plan, arguments.repository, version=arguments.version, progress=progress, deliver=deliver)
+        checked = check_labelled(plan, arguments, progress)
+        done = export(
+            plan,
+            arguments.repository,
+            version=arguments.version,
+            progress=progress,
+            deliver=deliver,
+            checked=checked,
+        )
+    facts: dict[str, Any] = {"networks": done.networks}
+    if checked is not None:
+        facts["check"] = checked.to_dict()
     if not arguments.json:
-        report_export(plan, done)
-    report(switches[0], as_json=arguments.json, facts={"networks": done.networks})
+        report_export(plan, done, checked)
+    report(switches[0], as_json=arguments.json, facts=facts)
 
 
 def _bar(steps: int) -> tqdm:

@@ -58,6 +58,11 @@ def views_text(plan: Plan) -> str:
     return json.dumps({name: asdict(view) for view, name in plan.views.items()}, indent=2) + "\n"
 
 
+def heads_text(plan: Plan) -> str:
+    """Writes what a client needs to turn logits into answers: head → description, as JSON."""
+    return json.dumps({head.name: _description(head) for head, _ in plan.heads()})
+
+
 def _preprocess(plan: Plan, version: int) -> Any:
     parameters: dict[str, Any] = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
     group = pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.limits.preprocess_instances)
@@ -121,7 +126,6 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
 
 
 def _ensemble(plan: Plan, version: int) -> Any:
-    heads = {head.name: _description(head) for head, _ in plan.heads()}
     steps = [
         pb.ModelEnsembling.Step(
             model_name=PREPROCESS,
@@ -146,7 +150,7 @@ def _ensemble(plan: Plan, version: int) -> Any:
         max_batch_size=plan.limits.max_batch_size,
         input=[pb.ModelInput(name="image", data_type=pb.TYPE_STRING, dims=[1])],
         output=[_logits(f"{head.name}_logits", head, f"{version}/{head.name}_labels.txt") for head, _ in plan.heads()],
-        parameters={"heads": pb.ModelParameter(string_value=json.dumps(heads))},
+        parameters={"heads": pb.ModelParameter(string_value=heads_text(plan))},
         ensemble_scheduling=pb.ModelEnsembling(step=steps),
     )
 

@@ -4,6 +4,7 @@ ExportError
 ├── SpecError           the spec, or the flags that stand for one
 ├── CheckpointError     a .pth file that cannot be read, or is not to be trusted
 ├── NetworkError        the architecture: not found, not a network, or not the one the weights belong to
+├── AccuracyError       the networks do not know the labelled photos
 ├── VerificationError   the ONNX model does not say what PyTorch says
 └── PublishError        the model repository cannot be written as asked, or the version cannot be served
     └── ControlError    the running Triton did not do what it was told
@@ -26,6 +27,10 @@ class CheckpointError(ExportError):
 
 class NetworkError(ExportError):
     """The architecture cannot be built, or the weights do not fit it."""
+
+
+class AccuracyError(ExportError):
+    """The networks give too many wrong answers on labelled photos."""
 
 
 class VerificationError(ExportError):

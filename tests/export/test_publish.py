@@ -69,6 +69,22 @@ def test_a_new_head_comes_and_goes(site: Site, sample_photos: list[Path]) -> Non
     assert not (site.repository / "tires").exists()
 
 
+def test_networks_that_do_not_know_labelled_photos_are_not_published(
+    site: Site, sample_photos: list[Path], tmp_path: Path
+) -> None:
+    """The same photo with both labels: nobody is better than chance."""
+    before, files = site.served(), tree(site.repository)
+    for label in ("clean", "dirty"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "car.jpg").write_bytes(sample_photos[0].read_bytes())
+    code, printed = site.run("publish", site.spec(107), "--check", tmp_path)
+    assert code == 1
+    assert "cleanliness: 50.0% right (1 of 2 photos;" in printed
+    assert "no better than chance (50.0%)" in printed
+    assert tree(site.repository) == files
+    assert site.served() == before
+
+
 def test_another_size_of_photos_is_refused(site: Site) -> None:
     before, files = site.served(), tree(site.repository)
     code, printed = site.run("publish", site.spec(104, photo_size=96))

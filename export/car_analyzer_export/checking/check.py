@@ -54,7 +54,7 @@ def check(
     answers = ask(analyzer, found.photos, concurrency, step)
     tallies = tally(answers, heads)
     if not tallies:
-        raise CheckError(f"None of the {len(answers)} photos could be analysed. The first: {answers[0].error}")
+        raise none_answered(answers)
     fits, notes = _try_readings(repository, heads, answers, tallies, begin, step)
     advice = [one for fit in fits.values() if fit and (one := advise(fit))]
     for name, counted in tallies.items():
@@ -66,13 +66,18 @@ def check(
             notes.append(
                 f"{name}: all photos are '{counted.truths[0]}'; other readings need photos of other labels, too."
             )
-    notes += [_unchecked(name, labels) for name in labels if name not in tallies]
+    notes += [unchecked(name, labels) for name in labels if name not in tallies]
     if fits and not advice:
         notes.append("No other reading of the photos fits clearly better.")
     return Outcome(printable(str(source)), analyzer.url, answers, found.unlabelled, tallies, fits, advice, notes)
 
 
-def _unchecked(head: str, labels: dict[str, tuple[str, ...]]) -> str:
+def none_answered(answers: list[Answer]) -> CheckError:
+    """Not one photo has an answer."""
+    return CheckError(f"None of the {len(answers)} photos could be analysed. The first: {answers[0].error}")
+
+
+def unchecked(head: str, labels: dict[str, tuple[str, ...]]) -> str:
     """Says that a head was not checked, and how it could be."""
     shared = [other for other in labels if other != head and {*labels[head]} & {*labels[other]}]
     if shared:

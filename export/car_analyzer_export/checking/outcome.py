@@ -25,7 +25,7 @@ class Outcome:
 
     Attributes:
         source: The folder or CSV file.
-        url: The server.
+        url: The server; None before anything is published.
         answers: For every photo with a label.
         unlabelled: Why photos were left out → how many.
         tallies: Head → counts.
@@ -35,7 +35,7 @@ class Outcome:
     """
 
     source: str
-    url: str
+    url: str | None
     answers: list[Answer]
     unlabelled: Counter[str]
     tallies: dict[str, Tally]

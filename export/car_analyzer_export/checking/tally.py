@@ -42,6 +42,7 @@ class Tally:
         truths: What occurs as truth, in the model's order.
         answers: The columns of the confusion table, in the model's order; `unsure` at the end.
         mistakes: The most confident ones first.
+        labels: How many labels the head has.
     """
 
     head: str
@@ -49,6 +50,7 @@ class Tally:
     truths: list[str]
     answers: list[str]
     mistakes: list[Mistake]
+    labels: int
 
     @property
     def photos(self) -> int:
@@ -64,6 +66,21 @@ class Tally:
     def accuracy(self) -> float:
         """The share of right answers."""
         return self.right / self.photos
+
+    @property
+    def balanced(self) -> float:
+        """The mean of each label's share of right answers: a network that always says the same gains nothing here."""
+        return sum(map(self.recall, self.truths)) / len(self.truths)
+
+    @property
+    def chance(self) -> float:
+        """What a network that knows nothing reaches of `balanced`."""
+        return 1 / (len(self.truths) if len(self.truths) > 1 else max(self.labels, 2))
+
+    @property
+    def commonest(self) -> float:
+        """The accuracy of always giving the commonest label; of guessing where all photos have the same."""
+        return max(map(self.total, self.truths)) / self.photos if len(self.truths) > 1 else self.chance
 
     def recall(self, truth: str) -> float:
         """The share of right answers among the photos of which `truth` is true."""
@@ -100,7 +117,12 @@ def _tally_head(head: str, described: Head, answers: list[Answer]) -> Tally:
     # `unsure` admits that it does not know, so it is no confident mistake.
     mistakes.sort(key=lambda mistake: (mistake.label == UNSURE, -mistake.confidence))
     return Tally(
-        head, confusion, _ordered({truth for truth, _ in confusion}, labels), _ordered(shown, labels), mistakes
+        head,
+        confusion,
+        _ordered({truth for truth, _ in confusion}, labels),
+        _ordered(shown, labels),
+        mistakes,
+        len(labels),
     )
 
 

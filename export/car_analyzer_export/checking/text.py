@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,12 @@ def as_text(outcome: Outcome) -> str:
     for note in outcome.notes:
         lines += _wrapped(note)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def encodable(text: str) -> str:
+    """The text with what this terminal cannot show written as escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def summary(tally: Tally) -> str:
