@@ -98,7 +98,7 @@ def systems(repository: Path) -> list[System]:
         System(
             "FastAPI + ONNX Runtime",
             "upload",
-            lambda p: [["uvicorn", "app:app", "--workers", workers, "--port", str(p[0]), "--log-level=error"]],
+            lambda p: [["fastapi", "run", "app.py", "--workers", workers, "--host=127.0.0.1", "--port", str(p[0])]],
             upload,
             "fastapi_onnx",
         ),

@@ -161,10 +161,12 @@ def test_server_that_goes_away(
 
 def test_health_of_a_server_that_is_ready(url: str) -> None:
     (report,) = lines(run("health", "--url", url))
+    assert len(report.pop("exportId")) == 16
     assert report == {
         "status": "OK",
         "url": url,
         "models": dict.fromkeys(["car_analyzer", "preprocess", "cleanliness", "condition"], True),
+        "version": "1",
     }
 
 

@@ -14,6 +14,7 @@ SAID = {
     "Server not ready": Meaning.STOPPING,
     "Model 'car_analyzer' has no available versions": Meaning.COMING,
     "Request for unknown model: 'truck_analyzer' is not found": Meaning.UNKNOWN_MODEL,
+    "[request id: 7] in ensemble 'car_analyzer', The photo is damaged.": Meaning.FROM_A_STEP,
     "This protocol is restricted, expecting header 'triton-grpc-protocol-key'": Meaning.RESTRICTED,
     "CLIENT: Sent message larger than max (71 vs. 10)": Meaning.TOO_LARGE,
     "failed to connect to all addresses; last error: UNKNOWN: Connection refused": Meaning.NO_CONNECTION,

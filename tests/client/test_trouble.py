@@ -28,6 +28,8 @@ from car_analyzer import (
     ServerError,
     UnreachableError,
 )
+from car_analyzer._config import Endpoint
+from car_analyzer._transport import open_transport
 from tests.conftest import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -177,8 +179,17 @@ def test_what_others_than_triton_answer(
     proxy = make_proxy(server.http_url)
     proxy.replies = [reply]
     proxy.listen()
-    with CarAnalyzer(f"http://127.0.0.1:{proxy.port}") as analyzer, pytest.raises(error, match=words):
-        analyzer.analyze(sample_photos[0])
+
+    async def ask() -> None:
+        transport = open_transport(Endpoint.parse(f"http://127.0.0.1:{proxy.port}"), None, {})
+        photo = sample_photos[0].read_bytes()
+        try:
+            await transport.infer("car_analyzer", photo, timeout=60, request_id="", export_id=None)
+        finally:
+            await transport.close()
+
+    with pytest.raises(error, match=words):
+        asyncio.run(ask())
 
 
 def test_deadline_of_a_server_that_hangs(proxy: Proxy, proxy_url: str, sample_photos: list[Path]) -> None:
@@ -260,7 +271,7 @@ def test_a_message_that_is_no_text(sample_photos: list[Path], caplog: pytest.Log
         context.abort(grpc.StatusCode.UNAVAILABLE, b"in ensemble 'car_analyzer', \xe2k](\xc2\x7f")
 
     refuse = grpc.method_handlers_generic_handler(
-        "inference.GRPCInferenceService", {"ModelInfer": grpc.unary_unary_rpc_method_handler(abort)}
+        "inference.GRPCInferenceService", {"ModelConfig": grpc.unary_unary_rpc_method_handler(abort)}
     )
     with ThreadPoolExecutor(1) as pool:
         server = grpc.server(pool, handlers=[refuse])

@@ -24,8 +24,10 @@ ALL = 40
 
 
 @contextlib.contextmanager
-def flooded(repository: Path, photo: bytes) -> Iterator[tuple[list[Future[str]], Callable[[], dict[str, int]]]]:
-    """Sends requests, all at once; what becomes of each, and how many wait for each model."""
+def flooded(
+    model: HeldModel, repository: Path, photo: bytes
+) -> Iterator[tuple[list[Future[str]], Callable[[], dict[str, int]]]]:
+    """Sends requests, all at once, while a model is held; what becomes of each, and how many wait for each model."""
     with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url.partition("://")[2])
 
@@ -38,7 +40,7 @@ def flooded(repository: Path, photo: bytes) -> Iterator[tuple[list[Future[str]],
                 return f"{error.status()}: {error.message()}"
             return "ok"
 
-        with ThreadPoolExecutor(ALL) as pool:
+        with ThreadPoolExecutor(ALL) as pool, model.held():
             yield [pool.submit(send, number) for number in range(ALL)], lambda: waiting(server.metrics_url)
         # Whatever happened, the next photo is served.
         assert send(0) == "ok"
@@ -52,11 +54,10 @@ def test_a_full_queue_refuses_at_once(copy: Path, sample_photos: list[Path]) -> 
 
     model = HeldModel(copy, "preprocess")
     edit(copy, "preprocess", narrow)
-    with flooded(copy, sample_photos[0].read_bytes()) as (sent, _):
-        with model.held():
-            # Nothing is answered meanwhile: one is worked on, two wait, and Triton itself keeps a few.
-            first = [request.result() for request in islice(as_completed(sent), ALL - 10)]
-        answers = [request.result() for request in sent]
+    with flooded(model, copy, sample_photos[0].read_bytes()) as (sent, _):
+        # Nothing is answered meanwhile: one is worked on, two wait, and Triton itself keeps a few.
+        first = [request.result() for request in islice(as_completed(sent), ALL - 10)]
+    answers = [request.result() for request in sent]
     refused = [answer for answer in answers if answer != "ok"]
     assert "ok" not in first
     assert 3 <= answers.count("ok") <= 10
@@ -69,11 +70,10 @@ def test_a_slow_head_refuses_what_waited_too_long(copy: Path, sample_photos: lis
 
     model = HeldModel(copy, "condition")
     edit(copy, "condition", hasty)
-    with flooded(copy, sample_photos[0].read_bytes()) as (sent, pending):
-        with model.held():
-            until(lambda: pending().get("condition", 0) > 10)
-            time.sleep(0.6)  # longer than they may wait
-        answers = [request.result() for request in sent]
+    with flooded(model, copy, sample_photos[0].read_bytes()) as (sent, pending):
+        until(lambda: pending().get("condition", 0) > 10)
+        time.sleep(0.6)  # longer than they may wait
+    answers = [request.result() for request in sent]
     refused = [answer for answer in answers if answer != "ok"]
     assert 1 <= answers.count("ok") < ALL
     assert all("UNAVAILABLE" in answer and "timeout expired" in answer.lower() for answer in refused), refused
