@@ -79,6 +79,12 @@ def edit(repository: Path, model: str, change: Callable[[Any], None]) -> None:
     file.write_text(text_format.MessageToString(config))
 
 
+def decided(spec: Spec) -> Spec:
+    """The same with scaled decoding: to have the export decide it takes seconds, and has tests of its own."""
+    networks = {name: network.model_copy(update={"decoding": "scaled"}) for name, network in spec.networks.items()}
+    return spec.model_copy(update={"networks": networks})
+
+
 class HeldModel:
     """Replaces a model by one that answers zeros, one request at a time, and nothing while it is held."""
 

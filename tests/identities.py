@@ -36,6 +36,7 @@ SPEC = """
 weights = "weights.pth"
 architecture = "network.py:build"
 labels = {labels}
+decoding = "scaled"
 
 [limits]
 preprocess_instances = 1

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from .architectures.statistics import Statistics
     from .preprocess.view import View
     from .spec import Limits
 
@@ -120,7 +119,7 @@ class NetworkPlan:
         heads: The questions that it answers.
         weights: Its checkpoint.
         architecture: What the network was found to be.
-        statistics: What its batch-norm layers say of the architecture.
+        batch_norm: What its batch-norm layers say of the architecture, JSON-ready; see `Statistics`.
         notes: What was assumed, in sentences for the user.
         decoding: Where the spec left it open: how large JPEGs are decoded, and what was compared to decide it.
     """
@@ -134,7 +133,7 @@ class NetworkPlan:
     heads: tuple[HeadPlan, ...]
     weights: Path
     architecture: str
-    statistics: Statistics | None = None
+    batch_norm: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     decoding: Mapping[str, Any] | None = None
 
@@ -158,7 +157,7 @@ class NetworkPlan:
             "mean": self.mean,
             "std": self.std,
             "channels": "BGR" if self.bgr else "RGB",
-            "batch_norm": self.statistics.to_dict() if self.statistics else None,
+            "batch_norm": self.batch_norm,
             "notes": self.notes,
         }
 

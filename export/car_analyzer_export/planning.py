@@ -141,7 +141,7 @@ def _plan_network(
     of_input = describe_input(owner, draft, statistics, pixels, photos=spec.photos is not None)
     notes += filter(None, (describe(owner, built, statistics), of_input))
     planned = tuple(_plan_head(head_name, head, facts, classes, outputs, notes) for head_name, head in heads.items())
-    plan = replace(draft, heads=planned, statistics=statistics, notes=tuple(notes))
+    plan = replace(draft, heads=planned, batch_norm=statistics.to_dict(), notes=tuple(notes))
     check_network(plan)
     return plan
 

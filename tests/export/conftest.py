@@ -35,7 +35,7 @@ def weights(tmp_path: Path, network_file: Path) -> Path:
 
 @pytest.fixture
 def one_head(weights: Path, network_file: Path) -> Spec:
-    head = {"weights": weights, "architecture": f"{network_file}:build"}
+    head = {"weights": weights, "architecture": f"{network_file}:build", "decoding": "scaled"}
     return Spec.from_values({"heads": {"cleanliness": head}, "photo_size": 64}, "test")
 
 

@@ -28,7 +28,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLES, decided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     (folder / "one_logit.py").write_text(network.read_text().replace("nn.Linear(2 * 96, 2)", "nn.Linear(2 * 96, 1)"))
     heads["one_logit"] |= {"weights": folder / "one_logit.pth", "architecture": f"{folder / 'one_logit.py'}:build"}
     repository = folder / "model_repository"
-    export(plan_export(Spec.from_values({"heads": heads}, "faults")), repository)
+    export(plan_export(decided(Spec.from_values({"heads": heads}, "faults"))), repository)
     with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as running:
         yield SimpleNamespace(url=running.grpc_url, repository=repository)
 

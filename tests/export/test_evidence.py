@@ -52,7 +52,7 @@ def trained(
 def planned(folder: Path, checkpoint: object, side: int = SIDE, **network: Any) -> NetworkPlan:
     file = folder / "weights.pth"
     torch.save(checkpoint, file)
-    values = {"weights": file, "labels": ["intact", "damaged"]} | network
+    values = {"weights": file, "labels": ["intact", "damaged"], "decoding": "scaled"} | network
     spec = {"heads": {"condition": values}, "photo_size": side}
     (plan,) = plan_export(Spec.from_values(spec, "test")).networks
     return plan

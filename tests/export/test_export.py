@@ -166,19 +166,25 @@ def test_a_model_that_disagrees_is_not_published(
     assert not tree(tmp_path / "repository")
 
 
+def write_spec(one_head: Spec, folder: Path) -> str:
+    network = one_head.networks["cleanliness"]
+    values = {"weights": network.weights, "architecture": network.architecture, "decoding": "scaled"}
+    lines = ["photo_size = 64", "[heads.cleanliness]", *(f'{key} = "{value}"' for key, value in values.items())]
+    (folder / "spec.toml").write_text("\n".join(lines))
+    return str(folder / "spec.toml")
+
+
 def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     publish(one_head, repository)
     before = tree(repository)
-    head = one_head.networks["cleanliness"]
     # It stops before its first network, with a folder beside the repository.
     hold = (
         "import sys; from car_analyzer_export.network_process import NetworkProcess as P; "
         "from car_analyzer._cli import main; "
         "P.write = lambda *_: print('held', flush=True) or sys.stdin.read(); sys.exit(main())"
     )
-    command = [sys.executable, "-c", hold, "export", "--cleanliness", str(head.weights)]
-    command += ["--architecture", str(head.architecture), "--repository", str(repository)]
+    command = [sys.executable, "-c", hold, "export", write_spec(one_head, tmp_path), "--repository", str(repository)]
     for signal_number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -223,9 +229,8 @@ def test_a_repository_that_cannot_be_made_is_named(one_head: Spec, tmp_path: Pat
 
 
 def test_two_exports_at_once_both_land(one_head: Spec, tmp_path: Path) -> None:
-    head = one_head.networks["cleanliness"]
-    command = [sys.executable, "-m", "car_analyzer", "export", "--json", "--cleanliness", str(head.weights)]
-    command += ["--architecture", str(head.architecture), "--repository", str(tmp_path / "repository")]
+    command = [sys.executable, "-m", "car_analyzer", "export", "--json", write_spec(one_head, tmp_path)]
+    command += ["--repository", str(tmp_path / "repository")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [json.loads(process.communicate()[0]) for process in processes]
     assert sorted(answer["version"] for answer in answers) == [1, 2]

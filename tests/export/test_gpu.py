@@ -21,6 +21,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Limits, Spec
 from car_analyzer_server import Server, Settings
 from car_analyzer_server.cores import cores
+from tests.conftest import decided
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -28,7 +29,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def demo(**changes: Any) -> Spec:
     """The demo for a GPU; in small batches, since each one is run at the start."""
     limits = Limits(max_batch_size=4)
-    return Spec.from_file(EXAMPLES / "demo.toml").model_copy(update={"target": "gpu", "limits": limits} | changes)
+    spec = decided(Spec.from_file(EXAMPLES / "demo.toml"))
+    return spec.model_copy(update={"target": "gpu", "limits": limits} | changes)
 
 
 def config(repository: Path, model: str) -> Any:

@@ -13,6 +13,7 @@ from car_analyzer_export.errors import CheckpointError, ExportError, NetworkErro
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_export.verify import check_repeats
+from tests.conftest import decided
 
 from .checkpoint_files import QUIET_WHILE_WRITING
 
@@ -84,7 +85,7 @@ def spec(networks: Any, name: str, *, head: str = "cleanliness", weights: Path |
         torch.manual_seed(0)
         torch.save(getattr(networks, name)().state_dict(), weights)
     values = {"weights": weights, "architecture": f"{networks.__file__}:{name}" if name else "auto", **more}
-    return Spec.from_values({"heads": {head: values}, "photo_size": 64}, "test")
+    return decided(Spec.from_values({"heads": {head: values}, "photo_size": 64}, "test"))
 
 
 def scripted(network: torch.nn.Module, folder: Path) -> Path:

@@ -21,6 +21,7 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from tests.conftest import decided
 from tests.export import zoo
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes
             values["heads"] |= {head: {"network": name, **rest} for head, rest in case.heads.items()}
         else:
             values["heads"][name] = {"labels": ["no", "yes"], **own}
-    plan = plan_export(Spec.from_values(values, "cases"))
+    plan = plan_export(decided(Spec.from_values(values, "cases")))
     export(plan, folder / "repository")
     heads = [head for name in CASES for head in head_names(name)]
     with Server(Settings(folder / "repository", http_port=0, grpc_port=0, metrics_port=0)) as server:

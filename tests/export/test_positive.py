@@ -15,6 +15,7 @@ from car_analyzer_export.plan import HeadPlan
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_export.verify import read_answers
+from tests.conftest import decided
 
 from . import zoo
 
@@ -25,7 +26,7 @@ def plan_condition(folder: Path, classes: int, beside: dict[str, Any], **spec: A
     (folder / "condition.json").write_text(json.dumps(beside))
     network = {"architecture": f"{zoo.__file__}:Small", "kwargs": {"classes": classes}}
     head = {"weights": folder / "condition.pth", **network, **spec}
-    plan = plan_export(Spec.from_values({"photo_size": 32, "heads": {"condition": head}}, "test"))
+    plan = plan_export(decided(Spec.from_values({"photo_size": 32, "heads": {"condition": head}}, "test")))
     ((planned, where),) = plan.heads()
     return planned, " ".join(where.notes)
 

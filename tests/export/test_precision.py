@@ -17,12 +17,13 @@ from car_analyzer_export.errors import SpecError, VerificationError
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
+from tests.conftest import decided
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def demo(precision: str) -> Spec:
-    spec = Spec.from_file(EXAMPLES / "demo.toml")
+    spec = decided(Spec.from_file(EXAMPLES / "demo.toml"))
     return spec.model_copy(update={"precision": precision})
 
 

@@ -21,6 +21,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_export.verify import read_answers, torch_logits, torch_outputs
 from car_analyzer_server import Server, Settings
+from tests.conftest import decided
 
 from . import endings
 from .zoo import seeded
@@ -48,7 +49,7 @@ def network_table(folder: Path, ending: str, classes: int, *, shift: float = 0, 
 
 
 def plan_of(**tables: Any) -> Plan:
-    return plan_export(Spec.from_values({"photo_size": SIZE, **tables}, "test"), trust_pickle=True)
+    return plan_export(decided(Spec.from_values({"photo_size": SIZE, **tables}, "test")), trust_pickle=True)
 
 
 def plan_head(folder: Path, ending: str, labels: list[str], classes: int, **spec: Any) -> tuple[HeadPlan, NetworkPlan]:

@@ -18,7 +18,7 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLES, decided
 from tests.export import zoo
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def test_two_bare_torchvision_checkpoints_need_no_architecture(
     for head, network in networks.items():
         torch.save(network.state_dict(), heads[head]["weights"])
     # In this process, where torchvision could be imported.
-    plan = plan_export(Spec.from_values({"heads": heads}, "test"))
-    report(plan, export(plan, tmp_path / "repository"))
+    plan = plan_export(decided(Spec.from_values({"heads": heads}, "test")))
+    report(plan, export(plan, tmp_path / "repository"), None)
     told = capsys.readouterr()
     assert "torchvision:resnet18" in told.out
     assert "torchvision:mobilenet_v3_small" in told.out
@@ -82,6 +82,7 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
         [heads.cleanliness]
         weights = "{EXAMPLES}/cleanliness_model.pth"
         architecture = "{EXAMPLES}/demo_network.py:build"
+        decoding = "scaled"
 
         [heads.tires]
         weights = "tires.pth"
@@ -90,6 +91,7 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
         labels = ["good", "worn", "flat"]
         photo_size = 96
         shortest_edge = 110
+        decoding = "scaled"
 
         [heads.glass]
         weights = "glass.pth"
@@ -97,6 +99,7 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
         labels = ["whole", "broken"]
         photo_size = 96
         shortest_edge = 110
+        decoding = "scaled"
     """)
     command = [sys.executable, "-m", "car_analyzer"]
     repository = str(tmp_path / "repository")
@@ -125,7 +128,7 @@ def test_what_runs_code_serves_once_it_is_trusted(tmp_path: Path, sample_photos:
     torch.export.save(program, tmp_path / "program.pt2")
     files = {"pickled": "pickled.pth", "script": "script.pth", "program": "program.pt2"}
     heads = {name: {"weights": tmp_path / file, "labels": ["no", "yes"]} for name, file in files.items()}
-    spec = Spec.from_values({"heads": heads, "photo_size": 96}, "test")
+    spec = decided(Spec.from_values({"heads": heads, "photo_size": 96}, "test"))
     export(plan_export(spec, trust_pickle=True), tmp_path / "repository")
     answer = analyze(tmp_path / "repository", sample_photos[0])
     for name, network in networks.items():
