@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -101,22 +100,26 @@ EXPORTS: dict[str, tuple[str, list[str], tuple[float, float], bool]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def tritons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    """A Triton for each export, all of version 1."""
-    folder = tmp_path_factory.mktemp("exports")
-    servers, served = [], {}
-    for name, (head, labels, logits, is_legacy) in EXPORTS.items():
-        repository = export_constant(folder / name, head, labels, logits)
+class Tritons(dict[str, Served]):
+    """A Triton for each export, started when it is first asked for; all of version 1."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        super().__init__()
+        self._folder = folder
+        self._stack = stack
+
+    def __missing__(self, name: str) -> Served:
+        head, labels, logits, is_legacy = EXPORTS[name]
+        repository = export_constant(self._folder / name, head, labels, logits)
         if is_legacy:
             make_legacy(repository)
-        servers.append(Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)))
-        served[name] = (head, labels[0], logits)
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
-        for server in servers:
-            stack.callback(server.stop)
-        list(pool.map(Server.start, servers))
-        yield {
-            name: Served(server.grpc_url, server.http_url, *facts)
-            for server, (name, facts) in zip(servers, served.items(), strict=True)
-        }
+        server = self._stack.enter_context(Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)))
+        self[name] = Served(server.grpc_url, server.http_url, head, labels[0], logits)
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def tritons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tritons]:
+    """A Triton for each export that a test asks for."""
+    with contextlib.ExitStack() as stack:
+        yield Tritons(tmp_path_factory.mktemp("exports"), stack)

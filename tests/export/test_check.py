@@ -246,6 +246,7 @@ def export_checked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
             f"""[heads.cleanliness]
             weights = "{EXAMPLES / "cleanliness_model.pth"}"
             architecture = "{EXAMPLES / "demo_network.py"}:build"
+            decoding = "scaled"
             labels = {json.dumps(labels)}"""
         )
         rows = [{"file": path, "cleanliness": path.parent.name.partition("_")[0]} for path in pictures.rglob("*.jpg")]
