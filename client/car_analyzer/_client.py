@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_RETRY = Retry()
 POLL_S = 0.25
 MISMATCH_PAUSE_S = 0.02
-# Exports of car-analyzer 0.1 cannot tell which one is asked for. One of them may be served after a pause.
+# Older exports do not look at the id that is asked for. After a pause, one of them may be served.
 IDLE_S = 1.0
 
 

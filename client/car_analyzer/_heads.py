@@ -104,7 +104,7 @@ class Reading:
     """How to read the answers of one export.
 
     Attributes:
-        export_id: Which export; None for one of car-analyzer 0.1, which does not say.
+        export_id: Which export; None for an older one, which does not say.
         version: Of the ensemble; None where its config allows several.
         heads: Its heads, in display order.
     """

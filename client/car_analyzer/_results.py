@@ -40,7 +40,7 @@ class Analysis:
         heads: Head name to `Head`, in the model's display order. Names that are no attribute are found here.
         processing_time_ms: From sending the photo to having the answer, in milliseconds.
         version: The version of the ensemble that answered, a number that each repository counts from 1.
-        export_id: The export that answered, which no other one shares; None for one of car-analyzer 0.1.
+        export_id: The export that answered, which no other one shares; None for an older one, which has no id.
         ok: True; tells it from a `Failure`.
     """
 

@@ -46,7 +46,7 @@ class ModelConfig:
 
     Attributes:
         heads: The JSON that describes its outputs, or None.
-        export_id: Which export it is of, or None for one of car-analyzer 0.1.
+        export_id: Which export it is of, or None for an older one, which has no id.
         version: The only version that it allows, or None.
         steps: The models an ensemble is made of.
     """
