@@ -80,8 +80,11 @@ def edit(repository: Path, model: str, change: Callable[[Any], None]) -> None:
 
 
 def decided(spec: Spec) -> Spec:
-    """The same with scaled decoding: to have the export decide it takes seconds, and has tests of its own."""
-    networks = {name: network.model_copy(update={"decoding": "scaled"}) for name, network in spec.networks.items()}
+    """The same with scaled decoding where it is open: to have it decided takes seconds, and has tests of its own."""
+    networks = {
+        name: network.model_copy(update={"decoding": "scaled"}) if network.decoding == "auto" else network
+        for name, network in spec.networks.items()
+    }
     return spec.model_copy(update={"networks": networks})
 
 
