@@ -10,6 +10,7 @@ import pytest
 from car_analyzer_server import Server, Settings
 from reliability.known import known_photos
 from reliability.photos.ask import Asker
+from tests.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,9 +56,14 @@ def test_the_client_gets_a_sentence_and_the_operator_the_facts(
     asker: Asker, log: Path, protocol: str, photo: bytes, kind: str, fact: str
 ) -> None:
     before = len(log.read_text())
+
+    def logged() -> list[str]:
+        return [line for line in log.read_text()[before:].splitlines() if "failed unforeseen" in line]
+
     # Anything but INVALID_ARGUMENT or 400 would raise.
     assert asker.ask(protocol, photo) == f"in ensemble 'car_analyzer', {ANSWER}"
-    (line,) = log.read_text()[before:].splitlines()
+    until(lambda: bool(logged()))  # Triton writes it beside the answer
+    (line,) = logged()
     assert f"A photo of {len(photo)} bytes failed unforeseen: {kind} " in line
     assert fact in line
     assert "model.py:" in line
