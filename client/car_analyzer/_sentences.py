@@ -54,6 +54,8 @@ SENTENCES = (
     Sentence(r"is restricted, expecting header", Meaning.RESTRICTED, "Triton 2.51"),
     # RESOURCE_EXHAUSTED is also what proxies limit rates with.
     Sentence(r"larger than max", Meaning.TOO_LARGE, "grpcio 1.85"),
+    # With INVALID_ARG (400), before any step.
+    Sentence(r"--http-max-input-size", Meaning.TOO_LARGE, "Triton's main branch, read in its tests"),
     # UNAVAILABLE is what both a busy server and a connection that is none are called; these are said on this side.
     Sentence(
         r"(?i:\b(failed to connect|connections?|refused|reset|socket|endpoint|transport|goaway|keepalive|ping"

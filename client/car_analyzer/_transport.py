@@ -116,8 +116,8 @@ def open_transport(endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, st
 
 
 def rejected(model: str, message: str) -> CarAnalyzerError:
-    """The error for INVALID_ARG: the photo is at fault where a step says so, else the request as a whole."""
-    if says(message, Meaning.FROM_A_STEP):
+    """The error for INVALID_ARG: the photo is at fault where a step says so or its size is, else the whole request."""
+    if says(message, Meaning.FROM_A_STEP) or says(message, Meaning.TOO_LARGE):
         return PhotoError(plain(message))
     return ConfigurationError(f"the model {model!r} does not take photos: {plain(message)}")
 

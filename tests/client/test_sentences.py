@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from car_analyzer import ConfigurationError, PhotoError
 from car_analyzer._sentences import SENTENCES, Meaning, says
+from car_analyzer._transport import rejected
 
 SAID = {
     "Stub process 'preprocess_0_1' is not healthy.": Meaning.MENDING,
@@ -17,6 +19,7 @@ SAID = {
     "[request id: 7] in ensemble 'car_analyzer', The photo is damaged.": Meaning.FROM_A_STEP,
     "This protocol is restricted, expecting header 'triton-grpc-protocol-key'": Meaning.RESTRICTED,
     "CLIENT: Sent message larger than max (71 vs. 10)": Meaning.TOO_LARGE,
+    "Request size exceeds the maximum allowed value. Use --http-max-input-size to increase it.": Meaning.TOO_LARGE,
     "failed to connect to all addresses; last error: UNKNOWN: Connection refused": Meaning.NO_CONNECTION,
     "Socket closed": Meaning.NO_CONNECTION,
     "Received RST_STREAM with error code 2": Meaning.STREAM_RESET,
@@ -33,3 +36,15 @@ def test_a_sentence_has_one_meaning(message: str) -> None:
 def test_every_row_says_where_it_was_seen() -> None:
     assert {row.meaning for row in SENTENCES} == set(Meaning) == set(SAID.values()) - {None}
     assert all(row.seen for row in SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("in ensemble 'car_analyzer', The photo is damaged.", PhotoError),
+        ("Request size exceeds the maximum allowed value. Use --http-max-input-size to increase it.", PhotoError),
+        ("unexpected inference input 'image' for model 'condition'", ConfigurationError),
+    ],
+)
+def test_a_photo_is_at_fault_only_where_that_is_said(message: str, kind: type[Exception]) -> None:
+    assert type(rejected("car_analyzer", message)) is kind
