@@ -114,6 +114,7 @@ class Retry:
         max_delay: What the bound never passes, in seconds.
         attempts: How many attempts a call has at most; None for as many as its time allows, 1 for no repeating. From 2
             on, an attempt that meets a server which is being stopped does not count: the next one may meet another.
+            Nor does one that nobody answers, where `reconnect_patience` is given: that is its limit then.
         connect_patience: For how many seconds a call goes on when nobody answers and nobody ever did on this
             client: then it is more likely a wrong URL than a pause.
         reconnect_patience: The same once the server has answered this client; None for as long as its time allows.

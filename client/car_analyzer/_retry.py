@@ -73,7 +73,7 @@ async def persist(
         DeadlineExceededError: The time is over, for any other reason.
         CarAnalyzerError: What the attempt raised, where repeating is of no use or not wanted.
     """
-    failures = 0
+    failures = counted = 0
     last: CarAnalyzerError | None = None
     silent_since: float | None = None
     while left := deadline.left:
@@ -87,14 +87,18 @@ async def persist(
             if not (is_mending(error) or is_coming(error)):
                 raise
             last = error
+        is_absent = isinstance(last, _ABSENT)
         is_leaving = is_stopping(last)
-        if not is_leaving or retry.attempts == 1:
-            failures += 1
-            if failures == retry.attempts:
+        failures += not is_leaving
+        # gRPC fails at once while it waits to reconnect: several attempts may go by within one such wait.
+        has_patience = is_leaving or (is_absent and retry.reconnect_patience is not None)
+        if retry.attempts == 1 or not has_patience:
+            counted += 1
+            if counted == retry.attempts:
                 raise last
         pause = min(retry.delay(max(1, failures)), deadline.left)
         now = time.monotonic()
-        if is_leaving or isinstance(last, _ABSENT):
+        if is_leaving or is_absent:
             silent_since = now if silent_since is None else silent_since
             patience = silent_since + retry.patience(answered=answered()) - now
             if patience <= 0:
