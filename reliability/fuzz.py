@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from car_analyzer.command_line import count
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
@@ -112,9 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--count", type=_count, default=10_000, metavar="N", help="damaged photos; default: %(default)s"
-    )
+    parser.add_argument("--count", type=count, default=10_000, metavar="N", help="damaged photos; default: %(default)s")
     parser.add_argument(
         "--seed", type=int, default=secrets.randbelow(2**31), metavar="N", help="default: another one each time"
     )
@@ -127,12 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of photos, 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

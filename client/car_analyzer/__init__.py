@@ -7,11 +7,11 @@ with CarAnalyzer("grpc://localhost:8001") as analyzer:
 """
 
 from ._client import AsyncCarAnalyzer
-from ._config import TLS, Retry
 from ._photo import Photo
 from ._results import Analysis, Failure, Head, Health
 from ._sync import CarAnalyzer
 from ._version import __version__
+from .config import TLS, Retry
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,

@@ -9,12 +9,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ._config import TLS, Endpoint, Retry, check_headers, seconds
-from ._heads import Reading, parse_heads
 from ._photo import Photo, to_bytes
 from ._results import Analysis, Failure, Health
-from ._retry import Deadline, persist, within
-from ._transport import Answer, ExportMismatchError, Transport, open_transport
+from ._transports import Answer, Deadline, ExportMismatchError, Transport, open_transport, persist, within
+from .config import TLS, Endpoint, Retry, check_headers, seconds
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,
@@ -24,6 +22,7 @@ from .errors import (
     ServiceError,
     UnreachableError,
 )
+from .heads import Reading, parse_heads
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
     from types import TracebackType
 
-    from ._config import TLS, Retry
     from ._photo import Photo
     from ._results import Analysis, Failure, Health
+    from .config import TLS, Retry
 
 T = TypeVar("T")
 

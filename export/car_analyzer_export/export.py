@@ -10,17 +10,17 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .repository import added, choose_number, staging
+from .repository.staging import added, choose_number, staging
+from .repository.versions import RECORD, locked, on_disk, remember, serve_from_next_start
 from .spec import ENSEMBLE
-from .versions import RECORD, locked, on_disk, remember, serve_from_next_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from .checking.outcome import Checked
-    from .plan import NetworkPlan, Plan
-    from .repository import Staging, Written
+    from .repository.staging import Staging, Written
+    from .spec import NetworkPlan, Plan
 
 
 @dataclass(frozen=True)

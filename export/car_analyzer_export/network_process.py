@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .checking.outcome import Checked
-    from .plan import Plan
-    from .repository import Staging, Written
-    from .spec import Spec
+    from .repository.staging import Staging, Written
+    from .spec import Plan, Spec
 
 _PR_SET_PDEATHSIG = 1
 _START = f"""
@@ -164,8 +163,8 @@ def serve(descriptor: int) -> None:
 def _answer(plan: Plan, question: str, details: list[Any], progress: Callable[[str], None]) -> Any:
     from .checking.planned import check_before_publishing
     from .networks import write_networks
-    from .repository import Staging
-    from .verify import check_repeats
+    from .onnx_model.verify import check_repeats
+    from .repository.staging import Staging
 
     if question == "check_labelled":
         source, minimum = details

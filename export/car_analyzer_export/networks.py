@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ExportError
-from .graph import OPSET, write_onnx
-from .known import write_known
+from .onnx_model.graph import OPSET, write_onnx
+from .onnx_model.precision import MAX_PICTURES, convert
+from .onnx_model.verify import BATCHES, TOLERANCE, check_repeats, compare
 from .photo_folder import PhotoFolder
 from .pictures import comparison_pixels, read_photos
-from .precision import MAX_PICTURES, convert
-from .repository import Staging, Written
+from .repository.known_photos import write_known
+from .repository.staging import Staging, Written
 from .spec import ENSEMBLE
-from .verify import BATCHES, TOLERANCE, check_repeats, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .plan import NetworkPlan, Plan
+    from .spec import NetworkPlan, Plan
 
 
 def write_networks(plan: Plan, staged: Staging, progress: Callable[[str], None]) -> Written:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from car_analyzer import ConfigurationError
+from car_analyzer.command_line import FAILED, INTERRUPTED, USAGE
 
 from ._app import make_app
 from ._logs import configure_logging
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import socket
 
 PROG = "car-analyzer gateway"
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: list[str]) -> int:

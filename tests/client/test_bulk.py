@@ -20,7 +20,7 @@ import fsspec
 import pytest
 
 from car_analyzer import PhotoError
-from car_analyzer import _sources as sources
+from car_analyzer._cli import sources
 from tests.conftest import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def test_one_run_at_a_time(server: SimpleNamespace, sample_photos: list[Path], t
 def test_millions_of_names_do_not_fill_the_memory(tmp_path: Path) -> None:
     listing, output = tmp_path / "list.txt", tmp_path / "answers.jsonl"
     measure = (
-        "import resource, sys; from car_analyzer._cli import main; code = main(sys.argv[1:]);"
+        "import resource, sys; from car_analyzer._cli.main import main; code = main(sys.argv[1:]);"
         "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
 
@@ -258,7 +258,7 @@ def test_object_storage(sample_photos: list[Path]) -> None:
     [("fsspec", "s3://bucket/car.jpg", "car-analyzer[bulk]"), ("s3fs", "s3://bucket/car.jpg", "pip install s3fs")],
 )
 def test_missing_libraries(absent: str, url: str, advice: str, tmp_path: Path) -> None:
-    program = f"import sys; sys.modules[{absent!r}] = None; from car_analyzer._cli import main; sys.exit(main())"
+    program = f"import sys; sys.modules[{absent!r}] = None; from car_analyzer._cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "analyze", url, "--output", str(tmp_path / "answers.jsonl")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2

@@ -267,7 +267,7 @@ def test_version() -> None:
 def test_commands_of_other_packages(command: str, package: str) -> None:
     assert f"car-analyzer {command}".encode() in run(command, "--help").stdout
     # As in an installation without that part: the import system knows of no such package.
-    code = f"import sys; sys.modules[{package!r}] = None; from car_analyzer._cli import main; sys.exit(main())"
+    code = f"import sys; sys.modules[{package!r}] = None; from car_analyzer._cli.main import main; sys.exit(main())"
     extra = {"export": "export", "serve": "server"}[command]
     result = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=False)
     assert result.returncode == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from car_analyzer import TLS, CarAnalyzer, ConfigurationError, Retry
-from car_analyzer._config import Endpoint
+from car_analyzer.config import Endpoint
 
 
 @pytest.mark.parametrize(

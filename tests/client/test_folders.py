@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from car_analyzer._folders import Entry, find_photos, natural_key
+from car_analyzer.folders import Entry, find_photos, natural_key
 
 
 def names(entries: list[Entry], root: Path) -> list[str]:

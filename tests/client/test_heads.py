@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from car_analyzer import Analysis, ConfigurationError, ServerError
-from car_analyzer._heads import HeadSpec, Tensor, parse_heads, sigmoid, softmax
+from car_analyzer.heads import HeadSpec, Tensor, parse_heads, sigmoid, softmax
 
 SOFTMAX = {"output": "o", "labels": ["clean", "dirty"], "activation": "softmax", "threshold": None}
 SIGMOID = {"output": "o", "labels": ["clean", "dirty"], "activation": "sigmoid", "threshold": None}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from car_analyzer import AsyncCarAnalyzer, CarAnalyzer, ConfigurationError, _client
-from car_analyzer._config import Endpoint
-from car_analyzer._transport import open_transport
+from car_analyzer._transports import open_transport
+from car_analyzer.config import Endpoint
 from tests.identities import EXPORTS
 
 if TYPE_CHECKING:

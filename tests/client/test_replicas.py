@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from car_analyzer import _replicas as replicas
-from car_analyzer._config import Endpoint
+from car_analyzer._transports import replicas
+from car_analyzer.config import Endpoint
 from tests.conftest import PATIENCE_S
 
 if TYPE_CHECKING:

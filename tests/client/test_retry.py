@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from car_analyzer import CarAnalyzerError, OverloadedError, Retry, UnreachableError
-from car_analyzer._retry import Deadline, persist
+from car_analyzer._transports.retry import Deadline, persist
 
 # Patience that no slow machine uses up, and pauses that nobody notices.
 RETRY = Retry(base_delay=0.001, max_delay=0.001, attempts=3, connect_patience=600.0, reconnect_patience=600.0)

@@ -28,8 +28,8 @@ from car_analyzer import (
     ServerError,
     UnreachableError,
 )
-from car_analyzer._config import Endpoint
-from car_analyzer._transport import open_transport
+from car_analyzer._transports import open_transport
+from car_analyzer.config import Endpoint
 from tests.conftest import PATIENCE_S
 
 if TYPE_CHECKING:

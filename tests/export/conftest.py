@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from car_analyzer_export import versions
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
-from car_analyzer_export.publishing import switch
+from car_analyzer_export.repository import versions
+from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
 from tests.export.zoo import import_torchvision

@@ -20,12 +20,13 @@ from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
 
 from car_analyzer import TLS
-from car_analyzer._config import Endpoint
-from car_analyzer_export import _cli_publish, _cli_rollback, versions
+from car_analyzer.config import Endpoint
+from car_analyzer_export.cli import publish, rollback
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
-from car_analyzer_export.publishing.control import Triton
-from car_analyzer_export.publishing.known import read_known
+from car_analyzer_export.repository import versions
+from car_analyzer_export.repository.publishing.control import Triton
+from car_analyzer_export.repository.publishing.known import read_known
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server
 from car_analyzer_server.repository import check_repository
@@ -88,7 +89,7 @@ class Site:
         (self.folder / "key").write_text(key)
         flags = ["--repository", self.repository, "--url", url or self.server.grpc_url]
         flags += ["--admin-key-file", self.folder / "key"] if key else []
-        main = {"publish": _cli_publish.main, "rollback": _cli_rollback.main}[command]
+        main = {"publish": publish.main, "rollback": rollback.main}[command]
         code = main([str(argument) for argument in (*flags, *arguments)])
         assert self.capture is not None
         printed = self.capture.readouterr()
@@ -99,7 +100,7 @@ class Site:
         (self.folder / "key").write_text(KEY)
         flags = ["--repository", self.repository, "--url", self.server.grpc_url]
         flags += ["--admin-key-file", self.folder / "key"]
-        script = f"{code}\nimport sys\nfrom car_analyzer._cli import main\nsys.exit(main(sys.argv[1:]))"
+        script = f"{code}\nimport sys\nfrom car_analyzer._cli.main import main\nsys.exit(main(sys.argv[1:]))"
         return subprocess.Popen(
             [sys.executable, "-c", script, *map(str, (*arguments, *flags))],
             stdout=subprocess.PIPE,

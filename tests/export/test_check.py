@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from car_analyzer._cli import main
-from car_analyzer._heads import HeadSpec
+from car_analyzer._cli.main import main
+from car_analyzer.heads import HeadSpec
 from car_analyzer_export.checking.advice import advise
 from car_analyzer_export.checking.errors import CheckError
 from car_analyzer_export.checking.labelled import find_labelled

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from car_analyzer_export.checkpoints import Checkpoint, Facts, read_checkpoint, reconcile, reconcile_labels
+from car_analyzer_export.checkpoints import Checkpoint, Facts, read_checkpoint
 from car_analyzer_export.errors import CheckpointError, SpecError
+from car_analyzer_export.planning.reconcile import reconcile, reconcile_labels
 
 from .checkpoint_files import (
     CLEAN,

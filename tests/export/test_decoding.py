@@ -13,15 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from car_analyzer_export._cli import main
-from car_analyzer_export.agreement import Agreement, _distances, _expected
+from car_analyzer_export.cli.export import main
 from car_analyzer_export.errors import SpecError
 from car_analyzer_export.export import export
-from car_analyzer_export.large_photos import large_photos
-from car_analyzer_export.plan import HeadPlan
+from car_analyzer_export.onnx_model.agreement import Agreement, _distances, _expected
 from car_analyzer_export.planning import plan_export
+from car_analyzer_export.planning.large_photos import large_photos
 from car_analyzer_export.preprocess.photo import Photo
-from car_analyzer_export.spec import Limits, Spec
+from car_analyzer_export.spec import HeadPlan, Limits, Spec
 from reliability.photos.hollow import hollow
 
 NETWORKS = """

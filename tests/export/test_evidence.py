@@ -12,9 +12,8 @@ from torch import nn
 
 from car_analyzer_export.architectures.statistics import Statistics, examine
 from car_analyzer_export.pictures import generated
-from car_analyzer_export.plan import NetworkPlan, normalised
 from car_analyzer_export.planning import plan_export
-from car_analyzer_export.spec import Spec
+from car_analyzer_export.spec import NetworkPlan, Spec, normalised
 
 from .networks import head, small_head
 

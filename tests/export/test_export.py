@@ -17,10 +17,10 @@ import onnxruntime
 import pytest
 import torch
 
-from car_analyzer_export import graph
-from car_analyzer_export._cli import main
+from car_analyzer_export.cli.export import main
 from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, SpecError, VerificationError
 from car_analyzer_export.export import Export, export
+from car_analyzer_export.onnx_model import graph
 from car_analyzer_export.photo_folder import PhotoFolder
 from car_analyzer_export.pictures import comparison_pixels
 from car_analyzer_export.planning import plan_export
@@ -181,7 +181,7 @@ def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_pat
     # It stops before its first network, with a folder beside the repository.
     hold = (
         "import sys; from car_analyzer_export.network_process import NetworkProcess as P; "
-        "from car_analyzer._cli import main; "
+        "from car_analyzer._cli.main import main; "
         "P.write = lambda *_: print('held', flush=True) or sys.stdin.read(); sys.exit(main())"
     )
     command = [sys.executable, "-c", hold, "export", write_spec(one_head, tmp_path), "--repository", str(repository)]

@@ -13,11 +13,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_export._cli import main
-from car_analyzer_export.config import preferred_batch_sizes
+from car_analyzer_export.cli.export import main
 from car_analyzer_export.errors import SpecError
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
+from car_analyzer_export.repository.config import preferred_batch_sizes
 from car_analyzer_export.spec import Limits, Spec
 from car_analyzer_server import Server, Settings
 from car_analyzer_server.cores import cores

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from car_analyzer_export.errors import CheckpointError, ExportError, NetworkError, SpecError, reason
+from car_analyzer_export.onnx_model.verify import check_repeats
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
-from car_analyzer_export.verify import check_repeats
 from tests.conftest import decided
 
 from .checkpoint_files import QUIET_WHILE_WRITING

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from car_analyzer_export.errors import SpecError
-from car_analyzer_export.plan import HeadPlan
+from car_analyzer_export.onnx_model.verify import read_answers
 from car_analyzer_export.planning import plan_export
-from car_analyzer_export.spec import Spec
-from car_analyzer_export.verify import read_answers
+from car_analyzer_export.spec import HeadPlan, Spec
 from tests.conftest import decided
 
 from . import zoo

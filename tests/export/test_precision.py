@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from car_analyzer_export import precision as precision_module
 from car_analyzer_export.errors import SpecError, VerificationError
 from car_analyzer_export.export import export
+from car_analyzer_export.onnx_model import precision as precision_module
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from tests.conftest import decided

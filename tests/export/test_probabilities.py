@@ -15,11 +15,10 @@ from PIL import Image
 from car_analyzer import CarAnalyzer
 from car_analyzer_export.errors import SpecError, VerificationError
 from car_analyzer_export.export import export
+from car_analyzer_export.onnx_model.verify import read_answers, torch_logits, torch_outputs
 from car_analyzer_export.pictures import generated
-from car_analyzer_export.plan import HeadPlan, NetworkPlan, Plan
 from car_analyzer_export.planning import plan_export
-from car_analyzer_export.spec import Spec
-from car_analyzer_export.verify import read_answers, torch_logits, torch_outputs
+from car_analyzer_export.spec import HeadPlan, NetworkPlan, Plan, Spec
 from car_analyzer_server import Server, Settings
 from tests.conftest import decided
 

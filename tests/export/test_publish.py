@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_export import versions
 from car_analyzer_export.errors import PublishError
 from car_analyzer_export.export import export
 from car_analyzer_export.network_process import NetworkProcess
 from car_analyzer_export.planning import plan_export
-from car_analyzer_export.publishing import switch
-from car_analyzer_export.repository import Staging
+from car_analyzer_export.repository import versions
+from car_analyzer_export.repository.publishing import switch
+from car_analyzer_export.repository.staging import Staging
 from car_analyzer_export.spec import Spec
 from car_analyzer_server.repository import check_repository
 from reliability.publishing import VersionStream

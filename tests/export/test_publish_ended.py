@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from car_analyzer_export import versions
+from car_analyzer_export.repository import versions
 from car_analyzer_server import Server, Settings
 from car_analyzer_server.settings import triton_arguments
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     pass
 from .publish_site import ANY, KEY, Site
 
-QUICK = "from car_analyzer_export.publishing import switch; switch._longest = lambda _configs: 0.2"
+QUICK = "from car_analyzer_export.repository.publishing import switch; switch._longest = lambda _configs: 0.2"
 
 KILL = """
 import os, signal
 from car_analyzer_export import versions
-from car_analyzer_export.publishing import control, switch
+from car_analyzer_export.repository.publishing import control, switch
 switch._longest = lambda _configs: 0.2
 left = {count}
 def counted(call):

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from car_analyzer_export._cli import main
+from car_analyzer_export.cli.export import main
 from car_analyzer_export.errors import ExportError, NetworkError
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
@@ -240,7 +240,7 @@ def wait_until(done: Any) -> None:
 
 def test_the_command_itself_runs_no_network(networks: Path) -> None:
     """It imports no PyTorch, and its answer is its own, whatever a network prints."""
-    code = "import sys; from car_analyzer._cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
+    code = "import sys; from car_analyzer._cli.main import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
     command = [sys.executable, "-c", code, "export", *flags(networks, "Talking"), "--dry-run", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

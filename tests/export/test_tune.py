@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from car_analyzer._cli import main as command_line
-from car_analyzer_export import _cli_tune
-from car_analyzer_export._cli_tune import _winner, main
-from car_analyzer_export.config import as_text
+from car_analyzer._cli.main import main as command_line
+from car_analyzer_export.cli import tune as tune_command
+from car_analyzer_export.cli.tune import _winner, main
+from car_analyzer_export.repository.config import as_text
+from car_analyzer_export.repository.versions import config_on_disk, configs_of, locked, serve_from_next_start
 from car_analyzer_export.spec import Limits
 from car_analyzer_export.tuning import trial as trial_module
 from car_analyzer_export.tuning.choice import Choice, around, variations
 from car_analyzer_export.tuning.trial import Point, Trial
-from car_analyzer_export.versions import config_on_disk, configs_of, locked, serve_from_next_start
 from car_analyzer_server import Server, Settings
 
 from .publish_site import Site
@@ -40,7 +40,7 @@ def texts(repository: Path) -> dict[str, str]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(_cli_tune, "variations", lambda *_: [("preprocess_instances", (2, 3))])
+    monkeypatch.setattr(tune_command, "variations", lambda *_: [("preprocess_instances", (2, 3))])
     return ["--callers", "1", "4", "--seconds", "0.5"]
 
 
@@ -49,7 +49,7 @@ def test_the_best_is_written(
 ) -> None:
     before, command = texts(copy), ["--repository", str(copy), *quick]
     # Whatever was measured, the last one is chosen.
-    monkeypatch.setattr(_cli_tune, "_winner", lambda trials, _: trials[-1])
+    monkeypatch.setattr(tune_command, "_winner", lambda trials, _: trials[-1])
     assert main([*command, "--json", "--plot", str(tmp_path / "tune.png")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["choice"]["preprocess_instances"] for one in found["trials"]] == [2, 3]
@@ -73,7 +73,7 @@ def test_a_service_that_needs_longer_than_is_measured(
 def test_what_is_only_reported(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     before = texts(copy)
     measured = [trial(SERVED, (50, 20)), trial(Choice(4, 2, 1, 500), (90, 30))]
-    monkeypatch.setattr(_cli_tune, "_search", lambda *_: measured)
+    monkeypatch.setattr(tune_command, "_search", lambda *_: measured)
     command = ["--repository", str(copy), "--dry-run"]
     assert main(command) == 0
     assert "Not written.\n[limits]\npreprocess_instances = 4\n" in capsys.readouterr().out
@@ -98,7 +98,7 @@ def tune_while(repository: Path, happens: Callable[[], object], monkeypatch: pyt
         happens()
         return measured
 
-    monkeypatch.setattr(_cli_tune, "_search", search)
+    monkeypatch.setattr(tune_command, "_search", search)
     return main(["--repository", str(repository)])
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_export._cli import report
+from car_analyzer_export.cli.export import report
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec

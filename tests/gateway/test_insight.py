@@ -190,7 +190,7 @@ def test_files_of_a_page_have_their_types(tmp_path: Path) -> None:
 
 def test_only_the_sdk_is_imported_from_other_rooms() -> None:
     code = (
-        "import sys, json, car_analyzer_gateway._cli, car_analyzer._grpc, car_analyzer._http;"
+        "import sys, json, car_analyzer_gateway._cli, car_analyzer._transports.grpc, car_analyzer._transports.http;"
         "print(json.dumps([name for name in sys.modules if '.' not in name]))"
     )
     modules = json.loads(

@@ -174,7 +174,7 @@ def nowhere_at_all() -> Iterator[str]:
     ],
 )
 def test_wrong_settings(program: str, words: str, message: str) -> None:
-    code = f"import sys; {program}from car_analyzer._cli import main; sys.exit(main())"
+    code = f"import sys; {program}from car_analyzer._cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "gateway", "--port", "0", "--otlp-endpoint", words]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2

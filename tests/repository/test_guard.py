@@ -13,7 +13,6 @@ from tests.conftest import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 GUARD = ROOT / "export" / "car_analyzer_export" / "preprocess"
-STAND_IN = ROOT / "server" / "car_analyzer_server" / "backends" / "onnxruntime"
 # Told "go on" only when whatever happens to it has happened.
 WORK = """
 import sys, time, guard
@@ -74,7 +73,3 @@ def test_nor_when_the_clock_was_set_forwards() -> None:
     assert run(jump(clock=3600)) == -signal.SIGKILL
     # Set backwards, Triton only waits for longer.
     assert run(jump(clock=-3600)) == 0
-
-
-def test_the_stand_in_has_the_same() -> None:
-    assert (GUARD / "guard.py").read_bytes() == (STAND_IN / "guard.py").read_bytes()

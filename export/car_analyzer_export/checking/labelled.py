@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from car_analyzer._folders import find_photos
+from car_analyzer.folders import find_photos
 
 from .errors import CheckError
 

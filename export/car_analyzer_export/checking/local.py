@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
 
-from car_analyzer._heads import HeadSpec, Tensor, parse_heads
+from car_analyzer.heads import HeadSpec, Tensor, parse_heads
 
 from ..preprocess.view import View
 from ..spec import ENSEMBLE, PREPROCESS

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from car_analyzer import Analysis
-from car_analyzer._heads import HeadSpec, Tensor, parse_heads
+from car_analyzer.heads import HeadSpec, Tensor, parse_heads
 
-from ..config import heads_text
 from ..errors import SpecError
-from ..graph import PixelsToLogits
+from ..onnx_model.graph import PixelsToLogits
 from ..preprocess.photo import Photo, PhotoError
 from ..preprocess.view import ViewError
+from ..repository.config import heads_text
 from ..spec import ENSEMBLE
 from .advice import advise
 from .asking import Answer
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from ..plan import NetworkPlan, Plan
+    from ..spec import NetworkPlan, Plan
     from .labelled import LabelledPhoto
     from .readings import Fit
     from .tally import Tally

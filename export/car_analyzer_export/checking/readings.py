@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from car_analyzer._heads import HeadSpec
+    from car_analyzer.heads import HeadSpec
 
     from ..preprocess.view import View
     from .asking import Answer

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from car_analyzer._heads import UNSURE
+from car_analyzer.heads import UNSURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,20 +13,9 @@ read ───────── read_checkpoint: opens the file, asks the modul
 ├── programs ─ TorchScript and torch.export, only when trusted
 ├── weights ── which part is the network's, and whether it can be used
 └── facts ──── labels, normalisation and the like, in the checkpoint or in a JSON file `beside` it
-reconcile ──── spec and facts made one
 """
 
 from .model import Checkpoint, Facts
 from .read import read_checkpoint
-from .reconcile import NO_REGRESSION, Effective, Labels, reconcile, reconcile_labels
 
-__all__ = [
-    "NO_REGRESSION",
-    "Checkpoint",
-    "Effective",
-    "Facts",
-    "Labels",
-    "read_checkpoint",
-    "reconcile",
-    "reconcile_labels",
-]
+__all__ = ["Checkpoint", "Facts", "read_checkpoint"]

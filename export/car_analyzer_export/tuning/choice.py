@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..config import INTRA_OP_THREADS
+from ..repository.config import INTRA_OP_THREADS
 from ..spec import PREPROCESS
 
 if TYPE_CHECKING:

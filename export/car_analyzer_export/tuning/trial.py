@@ -14,7 +14,7 @@ import numpy as np
 from car_analyzer import AsyncCarAnalyzer, PhotoError
 from car_analyzer_server import Server, Settings
 
-from ..config import as_text
+from ..repository.config import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

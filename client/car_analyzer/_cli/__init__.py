@@ -1,0 +1,1 @@
+"""The command `car-analyzer`, and its own sub-commands `analyze` and `health`."""

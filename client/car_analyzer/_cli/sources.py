@@ -1,0 +1,144 @@
+"""Where the photos of a long run come from: lists, folders and object storage, walked without ever holding them all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError, PhotoError
+from ..folders import ENDINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import TextIO
+
+INSTALL = "pip install 'car-analyzer[bulk]'"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+# For object storage, whose drivers are packages of their own.
+_DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+def walk(names: Iterable[str], lists: Iterable[str], *, recursive: bool) -> Iterator[str]:
+    """Every photo that is meant, as it comes.
+
+    Args:
+        names: Files, folders and URLs; a URL that ends in a slash is a folder.
+        lists: Files with one path or URL a line; `-` is standard input.
+        recursive: Look into folders within folders too.
+
+    Raises:
+        OSError: A folder cannot be read.
+        ConfigurationError: A list cannot be read, or a library is missing.
+    """
+    for name in names:
+        if is_url(name) and name.endswith("/"):
+            yield from _walk_url(name, recursive=recursive)
+        elif not is_url(name) and os.path.isdir(name):  # noqa: PTH112 - Path would change how it is written
+            yield from _walk_folder(name, recursive=recursive)
+        else:
+            yield name
+    for file in lists:
+        with open_list(file) as lines:
+            for line in lines:
+                if name := line.rstrip("\r\n"):
+                    yield name
+
+
+def count(names: list[str], lists: list[str]) -> int | None:
+    """How many photos there are, where that is known without a walk."""
+    if any(name.endswith("/") or os.path.isdir(name) for name in names):  # noqa: PTH112
+        return None
+    total = len(names)
+    for file in lists:
+        if not Path(file).is_file():
+            return None
+        with open_list(file) as lines:
+            total += sum(1 for line in lines if line.rstrip("\r\n"))
+    return total
+
+
+def open_list(file: str) -> contextlib.AbstractContextManager[TextIO]:
+    """Open a list. Names of files may be no text in any encoding.
+
+    Raises:
+        ConfigurationError: It cannot be opened.
+    """
+    if file == "-":
+        return contextlib.nullcontext(
+            open(sys.stdin.fileno(), encoding="utf-8", errors="surrogateescape", newline="\n", closefd=False)
+        )
+    try:
+        return Path(file).open(encoding="utf-8", errors="surrogateescape", newline="\n")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the list {file}: {error.strerror}") from error
+
+
+def read(name: str) -> bytes:
+    """The bytes of a photo.
+
+    Raises:
+        PhotoError: It cannot be read.
+        ConfigurationError: A library is missing.
+    """
+    try:
+        if is_url(name):
+            system, path = _file_system(name)
+            return bytes(system.cat_file(path))
+        return Path(name).read_bytes()
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        # Whatever a storage's library raises: it is about this photo, and the next one may be fine.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError):
+            reason = "there is no such file"
+        raise PhotoError(f"cannot read {name}: {reason}") from error
+
+
+def is_url(name: str) -> bool:
+    """Whether it is no path."""
+    return _SCHEME.match(name) is not None
+
+
+def _walk_folder(folder: str, *, recursive: bool) -> Iterator[str]:
+    with os.scandir(folder) as items:
+        for item in items:
+            # Links to folders are not followed: they may lead in circles.
+            if item.is_dir(follow_symlinks=False):
+                if recursive:
+                    yield from _walk_folder(item.path, recursive=True)
+            elif item.name.lower().endswith(ENDINGS) and not item.is_dir():
+                yield item.path
+
+
+def _walk_url(url: str, *, recursive: bool) -> Iterator[str]:
+    system, path = _file_system(url)
+    try:
+        for folder, _, files in system.walk(path, maxdepth=None if recursive else 1, on_error="raise"):
+            for name in files:
+                if name.lower().endswith(ENDINGS):
+                    yield str(system.unstrip_protocol(f"{folder.rstrip('/')}/{name}"))
+    except OSError:
+        raise
+    except Exception as error:  # libraries of storages have errors of their own
+        raise OSError(f"cannot list {url}: {error}") from error
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise ConfigurationError(f"{url} needs fsspec, which is not installed: {INSTALL}") from error
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        scheme = url.partition(":")[0].lower()
+        driver = _DRIVERS.get(scheme)
+        raise ConfigurationError(
+            f"{scheme}:// needs a library that is missing: " + (f"pip install {driver}" if driver else str(error))
+        ) from error
+    return system, path

@@ -1,0 +1,34 @@
+"""The protocols, gRPC and HTTP, one module each. Neither is imported before it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+from .base import Answer, ExportMismatchError, Transport
+from .retry import Deadline, persist, within
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..config import TLS, Endpoint
+
+__all__ = ["Answer", "Deadline", "ExportMismatchError", "Transport", "open_transport", "persist", "within"]
+
+
+def open_transport(endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> Transport:
+    """Make the transport that the endpoint's scheme names. It connects when it is first used.
+
+    Raises:
+        ConfigurationError: A TLS file cannot be used, or a library is missing.
+    """
+    try:
+        if endpoint.is_grpc:
+            from .grpc import GrpcTransport
+
+            return GrpcTransport(endpoint, tls, headers)
+        from .http import HttpTransport
+
+        return HttpTransport(endpoint, tls, headers)
+    except ImportError as error:
+        raise ConfigurationError(f"{endpoint.scheme}:// needs a library that is missing: {error}") from error

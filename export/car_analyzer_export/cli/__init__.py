@@ -1,0 +1,1 @@
+"""The commands: one file each, and what several of them share in `labelled` and `publishing`."""

@@ -1,0 +1,137 @@
+"""`car-analyzer check`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from car_analyzer import TLS, CarAnalyzer, CarAnalyzerError, ConfigurationError, Retry, UnreachableError
+from car_analyzer.command_line import DONE, FAILED, INTERRUPTED, UNREACHABLE, USAGE, add_tls, count, positive, share
+
+from ..checking.errors import CheckError
+
+if TYPE_CHECKING:
+    from ..checking.outcome import Outcome
+
+
+# A person waits at the other end, so a server that is not there gets little patience.
+RETRY = Retry(reconnect_patience=2.0)
+
+_EPILOG = """\
+examples:
+  car-analyzer check labelled/                       labelled/clean/1.jpg, labelled/cleanliness/dirty/2.jpg,
+                                                     labelled/dirty_intact/3.jpg, labelled/clean_damaged_4.jpg
+  car-analyzer check labels.csv --report check.html  columns: file, and one for each head; unknown values are skipped
+  car-analyzer check labelled/ --min-accuracy 0.9 --json
+
+Where the exported models lie in --repository, too, other readings of the photos are tried: another order of the
+labels, other normalisations, BGR, a crop from the middle, EXIF rotation. If one of them fits much better, it says so,
+and what to change in the spec.
+
+exit codes: 0 checked, 1 nothing could be checked or an accuracy is below --min-accuracy, 2 wrong usage,
+3 no server answers
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.report and not arguments.report.absolute().parent.is_dir():
+        parser.error(f"--report: there is no folder {arguments.report.parent}")
+    try:
+        outcome = _check(arguments)
+        if arguments.report:
+            from ..checking.report import write_report
+
+            write_report(outcome, arguments.report)
+        _print(outcome, arguments)
+    except BrokenPipeError:
+        raise  # whoever read has seen enough
+    except (CheckError, CarAnalyzerError, OSError) as error:
+        print(f"car-analyzer check: {error}", file=sys.stderr)
+        if isinstance(error, UnreachableError):
+            print("Start a server with: car-analyzer serve", file=sys.stderr)
+            return UNREACHABLE
+        return USAGE if isinstance(error, ConfigurationError) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return _judge(outcome, arguments.min_accuracy)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="car-analyzer check",
+        description="Compare a served model's answers with photos whose labels are known, and find what the spec says "
+        "wrongly.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="FOLDER", help="photos in sub-folders named by label, or a CSV file"
+    )
+    parser.add_argument(
+        "--url", metavar="URL", help="of the server; default: $CAR_ANALYZER_URL or grpc://localhost:8001"
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="where the exported models lie; default: %(default)s",
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with all photos and answers")
+    parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
+    parser.add_argument(
+        "--min-accuracy", type=share, metavar="X", help="from 0 to 1; exit with 1 if a head's accuracy is below"
+    )
+    parser.add_argument(
+        "--concurrency", type=count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--timeout", type=positive, default=30.0, metavar="SECONDS", help="for each answer; default: %(default)g"
+    )
+    add_tls(parser)
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> Outcome:
+    # `disable=None` shows a bar on a terminal only.
+    with tqdm(unit="photo", disable=None, leave=False, dynamic_ncols=True) as bar:
+        bar.set_description_str("asking the server")
+        from ..checking.check import check
+
+        def begin(what: str, total: int) -> None:
+            bar.reset(total)
+            bar.set_description_str(what)
+
+        tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
+        with CarAnalyzer(arguments.url, timeout=arguments.timeout, retry=RETRY, tls=tls) as analyzer:
+            return check(arguments.source, analyzer, arguments.repository, arguments.concurrency, begin, bar.update)
+
+
+def _print(outcome: Outcome, arguments: argparse.Namespace) -> None:
+    from ..checking.text import as_text, encodable
+
+    if arguments.json:
+        text = json.dumps(outcome.to_dict()) + "\n"
+    else:
+        text = as_text(outcome)
+        if arguments.report:
+            text += f"The report is in {arguments.report}\n"
+    sys.stdout.write(encodable(text))
+    sys.stdout.flush()
+
+
+def _judge(outcome: Outcome, minimum: float | None) -> int:
+    below = [tally for tally in outcome.tallies.values() if minimum is not None and tally.accuracy < minimum]
+    for tally in below:
+        print(
+            f"car-analyzer check: {tally.head} is right on {tally.accuracy:.1%}, below {minimum:.1%}.", file=sys.stderr
+        )
+    return FAILED if below else DONE

@@ -1,0 +1,175 @@
+"""JPEGs so large that scaled decoding leaves detail out: the user's own, and ones that are made of smaller pictures."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFilter
+
+from car_analyzer_server.cores import cores
+
+from ..photo_folder import PhotoFolder
+from ..pictures import generated, variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from ..preprocess.photo import Photo
+    from ..spec import Limits
+
+MOST = 24
+_LEAST = 8
+# Of all that are made together: each costs some hundredths of a second a megapixel.
+_PIXELS = 120_000_000
+_QUALITIES = (75, 80, 85, 90, 95)
+# Half of the cameras and phones write the first.
+_SUBSAMPLINGS = ("4:2:0", "4:2:0", "4:2:2", "4:4:4")
+
+
+@dataclass(frozen=True)
+class LargePhotos:
+    """Large JPEGs, one of a source after the other.
+
+    Attributes:
+        contents: The files.
+        sizes: Their widths and heights.
+        as_they_are: How many of them are photos of the user's, as they are.
+        photos: How many photos of the user's are in them, as they are or enlarged; the others are generated pictures.
+        skipped: See `PhotoFolder`.
+    """
+
+    contents: tuple[bytes, ...]
+    sizes: tuple[tuple[int, int], ...]
+    as_they_are: int = 0
+    photos: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def large_photos(least_side: int, folder: Path | None, limits: Limits) -> LargePhotos:
+    """Finds large JPEGs in a folder, and makes as many as are missing of its other photos, or of generated pictures.
+
+    They have several sizes, so that a half, a quarter or an eighth of each side is decoded, several qualities, and all
+    kinds of chroma subsampling. Made once in a process.
+
+    Args:
+        least_side: How many pixels each side keeps; see `Photo`.
+        folder: The user's photos.
+        limits: Larger photos are not served, and not made.
+
+    Raises:
+        SpecError: The folder holds no photo that can be read.
+    """
+    files = PhotoFolder(folder, limits).files if folder is not None else []
+    state = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _large_photos(least_side, folder, limits, state)
+
+
+@lru_cache(maxsize=2)
+def _large_photos(least_side: int, folder: Path | None, limits: Limits, _state: object) -> LargePhotos:
+    sizes = list(_sizes(least_side, limits.max_pixels))
+    if folder is None:
+        return _made([Image.fromarray(_textured(generated(i, (640, 480)), i)) for i in range(len(sizes))], sizes)
+    found = PhotoFolder(folder, limits)
+    sources = list(islice(found.read(found.spread(MOST), _source_of(least_side)), 2 * MOST))
+    large = [source for source in sources if source.large is not None][:MOST]
+    # Large ones stand in for what is missing, too.
+    small = [source for source in sources if source.large is None] or large
+    missing = sizes[len(large) :]
+    made = _made([small[i % len(small)].variant(i // len(small)) for i in range(len(missing))], missing)
+    return LargePhotos(
+        (*(source.large for source in large if source.large is not None), *made.contents),
+        (*(source.size for source in large), *made.sizes),
+        len(large),
+        min(len(sources), len(large) + len(missing)),
+        found.skipped,
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A photo of the user's: small, its size, and, if that is large, its file."""
+
+    picture: Image.Image
+    size: tuple[int, int]
+    large: bytes | None
+
+    def variant(self, turn: int) -> Image.Image:
+        return Image.fromarray(variant(np.asarray(self.picture), turn))
+
+
+def _source_of(least_side: int) -> Callable[[Photo, bytes], _Source]:
+    def make(photo: Photo, content: bytes) -> _Source:
+        photo.upright()  # some views look at it like that
+        picture = photo.rgb.copy()
+        picture.thumbnail((1000, 1000))
+        return _Source(picture, photo.rgb.size, content if photo.scale(least_side) > 1 else None)
+
+    return make
+
+
+def _sizes(least_side: int, max_pixels: int) -> Iterator[tuple[int, int]]:
+    """Widths and heights that are decoded to a half, some to a quarter, and one to an eighth."""
+    pixels = 0
+    for number in range(MOST):
+        random = np.random.default_rng(number)
+        scale = 8 if number == 7 else 4 if number % 5 == 2 else 2
+        while scale > 1 and (scale * least_side) ** 2 > max_pixels:
+            scale //= 2
+        if scale == 1:
+            return  # No photo that is accepted is decoded scaled.
+        side = longer = scale * least_side
+        # The larger ones are dear enough as squares.
+        if scale == 2 and (larger := 2 * round(least_side * random.choice((1, 1.2, 4 / 3)))) * side <= max_pixels:
+            longer = larger
+        pixels += side * longer
+        if pixels > _PIXELS and number >= _LEAST:
+            return
+        yield (longer, side) if random.random() < 0.7 else (side, longer)
+
+
+def _made(sources: list[Image.Image], sizes: list[tuple[int, int]]) -> LargePhotos:
+    # Pillow works without Python's lock.
+    with ThreadPoolExecutor(cores()) as pool:
+        contents = tuple(pool.map(_enlarged, sources, sizes, range(len(sizes))))
+    return LargePhotos(contents, tuple(sizes))
+
+
+def _textured(pixels: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+    """Adds what photos have and generated pictures have not: detail of every size, more in some places than others."""
+    random = np.random.default_rng(seed)
+    size = (pixels.shape[1], pixels.shape[0])
+
+    def noise(cells: int) -> npt.NDArray[np.float32]:
+        cell = Image.fromarray(random.integers(0, 256, (cells, cells), dtype=np.uint8))
+        return np.asarray(cell.resize(size, Image.Resampling.BICUBIC), np.float32)[..., None] - np.float32(128)
+
+    where = np.clip(noise(6) / 64, 0, 1)
+    return (pixels + where * sum(noise(cells) / 4 for cells in (48, 96, 192, 384))).clip(0, 255).astype(np.uint8)
+
+
+def _enlarged(picture: Image.Image, size: tuple[int, int], seed: int) -> bytes:
+    """A picture as a larger camera would have taken it, with edges as sharp, and grain."""
+    random = np.random.default_rng(seed)
+    # What a network sees of still larger ones is no sharper.
+    shrink = max(1, min(size) // 1344)
+    large = picture.resize((size[0] // shrink, size[1] // shrink), Image.Resampling.BICUBIC)
+    large = large.filter(ImageFilter.UnsharpMask(2, 120, 0))
+    tile = Image.fromarray(random.normal(128, 5, (256, 256)).clip(0, 255).astype(np.uint8))
+    grain = Image.new("L", large.size)
+    for left in range(0, large.width, 256):
+        for top in range(0, large.height, 256):
+            grain.paste(tile, (left, top))
+    large = ImageChops.add(large, Image.merge("RGB", [grain] * 3), 1, -128)
+    file = io.BytesIO()
+    options = {"quality": int(random.choice(_QUALITIES)), "subsampling": str(random.choice(_SUBSAMPLINGS))}
+    large.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", **options)
+    return file.getvalue()

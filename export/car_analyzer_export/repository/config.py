@@ -1,0 +1,213 @@
+"""The Triton configuration of each model, built from Triton's own protobuf classes.
+
+A configuration names the one version that it is for, and the ensemble's names the version of each step: whatever else
+lies in the repository or is loaded, an answer comes from one version. What differs from version to version, and is no
+configuration, lies in the version's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from ..spec import ENSEMBLE, PREPROCESS, describe_head
+from . import gpu
+
+if TYPE_CHECKING:
+    from ..preprocess.view import View
+    from ..spec import HeadPlan, NetworkPlan, Plan
+
+# Of the official ONNX Runtime backend.
+INTRA_OP_THREADS = "intra_op_thread_count"
+SMALLEST_PREFERRED = {"any": 4, "gpu": 8}
+HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n"
+
+
+def config_texts(plan: Plan, version: int, export_id: str) -> dict[str, str]:
+    """Writes config.pbtxt of every model for a version: model name → text."""
+    configs = [
+        _preprocess(plan, version),
+        *(_network(plan, network, version) for network in plan.networks),
+        _ensemble(plan, version, export_id),
+    ]
+    return {config.name: as_text(config) for config in configs}
+
+
+def as_text(config: Any) -> str:
+    """A configuration as config.pbtxt has it."""
+    return HEADER + str(text_format.MessageToString(config))
+
+
+def heads_text(plan: Plan) -> str:
+    """Writes what a client needs to turn logits into answers, as JSON: head → how to read it."""
+    return json.dumps({head.name: describe_head(head) for head, _ in plan.heads()})
+
+
+def label_texts(plan: Plan) -> dict[str, dict[str, str]]:
+    """Writes the label files, one label a line in logit order: model name → file name → text."""
+    texts: dict[str, dict[str, str]] = {}
+    for head, network in plan.heads():
+        # One logit is Triton's class 0: it gets the label of which a high logit speaks.
+        labels = head.labels[1:] if head.activation == "sigmoid" else head.labels
+        text = "".join(f"{label}\n" for label in labels)
+        texts.setdefault(network.name, {})[_labels_file(network, head)] = text
+        texts.setdefault(ENSEMBLE, {})[f"{head.name}_labels.txt"] = text
+    return texts
+
+
+def views_text(plan: Plan) -> str:
+    """Writes how the preprocess step looks at a photo: its output → a view, as JSON."""
+    return json.dumps({name: asdict(view) for view, name in plan.views.items()}, indent=2) + "\n"
+
+
+def _preprocess(plan: Plan, version: int) -> Any:
+    parameters: dict[str, Any] = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
+    group = pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.limits.preprocess_instances)
+    if with_dali := plan.preprocess == "dali":
+        parameters |= gpu.DALI_PARAMETERS
+        group = pb.ModelInstanceGroup(count=plan.limits.preprocess_instances)
+    return pb.ModelConfig(
+        name=PREPROCESS,
+        backend="python",
+        version_policy=_only(version),
+        max_batch_size=plan.limits.max_batch_size,
+        input=[pb.ModelInput(name="image", data_type=pb.TYPE_STRING, dims=[1])],
+        output=[
+            pb.ModelOutput(name=name, data_type=pb.TYPE_UINT8, dims=_dims(view)) for view, name in plan.views.items()
+        ],
+        instance_group=[group],
+        parameters={name: pb.ModelParameter(string_value=json.dumps(value)) for name, value in parameters.items()},
+        # The gate of the whole ensemble. A bounded queue at a later step would not do: Triton before 26.03 leaves the
+        # requests that it refuses there without an answer.
+        # One request at a time: photos are decoded one by one anyway, so that a batch would only keep other instances
+        # idle, and a request that the Python backend cannot read (a string longer than its data) fails a whole batch.
+        # DALI decodes them together.
+        dynamic_batching=_batching(
+            plan,
+            preferred_batch_size=preferred_batch_sizes(plan) if with_dali else (1,),
+            max_queue_delay_microseconds=plan.limits.queue_delay_us if with_dali else 0,
+            max_queue_size=plan.limits.max_queue_size,
+            allow_timeout_override=True,
+        ),
+    )
+
+
+def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
+    on_gpu = plan.target == "gpu"
+    # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
+    parameters = {"enable_mem_pattern": "0"} | (gpu.cuda_parameters(plan) if on_gpu else {})
+    if plan.limits.network_threads:
+        parameters[INTRA_OP_THREADS] = str(plan.limits.network_threads)
+    return pb.ModelConfig(
+        name=network.name,
+        backend="onnxruntime",
+        version_policy=_only(version),
+        max_batch_size=plan.limits.max_batch_size,
+        # The format is for clients such as NVIDIA's image_client.py; no backend acts on it.
+        input=[
+            pb.ModelInput(
+                name="pixels",
+                data_type=pb.TYPE_UINT8,
+                format=pb.ModelInput.FORMAT_NHWC,
+                dims=_dims(network.view),
+            )
+        ],
+        output=[
+            _logits(network.output_name(head), head, f"{version}/{_labels_file(network, head)}")
+            for head in network.heads
+        ],
+        # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
+        instance_group=[pb.ModelInstanceGroup(count=plan.limits.network_instances)],
+        parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
+        optimization=gpu.tensorrt(plan, network) if plan.accelerator == "tensorrt" else None,
+        # When a head is slower than decoding, its queue is bounded by time.
+        dynamic_batching=_batching(
+            plan,
+            preferred_batch_size=preferred_batch_sizes(plan),
+            max_queue_delay_microseconds=plan.limits.queue_delay_us,
+        ),
+        model_warmup=[_warmup(network.view, batch) for batch in gpu.warm_up_sizes(plan)],
+    )
+
+
+def _ensemble(plan: Plan, version: int, export_id: str) -> Any:
+    parameters = {"heads": heads_text(plan), "export_id": export_id}
+    steps = [
+        pb.ModelEnsembling.Step(
+            model_name=PREPROCESS,
+            model_version=version,
+            input_map={"image": "image"},
+            output_map={name: name for name in plan.views.values()},
+        ),
+        *(
+            pb.ModelEnsembling.Step(
+                model_name=network.name,
+                model_version=version,
+                input_map={"pixels": plan.views[network.view]},
+                output_map={network.output_name(head): f"{head.name}_logits" for head in network.heads},
+            )
+            for network in plan.networks
+        ),
+    ]
+    return pb.ModelConfig(
+        name=ENSEMBLE,
+        platform="ensemble",
+        version_policy=_only(version),
+        max_batch_size=plan.limits.max_batch_size,
+        input=[pb.ModelInput(name="image", data_type=pb.TYPE_STRING, dims=[1])],
+        output=[_logits(f"{head.name}_logits", head, f"{version}/{head.name}_labels.txt") for head, _ in plan.heads()],
+        parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
+        ensemble_scheduling=pb.ModelEnsembling(step=steps),
+    )
+
+
+def _logits(name: str, head: HeadPlan, labels_file: str) -> Any:
+    return pb.ModelOutput(name=name, data_type=pb.TYPE_FP32, dims=[head.logits], label_filename=labels_file)
+
+
+def _labels_file(network: NetworkPlan, head: HeadPlan) -> str:
+    return "labels.txt" if len(network.heads) == 1 else f"{head.name}_labels.txt"
+
+
+def _only(version: int) -> Any:
+    return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version]))
+
+
+def _batching(
+    plan: Plan, preferred_batch_size: tuple[int, ...] = (), max_queue_delay_microseconds: int = 0, **policy: Any
+) -> Any:
+    return pb.ModelDynamicBatching(
+        preferred_batch_size=preferred_batch_size,
+        max_queue_delay_microseconds=max_queue_delay_microseconds,
+        default_queue_policy=pb.ModelQueuePolicy(
+            default_timeout_microseconds=round(plan.limits.max_queue_seconds * 1e6),
+            timeout_action=pb.ModelQueuePolicy.REJECT,
+            **policy,
+        ),
+    )
+
+
+def preferred_batch_sizes(plan: Plan) -> tuple[int, ...]:
+    """Powers of two up to the largest batch, and that itself. Triton waits for one of them, but not for long.
+
+    Without them a batch is all that waits, and two ResNet-18 on two cores served 2 to 4 % less to eight callers. That
+    callers then move in step, and leave the networks idle together, would explain it, but was not looked into.
+    """
+    sizes, size = [], SMALLEST_PREFERRED[plan.target]
+    while size < plan.limits.max_batch_size:
+        sizes.append(size)
+        size *= 2
+    return (*sizes, plan.limits.max_batch_size)
+
+
+def _warmup(view: View, batch: int) -> Any:
+    pixels = pb.ModelWarmup.Input(data_type=pb.TYPE_UINT8, dims=_dims(view), random_data=True)
+    return pb.ModelWarmup(name=f"batch {batch}", batch_size=batch, inputs={"pixels": pixels})
+
+
+def _dims(view: View) -> list[int]:
+    return [view.height, view.width, 3]

@@ -1,0 +1,216 @@
+"""Writes a Triton model repository so that a version appears in it whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PublishError
+from ..interrupts import held_back
+from ..spec import ENSEMBLE, PREPROCESS
+from .config import config_texts, heads_text, label_texts, views_text
+from .versions import CONFIGS, RECORD, UNFINISHED, exported, locked, withdraw, write, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..spec import Plan
+
+# Stands for the version's number until it is known. No model can have this name.
+_NEW_VERSION = ".version"
+# What lies in a version of the preprocess step → its file in `preprocess`.
+_PILLOW_FILES = {name: name for name in ("guard.py", "identity.py", "model.py", "photo.py", "view.py")}
+_DALI_FILES = _PILLOW_FILES | {
+    "model.py": "dali_model.py",
+    "dali_pipeline.py": "dali_pipeline.py",
+    "pillow_model.py": "model.py",
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What running the networks gave.
+
+    Attributes:
+        records: Network name → what was compared, JSON-ready.
+        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
+    """
+
+    records: dict[str, dict[str, Any]]
+    skipped: dict[str, str]
+
+
+class Staging:
+    """A folder in which a version is put together before it gets its number and its place.
+
+    Attributes:
+        folder: Where.
+        configs: Model → its configuration, once that is written.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder = folder
+        self.configs: dict[str, str] = {}
+        self._plan = plan
+
+    @property
+    def models(self) -> list[str]:
+        """The models of the version, the ensemble last: whoever sees its folder sees the others'."""
+        return [PREPROCESS, *(network.name for network in self._plan.networks), ENSEMBLE]
+
+    def version_folder(self, model: str) -> Path:
+        """Where a model's new version is put together."""
+        folder = self.folder / model / _NEW_VERSION
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write(self, number: int, networks: dict[str, str]) -> str:
+        """Writes everything but the networks: configurations, labels and the preprocess step.
+
+        Args:
+            number: The version's.
+            networks: Network name → SHA-256 of its `model.onnx`.
+
+        Returns:
+            The export's identity: 16 hexadecimal digits that depend on all that an answer depends on.
+        """
+        source = resources.files(f"{__package__}.preprocess")
+        files = _DALI_FILES if self._plan.preprocess == "dali" else _PILLOW_FILES
+        step = {file: source.joinpath(origin).read_text(encoding="utf-8") for file, origin in files.items()}
+        step["views.json"] = views_text(self._plan)
+        answering = json.dumps([step, networks, heads_text(self._plan)], sort_keys=True)
+        export_id = hashlib.sha256(answering.encode()).hexdigest()[:16]
+        self.configs = config_texts(self._plan, number, export_id)
+        for model, text in self.configs.items():
+            # Beside each other until the version is served: a model has one configuration at a time.
+            write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)
+        for model, labels in label_texts(self._plan).items():
+            for file, text in labels.items():
+                write(self.version_folder(model) / file, text)
+        record = json.dumps({"model": PREPROCESS, "version": number, "export_id": export_id}, indent=2) + "\n"
+        for file, text in {**step, RECORD: record}.items():
+            write(self.version_folder(PREPROCESS) / file, text)
+        return export_id
+
+
+@contextlib.contextmanager
+def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
+    """Opens a staging folder for a repository, and removes it whatever happens.
+
+    Raises:
+        PublishError: The repository, or the staging folder beside it, cannot be written.
+    """
+    with contextlib.ExitStack() as cleanup, writing(repository):
+        place = _staging_place(repository)
+        with locked(place):
+            _remove_abandoned(place, repository)
+            folder = Path(tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=place))
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+            cleanup.enter_context(locked(folder))
+        yield Staging(folder, plan)
+
+
+def choose_number(repository: Path, models: list[str], wanted: int | None) -> int:
+    """The number of a new version: the same for all of its models, so that an answer's version names its export.
+
+    Raises:
+        PublishError: The wanted number is taken.
+    """
+    # What a clean checkout holds for version 1 is no export, and is written again.
+    taken = {number for model in models if model != PREPROCESS for number in exported(repository / model)}
+    number = max(taken, default=0) + 1 if wanted is None else wanted
+    if number in taken:
+        raise PublishError(f"{repository} has a version {number} already; leave out --version to get {max(taken) + 1}.")
+    return number
+
+
+@contextlib.contextmanager
+def added(staged: Staging, repository: Path, number: int, *, shown: bool) -> Iterator[None]:
+    """Moves a staged version into the repository, where nothing serves it yet; takes it back if the body fails.
+
+    Args:
+        staged: The version.
+        repository: The model repository; it must be locked.
+        number: The version's.
+        shown: The body may show the version to clients, so that its number must not be used again.
+
+    Raises:
+        OSError: The repository cannot be written. It is as it was.
+    """
+    write(staged.version_folder(ENSEMBLE) / UNFINISHED, "")
+    _sync(staged.folder)
+    undo = contextlib.ExitStack()
+    try:
+        with held_back():
+            for model in staged.models:
+                _move(staged, model, repository, number, undo)
+        yield
+        (repository / ENSEMBLE / str(number) / UNFINISHED).unlink()
+    except BaseException as error:
+        with held_back():
+            undo.close()
+            if shown:
+                withdraw(repository, number, str(error) or type(error).__name__)
+        raise
+
+
+def _move(staged: Staging, model: str, repository: Path, number: int, undo: contextlib.ExitStack) -> None:
+    source, target = staged.version_folder(model), repository / model / str(number)
+    if not target.parent.exists():
+        # In one piece: Triton does not start on a model without a configuration, or without the version that it names.
+        write(source.parent / "config.pbtxt", staged.configs[model])
+        source.rename(source.with_name(str(number)))
+        source.parent.rename(target.parent)
+        undo.callback(target.parent.rename, source.parent)
+        return
+    if target.exists():
+        aside = source.with_name(".before")
+        target.rename(aside)
+        undo.callback(aside.rename, target)
+    source.rename(target)
+    undo.callback(target.rename, source)
+
+
+def _sync(folder: Path) -> None:
+    """Makes sure that a power cut after the renames finds the files whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _staging_place(repository: Path) -> Path:
+    """Beside the repository, or, if that is a mount of its own, in the one place in it where Triton does not look.
+
+    A rename is atomic on one file system only.
+    """
+    parent = repository.resolve().parent
+    if not repository.exists():  # it is made when there is something to put into it
+        if not parent.exists():
+            parent.mkdir(parents=True)
+        return parent
+    repository.mkdir(exist_ok=True)  # raises if it is a file
+    if parent.stat().st_dev == repository.stat().st_dev and os.access(parent, os.W_OK):
+        return parent
+    inside = repository / ENSEMBLE
+    inside.mkdir(exist_ok=True)
+    return inside
+
+
+def _staging_prefix(repository: Path) -> str:
+    return f".{repository.resolve().name}.export-"
+
+
+def _remove_abandoned(place: Path, repository: Path) -> None:
+    """Removes what killed exports left; the folder of a living one is locked."""
+    for folder in place.glob(f"{_staging_prefix(repository)}*"):
+        with contextlib.suppress(BlockingIOError), locked(folder, wait=False):
+            shutil.rmtree(folder, ignore_errors=True)

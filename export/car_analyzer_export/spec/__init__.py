@@ -1,0 +1,22 @@
+"""What the user asks for: `tables` reads the TOML file, `plan` is what becomes of it once everything is decided.
+
+Imports no PyTorch.
+"""
+
+from .plan import HeadPlan, NetworkPlan, Plan, describe_head, normalised
+from .tables import ENSEMBLE, PREPROCESS, WELL_KNOWN_LABELS, Head, Limits, Network, Spec
+
+__all__ = [
+    "ENSEMBLE",
+    "PREPROCESS",
+    "WELL_KNOWN_LABELS",
+    "Head",
+    "HeadPlan",
+    "Limits",
+    "Network",
+    "NetworkPlan",
+    "Plan",
+    "Spec",
+    "describe_head",
+    "normalised",
+]
