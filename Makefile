@@ -39,6 +39,7 @@ lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 faults: $(INSTALLED) ## Kill, stop, fill and cut things under load; no photo may be lost (FAULTS="--only NAME" for one)
 	@$(BIN)/python -m reliability.faults $(FAULTS)

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import preprocess
 from ..errors import PublishError
 from ..interrupts import held_back
 from ..spec import ENSEMBLE, PREPROCESS
@@ -82,7 +83,7 @@ class Staging:
         Returns:
             The export's identity: 16 hexadecimal digits that depend on all that an answer depends on.
         """
-        source = resources.files(f"{__package__}.preprocess")
+        source = resources.files(preprocess)
         files = _DALI_FILES if self._plan.preprocess == "dali" else _PILLOW_FILES
         step = {file: source.joinpath(origin).read_text(encoding="utf-8") for file, origin in files.items()}
         step["views.json"] = views_text(self._plan)
