@@ -179,9 +179,9 @@ def test_what_is_tried_can_be_served(cores: int, networks: int) -> None:
     [
         (["--repository", "none"], 1, "none serves no version"),
         (["--photos", "none"], 1, "none is no folder with photos"),
-        (["--budget", "-1"], 2, "-1 is not a positive number"),
-        (["--budget", "soon"], 2, "soon is not a positive number"),
-        (["--callers", "0"], 2, "0 is not a whole number above 0"),
+        (["--budget", "-1"], 2, "'-1' is not a number above zero"),
+        (["--budget", "soon"], 2, "'soon' is not a number above zero"),
+        (["--callers", "0"], 2, "'0' is not a whole number from 1"),
     ],
 )
 def test_usage(flags: list[str], code: int, message: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
