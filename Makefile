@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak bench lint format clean fuzz publish-trial faults overload replicas deploy-check containers
+.PHONY: help setup demo serve test test-fast docs soak bench lint format clean fuzz publish-trial faults overload replicas deploy-check containers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,12 @@ serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it
 
 test: lint ## Check style and types, then run every test on a real Triton
 	@$(BIN)/python -m pytest -n 4 --dist loadfile
+
+test-fast: lint ## Check style and types, then run the tests that need neither Triton nor PyTorch (about a minute)
+	@$(BIN)/python -m pytest -n 2 -m 'not slow and not triton'
+
+docs: $(INSTALLED) ## Build the documentation into build/site
+	@$(BIN)/zensical build --strict
 
 soak: $(INSTALLED) ## Drive photos for MINUTES (60) and draw memory, latency and losses into PLOT (build/soak.png)
 	@mkdir -p $(dir $(PLOT))
