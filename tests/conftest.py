@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -121,10 +122,13 @@ class HeldModel:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the demo models as version 1. Not to be written to."""
-    folder = tmp_path_factory.mktemp("exported") / "model_repository"
-    export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), folder)
+def repository(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A model repository with the demo models as version 1, the same for all workers. Not to be written to."""
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = shared / "exported" / "model_repository"
+    with FileLock(shared / "exported.lock"):
+        if not folder.exists():
+            export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), folder)
     return folder
 
 
