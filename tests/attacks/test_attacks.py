@@ -1,4 +1,4 @@
-"""Hostile checkpoints are refused with a sentence, have no effect, and take neither memory nor time."""
+"""Hostile checkpoints are rejected in a sentence, have no side effects, and take little memory and time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ import pytest
 import torch
 
 from car_analyzer_export.checkpoints import read_checkpoint
-from car_analyzer_export.errors import CheckpointError
+from car_analyzer_export.errors import CheckpointError, NetworkError
+from car_analyzer_export.network_process import NetworkProcess
+from car_analyzer_export.spec import Spec
 
 from . import archives, endless, hostile, json_beside, lying_tensors, pickles, programs, safetensors_headers
-from .hostile import ATTACKS, LIVE, SAYS, WEIGHTS, Gadget
+from .hostile import ATTACKS, LIVE, SAYS, STOPPING, WEIGHTS, Gadget
 
 # Each adds its attacks to the table as it is imported.
 assert all((archives, endless, json_beside, lying_tensors, pickles, programs, safetensors_headers))
@@ -29,6 +31,7 @@ assert all((archives, endless, json_beside, lying_tensors, pickles, programs, sa
 MEMORY_MIB = 400
 SECONDS = 60
 READER = Path(__file__).with_name("reader.py")
+READ_HERE = [name for name in ATTACKS if name not in STOPPING]
 
 
 def make(name: str, folder: Path) -> tuple[Path, Path]:
@@ -41,19 +44,19 @@ def make(name: str, folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What reading each attack in a process with little memory came to."""
+    """The outcome of reading each attack, in a process with little memory."""
     folder = tmp_path_factory.mktemp("attacks")
-    files = {name: make(name, folder / name) for name in ATTACKS}
+    files = {name: make(name, folder / name) for name in READ_HERE}
     paths = [str(path) for path, _ in files.values()]
     command = [sys.executable, str(READER), str(MEMORY_MIB), str(SECONDS), *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=4 * SECONDS, cwd=folder)
-    # The last line for a path stands; of one that the process died of, there is only the first.
+    # The last line for a path counts; if the process died on one, there is only the first.
     found = {line["path"]: line for line in map(json.loads, done.stdout.splitlines())}
     return {name: {**found.get(str(path), {}), "canary": canary.exists()} for name, (path, canary) in files.items()}
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_is_refused(name: str, answers: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("name", READ_HERE)
+def test_is_rejected(name: str, answers: dict[str, dict[str, Any]]) -> None:
     answer = answers[name]
     assert answer.get("outcome") == "CheckpointError", answer
     message = answer["message"]
@@ -66,6 +69,21 @@ def test_is_refused(name: str, answers: dict[str, dict[str, Any]]) -> None:
     assert not answer["canary"]
     # Alone it would take one second at most, of the 60 that all have.
     assert answer["seconds"] < 10, answer
+
+
+@pytest.mark.parametrize("name", sorted(STOPPING))
+def test_the_commands_survive_what_stops_the_reader(name: str, tmp_path: Path) -> None:
+    path, canary = make(name, tmp_path)
+    spec = Spec.from_values({"heads": {"cleanliness": {"weights": path}}}, "test")
+    with (
+        NetworkProcess(spec, trust_pickle=False, progress=lambda _step: None, step_timeout=STOPPING[name]) as process,
+        pytest.raises(NetworkError) as caught,
+    ):
+        process.plan()
+    said = str(caught.value)
+    assert said.startswith("Head 'cleanliness': ")
+    assert SAYS[name] in said, said
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("name", sorted(LIVE))

@@ -103,7 +103,7 @@ def test_a_whole_network_needs_trust(name: str, tmp_path: Path) -> None:
     make, container = TRUSTED[name]
     path = make(tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"refused, because it .*; save network\.state_dict\(\).*--trust-pickle if"
+        CheckpointError, match=r"rejected, because it .*; save network\.state_dict\(\).*--trust-pickle if"
     ):
         read_checkpoint(path)
     checkpoint = read_checkpoint(path, trust_pickle=True)

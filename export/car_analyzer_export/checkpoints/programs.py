@@ -57,12 +57,12 @@ def load_program(
     name = "TorchScript" if kind == "TorchScript" else "torch.export"
     if not trust_pickle:
         raise CheckpointError(
-            f"refused, because it is a {name} program, which runs its author's code and can write files; save "
+            f"rejected, because it is a {name} program, which runs its author's code and can write files; save "
             f"network.state_dict() instead and name its architecture, {TRUST}."
         )
     # Compiled for one machine, and loaded as a library; nothing here needs it.
-    if any("aotinductor/" in record for record in archive.sizes):
-        raise CheckpointError("refused, because it holds compiled code (AOTInductor); save it with torch.export.save.")
+    if any("aotinductor/" in record for record in archive.records):
+        raise CheckpointError("rejected, because it holds compiled code (AOTInductor); save it with torch.export.save.")
     file.seek(0)
     try:
         with quiet():

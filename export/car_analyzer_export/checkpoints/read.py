@@ -12,7 +12,7 @@ from .archive import read_archive
 from .beside import facts_beside
 from .facts import merge, read_facts
 from .model import Checkpoint
-from .pickled import load_legacy, load_zip
+from .pickled import load_pickled
 from .programs import load_program
 from .samples import refuse_data
 from .sniff import HEAD_BYTES, describe_folder, identify
@@ -92,10 +92,10 @@ def _open(file: BinaryIO, trust_pickle: bool, script: Script | None) -> Checkpoi
                 )
             return Checkpoint(check_weights(weights), None, "safetensors", facts, notes)
         case "legacy":
-            return _from_pickle(load_legacy(file, size, trust_pickle=trust_pickle, script=script))
+            return _from_pickle(load_pickled(file, size, None, trust_pickle=trust_pickle, script=script))
     archive = read_archive(file, size)
     if archive.kind == "torch.save":
-        return _from_pickle(load_zip(file, size, archive, trust_pickle=trust_pickle, script=script))
+        return _from_pickle(load_pickled(file, size, archive, trust_pickle=trust_pickle, script=script))
     module, facts, notes = load_program(archive.kind, file, archive, trust_pickle=trust_pickle)
     container = "TorchScript" if archive.kind == "TorchScript" else "torch.export program"
     return Checkpoint(_weights_of(module), module, container, facts, notes)

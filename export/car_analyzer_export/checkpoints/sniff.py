@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import CheckpointError
-from .names import named_globals
+from .pickle_names import read_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,8 +98,9 @@ def _describe_tar(head: bytes) -> str:
 
 
 def _describe_pickle(head: bytes) -> str | None:
-    names, ended = named_globals(io.BytesIO(head))
-    if not head.startswith(b"\x80") and not (names and ended):
+    pickle = read_names(io.BytesIO(head))
+    names = pickle.classes
+    if not head.startswith(b"\x80") and not (names and pickle.complete):
         return None
     families = {name.partition(".")[0] for name in names}
     if families & {"sklearn", "joblib", "xgboost", "lightgbm", "catboost"}:
@@ -107,7 +108,7 @@ def _describe_pickle(head: bytes) -> str | None:
     if families and families <= {"numpy", "_codecs"}:
         return f"is a pickle of NumPy arrays: {NO_NETWORK}."
     what = f" that names {listed(names)}" if names else ""
-    return f"refused, because it is a Python pickle{what}, not written by torch.save; {SAVE_INSTEAD}."
+    return f"rejected, because it is a Python pickle{what}, not written by torch.save; {SAVE_INSTEAD}."
 
 
 def _describe_text(head: bytes) -> str | None:

@@ -25,6 +25,8 @@ _LIGHTNING = "pytorch-lightning_version"
 _ADAPTER = re.compile(r"(^|[._])(lora|loha|lokr|hada|ia3|adapters?)([._]|$)", re.IGNORECASE)
 _QUANTISED = re.compile(r"(^|\.)(_packed_params|qweight|qzeros|quant_map|quant_state|absmax|SCB)(\.|$)")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# What tensors may take beyond their storages: a small buffer can be stored expanded.
+_MAX_EXPANDED = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ def select(loaded: Any) -> Selection:
 
 
 def check_weights(weights: StateDict) -> StateDict:
-    """Gives the weights as plain tensors.
+    """Returns the weights as plain tensors.
 
     Raises:
         CheckpointError: They are not finite, or not a whole network's in ordinary numbers.
     """
+    # A Parameter, or hooks and attributes that the file attached, would be carried on.
+    weights = {name: torch.Tensor.detach(tensor) for name, tensor in weights.items()}
     floats = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
     for name, tensor in weights.items():
         odd = name in floats and tensor.dtype not in _FLOATS
@@ -94,6 +98,15 @@ def check_weights(weights: StateDict) -> StateDict:
                 f"holds quantised weights ({name[:80]!r}), which cannot be exported; save network.state_dict() before "
                 "it is quantised."
             )
+        if tensor.is_meta or tensor.is_nested or tensor.layout is not torch.strided:
+            raise CheckpointError(
+                f"holds a tensor of a kind that cannot be exported ({name[:80]!r}: meta, sparse or nested); save "
+                "network.state_dict() with plain tensors."
+            )
+    # A tensor can repeat its storage without end by strides of zero.
+    expanded = sum(max(0, tensor.nbytes - tensor.untyped_storage().nbytes()) for tensor in weights.values())
+    if expanded > _MAX_EXPANDED:
+        raise CheckpointError("rejected, because its tensors are far larger than the file; get the file again.")
     if not floats:
         raise CheckpointError(
             "holds no floating-point tensors, so no network's weights; save it with "
@@ -109,8 +122,7 @@ def check_weights(weights: StateDict) -> StateDict:
             raise CheckpointError(
                 f"the weights {name[:80]!r} hold NaN or infinity, so the training failed; export an earlier checkpoint."
             )
-    # Plain tensors: a Parameter, or hooks that the file attached, would be carried on.
-    return {name: tensor.detach() for name, tensor in weights.items()}
+    return weights
 
 
 def _is_finite(name: str, tensor: torch.Tensor) -> bool:
