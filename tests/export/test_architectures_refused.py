@@ -1,7 +1,8 @@
-"""A checkpoint of no network that we know, or of several, is refused with the reason; nothing is downloaded."""
+"""A checkpoint of an unknown network, or of several, is rejected with the reason; nothing is downloaded."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,14 @@ def test_a_missing_library_answers_with_the_command(models: Any, monkeypatch: py
     for architecture, library in (("auto", "torchvision"), ("torchvision:resnet18", "torchvision"), ("timm:x", "timm")):
         with pytest.raises(NetworkError, match=rf"needs {library}.*pip install 'car-analyzer\[zoo\]'"):
             build(architecture, {}, weights)
+
+
+@pytest.mark.usefixtures("models", "timm")
+def test_libraries_of_another_build_than_pytorch_are_imported() -> None:
+    """In a new process, since this one has declared the operators that torchvision misses beside a CPU build."""
+    create = "from car_analyzer_export.architectures import zoo; zoo.create('{}', {!r}, {{}})"
+    networks = [create.format("timm", "resnet18"), create.format("torchvision", "squeezenet1_1")]
+    subprocess.run([sys.executable, "-c", "; ".join(networks)], check=True, timeout=300)
 
 
 def test_torchvision_alone_is_enough_for_its_networks(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,9 +128,27 @@ def _without_weights(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     return make() if any(buffer.is_meta for buffer in network.buffers()) else network
 
 
+def import_library(module: str) -> Any:
+    """Imports a module of torchvision or timm, also where a CPU build and a CUDA build are installed side by side.
+
+    The compiled part of torchvision then fails to load, and its Python part misses two operators for detectors. No
+    classifier needs them, so declaring them is enough.
+    """
+    try:
+        return importlib.import_module(module)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", schema)
+    return importlib.import_module(module)
+
+
 def _library(source: str) -> Any:
     try:
-        return importlib.import_module("torchvision.models" if source == TORCHVISION else source)
+        return import_library("torchvision.models" if source == TORCHVISION else source)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in SOURCES:
