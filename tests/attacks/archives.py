@@ -1,6 +1,6 @@
 """Zip archives with false names, offsets or sizes."""
 
-# ruff: noqa: ARG001 - not every attack has use for the canary
+# ruff: noqa: ARG001 - not every attack uses the canary
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _zip_bomb(folder: Path, canary: Path) -> Path:
             for _ in range(256):
                 record.write(bytes(1 << 20))
     content = bytearray(path.read_bytes())
-    # Said to be 4 GB, which no reader should set aside. Its entry in the directory is the last.
+    # Claims 4 GB, which no reader should allocate. Its entry in the directory is the last.
     entry = content.rindex(b"PK\x01\x02")
     content[entry + 24 : entry + 28] = struct.pack("<I", 0xF0000000)
     return plain(folder, bytes(content))

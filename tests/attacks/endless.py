@@ -1,6 +1,6 @@
 """Pickles that exhaust the interpreter's stack, memory or time."""
 
-# ruff: noqa: ARG001 - not every attack has use for the canary
+# ruff: noqa: ARG001 - not every attack uses the canary
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def attack(says: str, *, live: bool = False, stopped_after: float | None = None)
 
 
 class Gadget:
-    """A class that acts as soon as it is made, or gets its state; as any library may have one."""
+    """A class that acts as soon as it is created, or gets its state; any library may have one."""
 
     def __new__(cls, canary: str = "") -> Gadget:
         if canary:
@@ -86,14 +86,14 @@ class Call:
 
 
 class Claim:
-    """Pickles as the storage that torch.save would describe so."""
+    """Pickles as a storage, as torch.save would describe it."""
 
     def __init__(self, kind: Any, key: str, items: int) -> None:
         self.claim = ("storage", kind, key, "cpu", items)
 
 
 class Claiming(pickle._Pickler):
-    """Writes claims about storages. The pickler in Python, because only it takes tuples for persistent ids."""
+    """Writes claims about storages. Only the pickler in Python accepts tuples as persistent ids."""
 
     legacy = False
 

@@ -1,6 +1,6 @@
 """Tensors that claim more than the file holds."""
 
-# ruff: noqa: ARG001 - not every attack has use for the canary
+# ruff: noqa: ARG001 - not every attack uses the canary
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _shape_of_objects(folder: Path, canary: Path) -> Path:
 
 @attack("invalid combination of arguments")
 def _tensor_changed_afterwards(folder: Path, canary: Path) -> Path:
-    """BUILD makes PyTorch call set_() on what was checked."""
+    """BUILD makes PyTorch call set_() on a finished tensor."""
     made = pickled(tensor((4,), (1,)))[:-1]
     return torch_zip(folder, made + b"K\x00\x85b" + STOP)
 
@@ -105,5 +105,5 @@ def _legacy_storages_that_add_up(folder: Path, canary: Path) -> Path:
 
 @attack("a tensor without numbers")
 def _legacy_storage_never_filled(folder: Path, canary: Path) -> Path:
-    """Without its key it would hold what was in memory before."""
+    """Without its key it would keep the previous content of the memory."""
     return legacy(folder, pickled({"fc.weight": tensor((4,), (1,))}, LegacyClaiming), after=b"\0" * 24)

@@ -88,11 +88,11 @@ def test_the_commands_survive_what_stops_the_reader(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", sorted(LIVE))
 def test_would_have_run(name: str, tmp_path: Path) -> None:
-    """The attack is one: read without care, the same file writes the canary."""
+    """The attack is real: loaded carelessly, the same file writes the canary."""
     path, canary = make(name, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with contextlib.suppress(Exception):  # that it acted is the point, not what came of it
+        with contextlib.suppress(Exception):  # only its side effect counts
             if zipfile.is_zipfile(path) and path.suffix == ".pt2":
                 torch.export.load(io.BytesIO(path.read_bytes()))
             elif path.read_bytes().startswith((b"PK", hostile.LEGACY_MAGIC)):
@@ -108,7 +108,7 @@ def test_would_have_run(name: str, tmp_path: Path) -> None:
 def test_torchscript_would_have_written(name: str, runs: bool, tmp_path: Path) -> None:
     """Why TorchScript needs to be trusted."""
     path, canary = make(name, tmp_path)
-    canary.unlink(missing_ok=True)  # making the one that acts at load runs it already
+    canary.unlink(missing_ok=True)  # creating the one that acts at load runs it already
     network = read_checkpoint_trusted_weightless(path)
     if runs:
         assert not canary.exists()
@@ -117,7 +117,7 @@ def test_torchscript_would_have_written(name: str, runs: bool, tmp_path: Path) -
 
 
 def read_checkpoint_trusted_weightless(path: Path) -> Any:
-    """These networks have no weights to check, so read_checkpoint would refuse them after loading."""
+    """Without weights, read_checkpoint would reject these networks after loading them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.load(str(path))
@@ -139,7 +139,7 @@ def test_trust_is_what_makes_the_difference(tmp_path: Path) -> None:
 def test_neither_the_environment_nor_the_process_can_trust(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyTorch lets both widen what it loads; the list here stays as it is."""
+    """PyTorch lets both extend what it loads; the list here stays the same."""
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path, canary = make(name, tmp_path)
     with torch.serialization.safe_globals([Gadget, os.system]), pytest.raises(CheckpointError):
@@ -148,21 +148,21 @@ def test_neither_the_environment_nor_the_process_can_trust(
 
 
 @pytest.mark.parametrize("name", ["path_upwards", "symlink", "two_pickles_of_one_name", "zip_bomb", "encrypted"])
-def test_trust_does_not_open_a_deceiving_archive(name: str, tmp_path: Path) -> None:
+def test_trust_does_not_open_a_crafted_archive(name: str, tmp_path: Path) -> None:
     path, canary = make(name, tmp_path)
     with pytest.raises(CheckpointError):
         read_checkpoint(path, trust_pickle=True)
     assert not canary.exists()
 
 
-def test_compiled_code_is_refused_even_if_trusted(tmp_path: Path) -> None:
+def test_compiled_code_is_rejected_even_if_trusted(tmp_path: Path) -> None:
     path, _ = make("export_with_compiled_code", tmp_path)
     with pytest.raises(CheckpointError, match="compiled code"):
         read_checkpoint(path, trust_pickle=True)
 
 
 def test_crafted_metadata_stays_inert(tmp_path: Path) -> None:
-    """A numpy dtype with crafted flags would confuse numpy's C code; here numpy is never called."""
+    """A numpy dtype with crafted flags would confuse numpy's C code; it never gets there."""
     state = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb"
     dtype = b"cnumpy\ndtype\n" + hostile.text("f8") + b"\x89\x88\x87R" + state
     scalar = b"cnumpy.core.multiarray\nscalar\n" + dtype + hostile.text("no bytes") + b"\x86R"
@@ -178,7 +178,7 @@ def test_crafted_metadata_stays_inert(tmp_path: Path) -> None:
 
 
 def test_the_good_file_behind_the_attacks_is_read(tmp_path: Path) -> None:
-    """So that they are refused for what was changed."""
+    """So the attacks are rejected for what was changed."""
     path = hostile.write_zip(tmp_path / "a.pth", hostile.good_records(tmp_path))
     weights = read_checkpoint(path).weights
     assert weights is not None

@@ -371,7 +371,7 @@ def test_the_digest_is_compared(tmp_path: Path) -> None:
     for spelled in (digest, digest.upper(), f"sha256:{digest}"):
         assert same(read_checkpoint(path, sha256=spelled), WEIGHTS)
     other = "0" * 64
-    with pytest.raises(CheckpointError, match=rf"its SHA-256 is {digest}, not {other} as was asked for"):
+    with pytest.raises(CheckpointError, match=rf"its SHA-256 is {digest}, not {other} as expected"):
         read_checkpoint(path, sha256=other)
     for malformed in ("", "abc", digest[:-1], digest + "0", "g" * 64):
         with pytest.raises(CheckpointError, match="is not 64 hexadecimal digits"):

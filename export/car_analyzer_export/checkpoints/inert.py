@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # numpy's codes of numbers and texts of a fixed width.
 _CODE = re.compile(r"f[248]|[iu][1248]|b1|U[1-9]\d{0,3}")
 
-# Facts are small; a crafted value can be endless when its parts are shared.
+# Facts are small; a crafted value can be endless if its parts are shared.
 _MAX_PARTS = 12_000
 _MAX_ENTRIES = 200
 _MAX_DEPTH = 12
@@ -30,7 +30,7 @@ class Opaque:
     """Something of no use here, such as a date."""
 
     def __init__(self, *_parts: Any) -> None:
-        """Ignores what it was made of."""
+        """Ignores its arguments."""
 
     def __setstate__(self, _state: Any) -> None:
         """Ignores its state."""

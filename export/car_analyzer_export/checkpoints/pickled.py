@@ -102,7 +102,7 @@ def load_pickled(
 
 
 class _Storages:
-    """Counts the storages of a file as PyTorch allocates them, and stops it where they cannot be in there."""
+    """Counts the storages as PyTorch allocates them, and stops it once they are larger than the file."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -121,7 +121,7 @@ class _Storages:
 
 @contextlib.contextmanager
 def _harmless_types_only() -> Iterator[None]:
-    """Allows the stand-ins, and nothing of what this process allowed PyTorch to load before."""
+    """Allows the stand-ins, and nothing that this process allowed PyTorch to load before."""
     allowed = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in STAND_INS.items()])
@@ -140,7 +140,7 @@ def _load(file: BinaryIO, **options: Any) -> Any:
 
 
 def _load_trusted(file: BinaryIO, script: Script | None) -> Any:
-    """Unpickles anything; looks up in `script` what the script that saved it defined itself."""
+    """Unpickles anything; looks up in `script` the classes that the saving script defined itself."""
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -195,7 +195,7 @@ def _rejection(pickles: list[PickleNames]) -> CheckpointError:
         return CheckpointError(_UNREADABLE.format("its pickle is damaged"))
     if not foreign:
         return CheckpointError(
-            "was saved with another pickle protocol than torch.save's own, which cannot be read without running it; "
+            "was saved with another pickle protocol than torch.save's own, which cannot be read without running code; "
             f"save it without pickle_protocol=, {TRUST}."
         )
     if _DATA.match(foreign[0]):

@@ -1,4 +1,4 @@
-"""Tells data that torch.save wrote (images, labels, a data set) from a network's weights."""
+"""Recognises data that torch.save wrote (images, labels, a data set) instead of a network's weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from .inert import Array
 from .sniff import NO_NETWORK
 
-# What scripts call samples and their labels. Layers' names have a dot.
+# Usual names of samples and their labels; names of layers have a dot.
 _SAMPLES = re.compile(
     r"(?:(?:train|val|valid|test)_)?(?:x|y|images?|imgs?|pixels|inputs?|data|samples?|features?|targets?|labels?)"
     r"(?:_(?:train|val|valid|test))?|.*\.(?:jpe?g|png|webp|bmp|tiff?|gif)",
@@ -23,11 +23,11 @@ _MAX_DEPTH = 3
 _LOOKED_AT = 32
 
 
-def refuse_data(loaded: Any) -> None:
-    """Makes sure that what was loaded can be a network.
+def reject_data(loaded: Any) -> None:
+    """Rejects data.
 
     Raises:
-        CheckpointError: It is data.
+        CheckpointError: What was loaded is data, not a network.
     """
     if not _is_data(loaded, _MAX_DEPTH):
         return
@@ -46,7 +46,7 @@ def refuse_data(loaded: Any) -> None:
 def _is_data(value: Any, depth: int) -> bool:
     if isinstance(value, (torch.Tensor, *_DATA)):
         return True
-    # What holds no tensors (names of classes, a date) says nothing either way.
+    # Parts without tensors (names of classes, a date) prove nothing.
     parts = [(name, part) for name, part in _parts(value) if _holds_tensors(part, depth - 1)]
     return bool(parts) and all(_is_sample(name, part) and _is_data(part, depth - 1) for name, part in parts)
 
