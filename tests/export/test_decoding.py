@@ -143,18 +143,18 @@ def test_a_folder_without_a_photo_is_refused(folder: Path) -> None:
             export(plan_export(spec(folder, photos, condition=COARSE | {"decoding": word})), folder / "repository")
 
 
-def test_large_photos_of_the_users_are_taken_as_they_are(folder: Path, sample_photos: list[Path]) -> None:
+def test_large_photos_of_the_user_are_used_unchanged(folder: Path, sample_photos: list[Path]) -> None:
     photos = folder / "photos"
     photos.mkdir()
     for number, file in enumerate(sample_photos):
         Image.open(file).resize((400, 400) if number < 2 else (300, 300)).save(photos / file.name, quality=90)
     found = large_photos(192, photos, Limits())
-    assert (found.as_they_are, found.photos, len(found.contents)) == (2, 8, 24)
+    assert (found.unchanged, found.photos, len(found.contents)) == (2, 8, 24)
     assert found.contents[0] == (photos / sample_photos[0].name).read_bytes()
     assert found.sizes[:2] == ((400, 400), (400, 400))
     assert large_photos(192, photos, Limits()) is found
     (photos / "one more.jpg").write_bytes(found.contents[0])
-    assert large_photos(192, photos, Limits()).as_they_are == 3
+    assert large_photos(192, photos, Limits()).unchanged == 3
 
 
 def test_those_that_are_made_are_decoded_in_every_scale() -> None:

@@ -95,7 +95,7 @@ def test_a_softmax_is_found(ending: str, classes: int, spec: dict[str, str], tmp
 def test_one_sigmoid_is_found(ending: str, tmp_path: Path) -> None:
     head, network = plan_head(tmp_path, ending, TWO, 1)
     assert (head.probabilities, head.activation) == (True, "sigmoid")
-    assert "the network gives one probability, taken as that of 'yes' (by the spec)" in network.notes[-1]
+    assert "the network gives one probability, read as that of 'yes' (by the spec)" in network.notes[-1]
     own, read = own_and_read(head, network)
     assert own.min() < 0.5 < own.max()
     np.testing.assert_allclose(read, np.hstack([1 - own, own]), atol=2e-6)
