@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself is found, and settled with what the spec says."""
+"""What a checkpoint says about itself is found, and reconciled with the spec."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_the_spec_alone_is_enough() -> None:
     assert not effective.notes
 
 
-def test_the_checkpoint_alone_is_believed_and_named() -> None:
+def test_the_checkpoint_alone_counts_and_is_named() -> None:
     found = facts(labels=("flat", "round"), image_size=(96, 64), arch="resnet18")
     effective, labels = reconcile("Head 'tires'", found), reconcile_labels("tires", found)
     assert (labels.order, effective.image_size, effective.arch) == (("flat", "round"), (96, 64), "resnet18")
@@ -253,7 +253,7 @@ def test_the_checkpoint_alone_is_believed_and_named() -> None:
         (["clean", "dirty"], ("clean", "dirty", "unknown")),
     ],
 )
-def test_contradicting_labels_are_refused(said: list[str], found: tuple[str, ...]) -> None:
+def test_contradicting_labels_are_rejected(said: list[str], found: tuple[str, ...]) -> None:
     with pytest.raises(SpecError) as caught:
         reconcile_labels("cleanliness", facts(labels=found), said)
     assert f"the spec says labels {', '.join(said)}, but its checkpoint's 'x' says {', '.join(found)}" in str(
@@ -287,7 +287,7 @@ def test_the_spec_may_rename(said: list[str], found: tuple[str, ...], renames: b
         ({"arch": "resnet50"}, {"arch": "resnet18"}),
     ],
 )
-def test_other_contradictions_are_refused(said: dict[str, Any], found: dict[str, Any]) -> None:
+def test_other_contradictions_are_rejected(said: dict[str, Any], found: dict[str, Any]) -> None:
     name = next(iter(said)).replace("_", " ")
     with pytest.raises(
         SpecError, match=rf"Head 'condition': the spec says {name} .*, but its checkpoint's 'x' says .*; cor"
@@ -295,7 +295,7 @@ def test_other_contradictions_are_refused(said: dict[str, Any], found: dict[str,
         reconcile("Head 'condition'", facts(**found), **said)
 
 
-def test_a_factory_of_ones_own_contradicts_nothing() -> None:
+def test_a_factory_contradicts_nothing() -> None:
     effective = reconcile("Head 'condition'", facts(arch="resnet18"), arch="network.py:build")
     assert effective.arch == "network.py:build"
 

@@ -12,6 +12,7 @@ import io
 import pickle
 import re
 import sys
+import threading
 import types
 import warnings
 import zipfile
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     # Returns the module in which a class is looked up that a pickle calls `__main__.…`.
     Script = Callable[[], types.ModuleType]
+
+# Both the allowed types and the limit of memory are those of the whole process.
+_LOADING = threading.Lock()
 
 # The older format is a series of pickles: a magic number, its version, the machine, the content, the storages' keys.
 # The storages follow.
@@ -73,7 +77,7 @@ def load_pickled(
     storages = _Storages(size)
     place = "cpu" if archive else storages
     try:
-        with _harmless_types_only(), limited_memory(4 * size + _HEADROOM):
+        with _LOADING, _harmless_types_only(), limited_memory(4 * size + _HEADROOM):
             loaded = _load(file, map_location=place, weights_only=True)
     except ExportError:
         raise
