@@ -142,13 +142,10 @@ def agree(fact: str, one: Any, other: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A fact's value, for people."""
-    if isinstance(value, tuple) and len(value) > _SHOWN:
-        return f"{shown(value[:_SHOWN])} and {len(value) - _SHOWN} more"
-    return (
-        ", ".join(f"{part:.4g}" if isinstance(part, float) else str(part) for part in value)
-        if isinstance(value, tuple)
-        else str(value)
-    )
+    if not isinstance(value, tuple):
+        return str(value)
+    parts = [f"{part:.4g}" if isinstance(part, float) else str(part) for part in value[:_SHOWN]]
+    return ", ".join(parts) + (f" and {len(value) - _SHOWN} more" if len(value) > _SHOWN else "")
 
 
 def _contradiction(fact: str, one: Any, of_one: str, other: Any, of_other: str) -> str:
