@@ -7,6 +7,7 @@
              <─ what was compared ──────────
 
 It can end at any time (a segmentation fault, `os._exit`, no memory left) or never; the command says so, or kills it.
+So a crafted checkpoint that crashes PyTorch's reader, or keeps it busy for hours, is rejected in a sentence, too.
 Whatever has to be undone then, the command holds: the staging folder, the repository, a running Triton. This protects
 from faults, not from malice: the process may do what its user may.
 """
@@ -51,10 +52,14 @@ class NetworkProcess:
         spec: What to export.
         trust_pickle: See `planning.plan_export`.
         progress: Called with a few words at the start of each step.
+        step_timeout: Seconds that a step of the planning may take.
     """
 
-    def __init__(self, spec: Spec, *, trust_pickle: bool, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, spec: Spec, *, trust_pickle: bool, progress: Callable[[str], None], step_timeout: float = 1800
+    ) -> None:
         self._spec = spec
+        self._step_timeout = step_timeout
         self._trust_pickle = trust_pickle
         self._progress = progress
         self._step = ""
@@ -82,9 +87,10 @@ class NetworkProcess:
         """Decides everything about the export. The networks of the plan are None here.
 
         Raises:
-            ExportError: See `planning.plan_export`; or a network ended the process. Likewise below.
+            ExportError: See `planning.plan_export`; or a network ended the process, which holds for every method
+                here; or a step took too long.
         """
-        plan: Plan = self._ask((os.getpid(), self._spec, self._trust_pickle))
+        plan: Plan = self._ask((os.getpid(), self._spec, self._trust_pickle), self._step_timeout)
         return plan
 
     def check(self) -> None:
@@ -101,11 +107,14 @@ class NetworkProcess:
         written: Written = self._ask(("write", staged.folder))
         return written
 
-    def _ask(self, question: object) -> Any:
+    def _ask(self, question: object, step_timeout: float | None = None) -> Any:
         with self._connected():
             self._connection.send(question)
         while True:
             with self._connected():
+                # The first step comes once PyTorch is imported.
+                if not self._connection.poll(step_timeout if self._step else None):
+                    raise NetworkError(self._overdue(step_timeout))
                 message = self._connection.recv()
             if isinstance(message, Exception):
                 raise message
@@ -126,12 +135,26 @@ class NetworkProcess:
         how = f"exit code {code}" if code >= 0 else (signal.strsignal(-code) or f"signal {-code}").lower()
         if code == -signal.SIGKILL:
             how += ", as by Linux when memory runs out"
+        if not self._step:
+            return NetworkError(f"The process that runs the networks ended before it loaded one ({how}).")
+        network, doing = self._current()
+        if not network:
+            return NetworkError(f"The process that runs the networks ended while {doing} ({how}).")
+        return NetworkError(f"{network}: the network ended the process that ran it ({how}) while {doing}.")
+
+    def _overdue(self, seconds: float | None) -> str:
+        network, doing = self._current()
+        return (
+            f"{network or 'The networks'}: stopped while {doing}, which took longer than {seconds:g} seconds; the "
+            "checkpoint is damaged or crafted, or the network's code does not end."
+        )
+
+    def _current(self) -> tuple[str, str]:
+        """The network that the current step is about, if any, and the step itself."""
         name, _, doing = self._step.partition(": ")
         if not doing:
-            when = f"while {name}" if name else "before it loaded one"
-            return NetworkError(f"The process that runs the networks ended {when} ({how}).")
-        kind = "Head" if name in self._spec.heads else "Network"
-        return NetworkError(f"{kind} '{name}': the network ended the process that ran it ({how}) while {doing}.")
+            return "", name
+        return f"{'Head' if name in self._spec.heads else 'Network'} '{name}'", doing
 
 
 def serve(descriptor: int) -> None:

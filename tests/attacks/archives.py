@@ -1,6 +1,6 @@
-"""Zip archives that deceive: about names, places, sizes."""
+"""Zip archives with false names, offsets or sizes."""
 
-# ruff: noqa: ARG001 - not every attack has use for the canary
+# ruff: noqa: ARG001 - not every attack uses the canary
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _two_pickles_in_two_folders(folder: Path, canary: Path) -> Path:
     return write_zip(folder / "a.pth", [*good_records(folder), ("other/data.pkl", bad)])
 
 
-@attack("does not match its records")
+@attack("holds an empty state_dict")
 def _another_name_in_the_directory(folder: Path, canary: Path) -> Path:
     path = write_zip(folder / "a.pth", records(pickle.dumps({}, 2), ("archive/data.pkx", reduce_system(canary))))
     content = path.read_bytes()
@@ -85,7 +85,7 @@ def _another_name_in_the_directory(folder: Path, canary: Path) -> Path:
     return plain(folder, content[:start] + b"archive/data.pky" + content[start + 16 :])
 
 
-@attack("does not match its records")
+@attack("starts behind something else")
 def _record_out_of_place(folder: Path, canary: Path) -> Path:
     path = write_zip(folder / "a.pth", good_records(folder))
     content = bytearray(path.read_bytes())
@@ -96,13 +96,13 @@ def _record_out_of_place(folder: Path, canary: Path) -> Path:
     return plain(folder, bytes(content))
 
 
-@attack("does not match its records")
+@attack("starts behind something else")
 def _archive_behind_an_archive(folder: Path, canary: Path) -> Path:
     first = torch_zip(folder, PROTO + reduce_system(canary) + STOP).read_bytes()
     return plain(folder, first + write_zip(folder / "a.pth", good_records(folder)).read_bytes())
 
 
-@attack("does not match its records")
+@attack("starts behind something else")
 def _archive_hidden_in_the_comment(folder: Path, canary: Path) -> Path:
     path = write_zip(folder / "a.pth", good_records(folder))
     hidden = torch_zip(folder, PROTO + reduce_system(canary) + STOP).read_bytes()
@@ -131,13 +131,13 @@ def _zip_bomb(folder: Path, canary: Path) -> Path:
             for _ in range(256):
                 record.write(bytes(1 << 20))
     content = bytearray(path.read_bytes())
-    # Said to be 4 GB, which no reader should set aside. Its entry in the directory is the last.
+    # Claims 4 GB, which no reader should allocate. Its entry in the directory is the last.
     entry = content.rindex(b"PK\x01\x02")
     content[entry + 24 : entry + 28] = struct.pack("<I", 0xF0000000)
     return plain(folder, bytes(content))
 
 
-@attack("larger than any program")
+@attack("TorchScript program, which")
 def _program_bomb(folder: Path, canary: Path) -> Path:
     path = folder / "a.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -149,7 +149,7 @@ def _program_bomb(folder: Path, canary: Path) -> Path:
     return path
 
 
-@attack("zip directory takes")
+@attack("its zip directory is damaged")
 def _endless_directory(folder: Path, canary: Path) -> Path:
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0x7FFFFFFF, 0, 0)
     return plain(folder, b"PK\x03\x04" + b"\0" * 100 + end)

@@ -1,7 +1,7 @@
-"""What hostile checkpoints are made with: files that must be refused, without effect and without memory or time.
+"""Builds hostile checkpoints: files that must be rejected, without side effects and without much memory or time.
 
-The modules beside this one make them. `ATTACKS` maps a name to a function of (folder, canary): it writes a file into
-the folder and gives its path. An attack that runs code would write the canary.
+The modules beside this one define them. `ATTACKS` maps a name to a function of (folder, canary): it writes a file into
+the folder and returns its path. An attack that runs code would write the canary.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ import torch
 Attack = Callable[[Path, Path], Path]
 
 ATTACKS: dict[str, Attack] = {}
-# What the refusal says, so that each is refused for what it is.
+# Part of the message, so that each is rejected for the right reason.
 SAYS: dict[str, str] = {}
-# Those that are proven to write the canary when they are loaded without care.
+# Those that are proven to write the canary when they are loaded carelessly.
 LIVE: set[str] = set()
+# Those that crash PyTorch's reader or keep it busy for hours, so that only the commands, which read in another process,
+# answer; each with the seconds that this process gets.
+STOPPING: dict[str, float] = {}
 
 WEIGHTS = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
 PROTO, STOP = b"\x80\x02", b"."
@@ -34,7 +37,7 @@ LEGACY_MACHINE = pickle.dumps({"protocol_version": 1001, "little_endian": True, 
 NO_KEYS = pickle.dumps([], 2)
 
 
-def attack(says: str, *, live: bool = False) -> Callable[[Attack], Attack]:
+def attack(says: str, *, live: bool = False, stopped_after: float | None = None) -> Callable[[Attack], Attack]:
     def register(make: Attack) -> Attack:
         name = make.__name__.removeprefix("_")
         assert name not in ATTACKS
@@ -42,13 +45,15 @@ def attack(says: str, *, live: bool = False) -> Callable[[Attack], Attack]:
         SAYS[name] = says
         if live:
             LIVE.add(name)
+        if stopped_after is not None:
+            STOPPING[name] = stopped_after
         return make
 
     return register
 
 
 class Gadget:
-    """A class that acts as soon as it is made, or gets its state; as any library may have one."""
+    """A class that acts as soon as it is created, or gets its state; any library may have one."""
 
     def __new__(cls, canary: str = "") -> Gadget:
         if canary:
@@ -81,14 +86,14 @@ class Call:
 
 
 class Claim:
-    """Pickles as the storage that torch.save would describe so."""
+    """Pickles as a storage, as torch.save would describe it."""
 
     def __init__(self, kind: Any, key: str, items: int) -> None:
         self.claim = ("storage", kind, key, "cpu", items)
 
 
 class Claiming(pickle._Pickler):
-    """Writes claims about storages. The pickler in Python, because only it takes tuples for persistent ids."""
+    """Writes claims about storages. Only the pickler in Python accepts tuples as persistent ids."""
 
     legacy = False
 

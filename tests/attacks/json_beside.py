@@ -1,6 +1,6 @@
-"""JSON files beside good weights, and files that never end."""
+"""Hostile JSON files beside good weights, and pipes that never end."""
 
-# ruff: noqa: ARG001 - not every attack has use for the canary
+# ruff: noqa: ARG001 - not every attack uses the canary
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _endless_number_in_json(folder: Path, canary: Path) -> Path:
 
 @attack("at most 1,048,576 bytes")
 def _json_that_never_ends(folder: Path, canary: Path) -> Path:
-    """Opening a pipe that nobody writes to waits for ever."""
+    """Opening a pipe that nobody writes to blocks forever."""
     os.mkfifo(folder / "hostile.json")
     return saved(folder, WEIGHTS)
 

@@ -1,4 +1,4 @@
-"""Pickles that run code, or would with PyTorch's ordinary unpickler."""
+"""Pickles that would run code with Python's unpickler."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """TorchScript and torch.export programs, which run code when they are loaded or used."""
 
-# ruff: noqa: ARG001 - not every attack has use for the canary
+# ruff: noqa: ARG001 - not every attack uses the canary
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Writing(torch.nn.Module):
 
 
 class WritingAtLoad(torch.nn.Module):
-    """As soon as it is loaded, too."""
+    """Writes as soon as it is loaded."""
 
     def __init__(self, canary: Path) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Headers of safetensors files that lie."""
+"""Safetensors files with false headers."""
 
-# ruff: noqa: ARG001 - not every attack has use for the canary
+# ruff: noqa: ARG001 - not every attack uses the canary
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def entry(start: int, end: int, shape: list[int] | None = None) -> dict[str, Any
     return {"dtype": "F32", "shape": shape or [(end - start) // 4], "data_offsets": [start, end]}
 
 
-@attack("header is said to take")
+@attack("its header claims")
 def _safetensors_huge_header(folder: Path, canary: Path) -> Path:
     return safetensors(folder, {"a": entry(0, 4)}, b"\0" * 4, length=1 << 62)
 
 
-@attack("header is said to take")
+@attack("its header claims")
 def _safetensors_header_past_the_end(folder: Path, canary: Path) -> Path:
     return safetensors(folder, {"a": entry(0, 4)}, b"\0" * 4, length=1 << 20)
 
@@ -52,13 +52,13 @@ def _safetensors_negative(folder: Path, canary: Path) -> Path:
     return safetensors(folder, {"a": entry(8, 0, [-2])}, b"\0" * 8)
 
 
-@attack("stands in it twice")
+@attack("holds a name twice")
 def _safetensors_one_name_twice(folder: Path, canary: Path) -> Path:
     one = json.dumps(entry(0, 4))
     return safetensors(folder, f'{{"a": {one}, "a": {one}}}'.encode(), b"\0" * 4)
 
 
-@attack("no plain JSON")
+@attack("not valid JSON")
 def _safetensors_deep_header(folder: Path, canary: Path) -> Path:
     return safetensors(folder, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 

@@ -1,4 +1,4 @@
-"""Hostile checkpoints are refused with a sentence, have no effect, and take neither memory nor time."""
+"""Hostile checkpoints are rejected in a sentence, have no side effects, and take little memory and time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ import pytest
 import torch
 
 from car_analyzer_export.checkpoints import read_checkpoint
-from car_analyzer_export.errors import CheckpointError
+from car_analyzer_export.errors import CheckpointError, NetworkError
+from car_analyzer_export.network_process import NetworkProcess
+from car_analyzer_export.spec import Spec
 
 from . import archives, endless, hostile, json_beside, lying_tensors, pickles, programs, safetensors_headers
-from .hostile import ATTACKS, LIVE, SAYS, WEIGHTS, Gadget
+from .hostile import ATTACKS, LIVE, SAYS, STOPPING, WEIGHTS, Gadget
 
 # Each adds its attacks to the table as it is imported.
 assert all((archives, endless, json_beside, lying_tensors, pickles, programs, safetensors_headers))
@@ -29,6 +31,7 @@ assert all((archives, endless, json_beside, lying_tensors, pickles, programs, sa
 MEMORY_MIB = 400
 SECONDS = 60
 READER = Path(__file__).with_name("reader.py")
+READ_HERE = [name for name in ATTACKS if name not in STOPPING]
 
 
 def make(name: str, folder: Path) -> tuple[Path, Path]:
@@ -41,19 +44,19 @@ def make(name: str, folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What reading each attack in a process with little memory came to."""
+    """The outcome of reading each attack, in a process with little memory."""
     folder = tmp_path_factory.mktemp("attacks")
-    files = {name: make(name, folder / name) for name in ATTACKS}
+    files = {name: make(name, folder / name) for name in READ_HERE}
     paths = [str(path) for path, _ in files.values()]
     command = [sys.executable, str(READER), str(MEMORY_MIB), str(SECONDS), *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=4 * SECONDS, cwd=folder)
-    # The last line for a path stands; of one that the process died of, there is only the first.
+    # The last line for a path counts; if the process died on one, there is only the first.
     found = {line["path"]: line for line in map(json.loads, done.stdout.splitlines())}
     return {name: {**found.get(str(path), {}), "canary": canary.exists()} for name, (path, canary) in files.items()}
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_is_refused(name: str, answers: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("name", READ_HERE)
+def test_is_rejected(name: str, answers: dict[str, dict[str, Any]]) -> None:
     answer = answers[name]
     assert answer.get("outcome") == "CheckpointError", answer
     message = answer["message"]
@@ -68,13 +71,28 @@ def test_is_refused(name: str, answers: dict[str, dict[str, Any]]) -> None:
     assert answer["seconds"] < 10, answer
 
 
+@pytest.mark.parametrize("name", sorted(STOPPING))
+def test_the_commands_survive_what_stops_the_reader(name: str, tmp_path: Path) -> None:
+    path, canary = make(name, tmp_path)
+    spec = Spec.from_values({"heads": {"cleanliness": {"weights": path}}}, "test")
+    with (
+        NetworkProcess(spec, trust_pickle=False, progress=lambda _step: None, step_timeout=STOPPING[name]) as process,
+        pytest.raises(NetworkError) as caught,
+    ):
+        process.plan()
+    said = str(caught.value)
+    assert said.startswith("Head 'cleanliness': ")
+    assert SAYS[name] in said, said
+    assert not canary.exists()
+
+
 @pytest.mark.parametrize("name", sorted(LIVE))
 def test_would_have_run(name: str, tmp_path: Path) -> None:
-    """The attack is one: read without care, the same file writes the canary."""
+    """The attack is real: loaded carelessly, the same file writes the canary."""
     path, canary = make(name, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with contextlib.suppress(Exception):  # that it acted is the point, not what came of it
+        with contextlib.suppress(Exception):  # only its side effect counts
             if zipfile.is_zipfile(path) and path.suffix == ".pt2":
                 torch.export.load(io.BytesIO(path.read_bytes()))
             elif path.read_bytes().startswith((b"PK", hostile.LEGACY_MAGIC)):
@@ -90,7 +108,7 @@ def test_would_have_run(name: str, tmp_path: Path) -> None:
 def test_torchscript_would_have_written(name: str, runs: bool, tmp_path: Path) -> None:
     """Why TorchScript needs to be trusted."""
     path, canary = make(name, tmp_path)
-    canary.unlink(missing_ok=True)  # making the one that acts at load runs it already
+    canary.unlink(missing_ok=True)  # creating the one that acts at load runs it already
     network = read_checkpoint_trusted_weightless(path)
     if runs:
         assert not canary.exists()
@@ -99,7 +117,7 @@ def test_torchscript_would_have_written(name: str, runs: bool, tmp_path: Path) -
 
 
 def read_checkpoint_trusted_weightless(path: Path) -> Any:
-    """These networks have no weights to check, so read_checkpoint would refuse them after loading."""
+    """Without weights, read_checkpoint would reject these networks after loading them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.load(str(path))
@@ -121,7 +139,7 @@ def test_trust_is_what_makes_the_difference(tmp_path: Path) -> None:
 def test_neither_the_environment_nor_the_process_can_trust(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyTorch lets both widen what it loads; the list here stays as it is."""
+    """PyTorch lets both extend what it loads; the list here stays the same."""
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path, canary = make(name, tmp_path)
     with torch.serialization.safe_globals([Gadget, os.system]), pytest.raises(CheckpointError):
@@ -130,21 +148,21 @@ def test_neither_the_environment_nor_the_process_can_trust(
 
 
 @pytest.mark.parametrize("name", ["path_upwards", "symlink", "two_pickles_of_one_name", "zip_bomb", "encrypted"])
-def test_trust_does_not_open_a_deceiving_archive(name: str, tmp_path: Path) -> None:
+def test_trust_does_not_open_a_crafted_archive(name: str, tmp_path: Path) -> None:
     path, canary = make(name, tmp_path)
     with pytest.raises(CheckpointError):
         read_checkpoint(path, trust_pickle=True)
     assert not canary.exists()
 
 
-def test_compiled_code_is_refused_even_if_trusted(tmp_path: Path) -> None:
+def test_compiled_code_is_rejected_even_if_trusted(tmp_path: Path) -> None:
     path, _ = make("export_with_compiled_code", tmp_path)
     with pytest.raises(CheckpointError, match="compiled code"):
         read_checkpoint(path, trust_pickle=True)
 
 
 def test_crafted_metadata_stays_inert(tmp_path: Path) -> None:
-    """A numpy dtype with crafted flags would confuse numpy's C code; here numpy is never called."""
+    """A numpy dtype with crafted flags would confuse numpy's C code; it never gets there."""
     state = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb"
     dtype = b"cnumpy\ndtype\n" + hostile.text("f8") + b"\x89\x88\x87R" + state
     scalar = b"cnumpy.core.multiarray\nscalar\n" + dtype + hostile.text("no bytes") + b"\x86R"
@@ -160,7 +178,7 @@ def test_crafted_metadata_stays_inert(tmp_path: Path) -> None:
 
 
 def test_the_good_file_behind_the_attacks_is_read(tmp_path: Path) -> None:
-    """So that they are refused for what was changed."""
+    """So the attacks are rejected for what was changed."""
     path = hostile.write_zip(tmp_path / "a.pth", hostile.good_records(tmp_path))
     weights = read_checkpoint(path).weights
     assert weights is not None

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from car_analyzer_export.checkpoints import Checkpoint
 
-# TorchScript warns of its end when it is written; reading must do so quietly by itself.
+# Writing TorchScript warns of its deprecation; reading must not.
 QUIET_WHILE_WRITING = [
     pytest.mark.filterwarnings(r"ignore:(?s).*torch\.jit\.:DeprecationWarning"),
     pytest.mark.filterwarnings(r"ignore:(?s).*(TypedStorage|quantized|torch\.ao)"),
@@ -58,7 +58,7 @@ def training(key: str = "model_state_dict", **more: Any) -> dict[str, Any]:
 
 
 def everyday_types() -> dict[str, Any]:
-    """Values that the weights-only unpickler refuses by itself, or that need care."""
+    """Values that the weights-only unpickler rejects by itself, or that need care."""
     return {
         "args": argparse.Namespace(lr=0.1, out=pathlib.Path("runs/1"), arch="resnet18", image_size=224),
         "namespace": types.SimpleNamespace(x=1),

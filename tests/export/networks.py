@@ -1,4 +1,4 @@
-"""Networks with weights as training leaves them."""
+"""Networks with weights as after training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ StateDict = dict[str, torch.Tensor]
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """Gives a fresh network statistics that fit its layers, as training does; without, some answer all photos alike."""
+    """Sets batch-norm statistics that fit the layers, as training does; without, some networks give one answer only."""
     for module in network.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.momentum = None  # the plain average

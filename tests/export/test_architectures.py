@@ -1,4 +1,4 @@
-"""A checkpoint finds its network, answers as it did there, and says what is a guess."""
+"""The network of a checkpoint is found, gives the same answers, and guesses are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _same_weights_every_time() -> None:
     torch.manual_seed(0)
 
 
-# name → (architecture, network from (torchvision.models, timm), what is expected among the notes and guesses)
+# name → (architecture, network from (torchvision.models, timm), parts of the expected notes and guesses)
 Case = tuple[str, Callable[[Any, Any], nn.Module], tuple[str, ...]]
 AS_BUILT: dict[str, Case] = {
     "resnet18": ("torchvision:resnet18", lambda tv, _: tv.resnet18(num_classes=2), ("timm:resnetblur18",)),
@@ -170,7 +170,7 @@ def test_a_named_architecture_loads_too(case: str, models: Any, timm: Any) -> No
     architecture, make, _ = AS_BUILT[case]
     network = lively(make(models, timm))
     built = build(architecture, {}, {f"model.{name}": tensor for name, tensor in network.state_dict().items()})
-    assert (built.architecture, built.notes) == (architecture, ("The prefix 'model.' was taken off every name.",))
+    assert (built.architecture, built.notes) == (architecture, ("The prefix 'model.' was removed from every name.",))
     assert_same_answers(built, network)
 
 
@@ -212,7 +212,7 @@ def test_a_large_network_is_found_by_names_and_shapes(name: str, models: Any) ->
 def test_prefixes_are_taken_off(prefix: str, models: Any) -> None:
     network = lively(models.squeezenet1_1(num_classes=2))
     built = build("auto", {}, {prefix + name: tensor for name, tensor in network.state_dict().items()})
-    assert built.notes == tuple(f"The prefix '{part}.' was taken off every name." for part in prefix.split(".")[:-1])
+    assert built.notes == tuple(f"The prefix '{part}.' was removed from every name." for part in prefix.split(".")[:-1])
     assert_same_answers(built, network)
 
 
@@ -222,7 +222,10 @@ def test_what_training_left_beside_the_network_is_left_out(architecture: str, mo
     weights = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     weights |= {"criterion.weight": torch.ones(2), "train_acc.confmat": torch.ones(2, 2), "n_averaged": torch.tensor(3)}
     built = build(architecture, {}, weights)
-    assert "Left out, as part of the training and not of the network: criterion.weight, train_acc" in built.notes[0]
+    assert (
+        "Left out, because they belong to the training and not to the network: criterion.weight, train_acc"
+        in built.notes[0]
+    )
     assert_same_answers(built, network)
 
 
@@ -261,7 +264,7 @@ def test_a_vision_transformer_of_another_size_is_built_for_it(models: Any) -> No
         weights = models.vit_b_16(image_size=384, num_classes=2).state_dict()
     found = fit("torchvision", "vit_b_16", weights, {})
     assert found.network.image_size == 384
-    assert found.notes == ("The network looks at photos of 384 x 384 pixels; the photo size must be the same.",)
+    assert found.notes == ("The network takes photos of 384 x 384 pixels; the photo size must be the same.",)
 
 
 def test_networks_that_fit_alike_and_answer_differently_are_refused(timm: Any) -> None:

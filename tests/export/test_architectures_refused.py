@@ -1,7 +1,8 @@
-"""A checkpoint of no network that we know, or of several, is refused with the reason; nothing is downloaded."""
+"""A checkpoint of an unknown network, or of several, is rejected with the reason; nothing is downloaded."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -162,7 +163,7 @@ def test_other_weights_are_refused_with_the_reason(case: str, models: Any) -> No
     ("architecture", "kwargs", "message"),
     [
         ("torchvision:resnet-34", {}, "no image classifier 'resnet-34'; the nearest names: resnet34"),
-        ("torchvision:fasterrcnn_resnet50_fpn", {}, "is no image classifier"),
+        ("torchvision:fasterrcnn_resnet50_fpn", {}, "is not an image classifier"),
         ("torchvision:quantized_resnet18", {}, "is quantised"),
         ("timm:efficientnetb0", {}, "no image classifier 'efficientnetb0'; the nearest names: .*efficientnet_b0"),
         ("timm:hf-hub:timm/resnet18", {}, "no image classifier 'hf-hub:timm/resnet18'"),
@@ -170,9 +171,9 @@ def test_other_weights_are_refused_with_the_reason(case: str, models: Any) -> No
         ("torchvision:resnet18", {}, "missing from the checkpoint: bn1.*those of torchvision:squeezenet1_1"),
         ("torchvision:squeezenet1_1", {"num_classes": 3}, "has 2 classes, not num_classes=3"),
         ("torchvision:squeezenet1_1", {"widht": 3}, r"cannot be built with \(widht=3, num_classes=2\): TypeError"),
-        ("torchvision:squeezenet1_1", {"weights": "DEFAULT"}, "'weights' asks for other weights"),
-        ("timm:resnet18", {"pretrained": True}, "'pretrained' asks for other weights"),
-        ("timm:resnet18", {"checkpoint_path": "other.pth"}, "'checkpoint_path' asks for other weights"),
+        ("torchvision:squeezenet1_1", {"weights": "DEFAULT"}, "'weights' would load other weights"),
+        ("timm:resnet18", {"pretrained": True}, "'pretrained' would load other weights"),
+        ("timm:resnet18", {"checkpoint_path": "other.pth"}, "'checkpoint_path' would load other weights"),
         ("{file}:one", {}, "missing from the checkpoint: .*those of torchvision:squeezenet1_1"),
         ("{file}:one", {"width": 3}, "TypeError"),
         ("resnet18", {}, "is not of the form FILE.py:FACTORY"),
@@ -203,7 +204,7 @@ def test_a_factory_gets_arguments_and_a_prefix_goes(tmp_path: Path) -> None:
     file.write_text(FILE)
     weights = fresh(build_from(FILE, classes=5))
     built = build(f"{file}:build", {"classes": 5}, {f"module.{name}": tensor for name, tensor in weights.items()})
-    assert built.notes == ("The prefix 'module.' was taken off every name.",)
+    assert built.notes == ("The prefix 'module.' was removed from every name.",)
     for name, tensor in built.network.state_dict().items():
         assert torch.equal(tensor, weights[name])
     own = build(f"{file}:build", {"classes": 5, "prefixed": True}, {f"model.{name}": weights[name] for name in weights})
@@ -230,6 +231,14 @@ def test_a_missing_library_answers_with_the_command(models: Any, monkeypatch: py
     for architecture, library in (("auto", "torchvision"), ("torchvision:resnet18", "torchvision"), ("timm:x", "timm")):
         with pytest.raises(NetworkError, match=rf"needs {library}.*pip install 'car-analyzer\[zoo\]'"):
             build(architecture, {}, weights)
+
+
+@pytest.mark.usefixtures("models", "timm")
+def test_libraries_of_another_build_than_pytorch_are_imported() -> None:
+    """In a new process, since this one has declared the operators that torchvision misses beside a CPU build."""
+    create = "from car_analyzer_export.architectures import zoo; zoo.create('{}', {!r}, {{}})"
+    networks = [create.format("timm", "resnet18"), create.format("torchvision", "squeezenet1_1")]
+    subprocess.run([sys.executable, "-c", "; ".join(networks)], check=True, timeout=300)
 
 
 def test_torchvision_alone_is_enough_for_its_networks(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:

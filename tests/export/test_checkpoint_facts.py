@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself is found, and settled with what the spec says."""
+"""What a checkpoint says about itself is found, and reconciled with the spec."""
 
 from __future__ import annotations
 
@@ -229,15 +229,15 @@ def facts(**values: Any) -> Facts:
 def test_the_spec_alone_is_enough() -> None:
     labels = reconcile_labels("tires", Facts(), ["flat", "round"])
     assert (labels.order, labels.source, labels.positive, labels.notes) == (("flat", "round"), "the spec", None, ())
-    effective = reconcile("tires", Facts(), mean=[0.5] * 3, std=[0.5] * 3, arch="a.py:b")
+    effective = reconcile("Head 'tires'", Facts(), mean=[0.5] * 3, std=[0.5] * 3, arch="a.py:b")
     assert (effective.mean, effective.std, effective.arch) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "a.py:b")
     assert effective.image_size is None
     assert not effective.notes
 
 
-def test_the_checkpoint_alone_is_believed_and_named() -> None:
+def test_the_checkpoint_alone_counts_and_is_named() -> None:
     found = facts(labels=("flat", "round"), image_size=(96, 64), arch="resnet18")
-    effective, labels = reconcile("tires", found), reconcile_labels("tires", found)
+    effective, labels = reconcile("Head 'tires'", found), reconcile_labels("tires", found)
     assert (labels.order, effective.image_size, effective.arch) == (("flat", "round"), (96, 64), "resnet18")
     assert all("its checkpoint's 'x'" in note for note in labels.notes + effective.notes)
     assert len(labels.notes + effective.notes) == 3
@@ -253,7 +253,7 @@ def test_the_checkpoint_alone_is_believed_and_named() -> None:
         (["clean", "dirty"], ("clean", "dirty", "unknown")),
     ],
 )
-def test_contradicting_labels_are_refused(said: list[str], found: tuple[str, ...]) -> None:
+def test_contradicting_labels_are_rejected(said: list[str], found: tuple[str, ...]) -> None:
     with pytest.raises(SpecError) as caught:
         reconcile_labels("cleanliness", facts(labels=found), said)
     assert f"the spec says labels {', '.join(said)}, but its checkpoint's 'x' says {', '.join(found)}" in str(
@@ -287,16 +287,16 @@ def test_the_spec_may_rename(said: list[str], found: tuple[str, ...], renames: b
         ({"arch": "resnet50"}, {"arch": "resnet18"}),
     ],
 )
-def test_other_contradictions_are_refused(said: dict[str, Any], found: dict[str, Any]) -> None:
+def test_other_contradictions_are_rejected(said: dict[str, Any], found: dict[str, Any]) -> None:
     name = next(iter(said)).replace("_", " ")
     with pytest.raises(
         SpecError, match=rf"Head 'condition': the spec says {name} .*, but its checkpoint's 'x' says .*; cor"
     ):
-        reconcile("condition", facts(**found), **said)
+        reconcile("Head 'condition'", facts(**found), **said)
 
 
-def test_a_factory_of_ones_own_contradicts_nothing() -> None:
-    effective = reconcile("condition", facts(arch="resnet18"), arch="network.py:build")
+def test_a_factory_contradicts_nothing() -> None:
+    effective = reconcile("Head 'condition'", facts(arch="resnet18"), arch="network.py:build")
     assert effective.arch == "network.py:build"
 
 
@@ -384,9 +384,12 @@ def test_a_positive_class_without_classes() -> None:
     assert (one_logit.order, one_logit.source, one_logit.notes) == (("damaged", "intact"), "its checkpoint's 'x'", ())
     with pytest.raises(SpecError, match="the second label, damaged in the spec, but its checkpoint's 'x' says intact"):
         reconcile_labels("condition", by_name, ["intact", "damaged"], one_logit=True)
-    assert "is no label of head 'tires'" in reconcile_labels("tires", by_name, ["flat", "round"]).notes[0]
+    assert "is not a label of head 'tires'" in reconcile_labels("tires", by_name, ["flat", "round"]).notes[0]
     by_position = facts(positive_index=0)
     assert reconcile_labels("tires", by_position, ["flat", "round"]).positive == "flat"
     one_logit = reconcile_labels("tires", by_position, ["flat", "round"], one_logit=True)
     assert (one_logit.order, one_logit.positive) == (("flat", "round"), None)
-    assert "nothing says which class that is; the one logit's sigmoid is taken as that of 'round'" in one_logit.notes[0]
+    assert (
+        "nothing says which class that is; the one logit's sigmoid is read as the probability of 'round'"
+        in one_logit.notes[0]
+    )

@@ -1,4 +1,4 @@
-"""Any ordinary checkpoint is read."""
+"""Every ordinary checkpoint is read."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_whole_network_needs_trust(name: str, tmp_path: Path) -> None:
     make, container = TRUSTED[name]
     path = make(tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"refused, because it .*; save network\.state_dict\(\).*--trust-pickle if"
+        CheckpointError, match=r"rejected, because it .*; save network\.state_dict\(\).*--trust-pickle if"
     ):
         read_checkpoint(path)
     checkpoint = read_checkpoint(path, trust_pickle=True)
@@ -150,9 +150,9 @@ def test_unusual_tensors_are_read(tmp_path: Path) -> None:
 def test_the_plain_weights_are_preferred_to_the_averaged(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(saved(tmp_path, training("model", ema=averaged())))
     assert same(checkpoint, WEIGHTS)
-    assert checkpoint.notes == ("Holds several sets of weights (model, ema); 'model' was taken.",)
+    assert checkpoint.notes == ("Holds several sets of weights (model, ema); 'model' is used.",)
     alone = read_checkpoint(saved(tmp_path, training("ema_state_dict")))
-    assert alone.notes == ("Only averaged weights ('ema_state_dict') are there; they were taken.",)
+    assert alone.notes == ("Holds only averaged weights ('ema_state_dict'); they are used.",)
 
 
 def test_what_is_left_out_is_noted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Large JPEGs are decoded scaled only where the answers stay the same; what was compared is recorded."""
+"""Large JPEGs are decoded scaled only where the answers stay the same; the comparison is recorded."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_photo_is_decoded_in_one_way_for_all(folder: Path, sample_photos: list
 
 
 @pytest.mark.parametrize("word", ["scaled", "exact"])
-def test_the_word_of_the_spec_wins(folder: Path, word: str) -> None:
+def test_the_spec_overrides(folder: Path, word: str) -> None:
     (network,) = plan_export(spec(folder, condition=SENSITIVE | {"decoding": word})).networks
     assert network.view.decoding == word
     assert network.decoding is None
@@ -134,7 +134,7 @@ def test_the_command_says_what_was_chosen_and_which_photos_it_skipped(
     assert record["decoding"]["compared"]["enlarged_photos"] == 24
 
 
-def test_a_folder_without_a_photo_is_refused(folder: Path) -> None:
+def test_a_folder_without_a_photo_is_rejected(folder: Path) -> None:
     photos = folder / "photos"
     photos.mkdir()
     (photos / "broken.png").write_bytes(hollow()["apng of no frames"])
@@ -143,34 +143,34 @@ def test_a_folder_without_a_photo_is_refused(folder: Path) -> None:
             export(plan_export(spec(folder, photos, condition=COARSE | {"decoding": word})), folder / "repository")
 
 
-def test_large_photos_of_the_users_are_taken_as_they_are(folder: Path, sample_photos: list[Path]) -> None:
+def test_large_photos_of_the_user_are_used_unchanged(folder: Path, sample_photos: list[Path]) -> None:
     photos = folder / "photos"
     photos.mkdir()
     for number, file in enumerate(sample_photos):
         Image.open(file).resize((400, 400) if number < 2 else (300, 300)).save(photos / file.name, quality=90)
     found = large_photos(192, photos, Limits())
-    assert (found.as_they_are, found.photos, len(found.contents)) == (2, 8, 24)
+    assert (found.unchanged, found.photos, len(found.contents)) == (2, 8, 24)
     assert found.contents[0] == (photos / sample_photos[0].name).read_bytes()
     assert found.sizes[:2] == ((400, 400), (400, 400))
     assert large_photos(192, photos, Limits()) is found
     (photos / "one more.jpg").write_bytes(found.contents[0])
-    assert large_photos(192, photos, Limits()).as_they_are == 3
+    assert large_photos(192, photos, Limits()).unchanged == 3
 
 
-def test_those_that_are_made_are_decoded_in_every_scale() -> None:
+def test_generated_photos_are_decoded_at_every_scale() -> None:
     found = large_photos(96, None, Limits())
     scales = [Photo(content).scale(96) for content in found.contents]
     assert {scale: scales.count(scale) for scale in (2, 4, 8)} == {2: 19, 4: 4, 8: 1}
     for content, size in zip(found.contents, found.sizes, strict=True):
         assert Image.open(io.BytesIO(content)).size == size
-    # What the service refuses is not compared.
+    # Photos that the service rejects are not compared.
     small = large_photos(96, None, Limits(max_pixels=400 * 400))
     assert {Photo(content).scale(96) for content in small.contents} == {2, 4}
     assert large_photos(96, None, Limits(max_pixels=100 * 100)).contents == ()
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.1])
-def test_how_many_answers_change_can_be_told_from_few_photos(spread: float) -> None:
+def test_few_photos_show_how_many_answers_change(spread: float) -> None:
     random = np.random.default_rng(1)
     distances = random.normal(0.5, 1, (100_000, 1))
     moved = distances + random.normal(0, spread, distances.shape)

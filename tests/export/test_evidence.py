@@ -1,4 +1,4 @@
-"""Names and shapes prove no forward: what a checkpoint proves is used, and what it does not is said in one line."""
+"""Names and shapes do not prove how a network computes: one line says what is proven, and what is a guess."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _same_weights_every_time() -> None:
 
 
 def pictures(side: int, mean: tuple[float, ...], std: tuple[float, ...], first: int = 100) -> torch.Tensor:
-    """Other pictures than those of the export, whose first is 0."""
+    """Other pictures than those of the export, which start at 0."""
     pixels = np.stack([generated(seed, (side, side)) for seed in range(first, first + 24)])
     return normalised(pixels, mean, std, bgr=False)
 
@@ -36,7 +36,7 @@ def pictures(side: int, mean: tuple[float, ...], std: tuple[float, ...], first: 
 def trained(
     network: nn.Module, side: int = SIDE, normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
 ) -> nn.Module:
-    """A network whose BatchNorm layers are as training on natural pictures leaves them."""
+    """A network whose BatchNorm layers store what training on natural pictures gives."""
     torch.manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -58,7 +58,7 @@ def planned(folder: Path, checkpoint: object, side: int = SIDE, **network: Any) 
 
 
 def only(plan: NetworkPlan, text: str) -> str:
-    """The one note that has the text."""
+    """The one note with this text."""
     (found,) = [note for note in plan.notes if text in note]
     return found
 
@@ -78,7 +78,7 @@ def without_residuals(network: nn.Module) -> nn.Module:
 
 
 def normalised_last(network: nn.Module) -> nn.Module:
-    """Each normalisation behind the activation, where torchvision has it in front."""
+    """Each normalisation behind the activation; in torchvision it is in front."""
 
     def forward(self: Any, features: torch.Tensor) -> torch.Tensor:
         convolution, normalisation, activation = self
@@ -91,7 +91,7 @@ def normalised_last(network: nn.Module) -> nn.Module:
 
 
 class OwnSqueezeNet(nn.Module):
-    """The names and shapes of torchvision's, and a forward of its own."""
+    """The names and shapes of torchvision's, with another forward."""
 
     def __init__(self, models: Any) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def test_a_look_alike_is_called_a_guess(models: Any, tmp_path: Path) -> None:
     assert plan.describe()["batch_norm"]["outcome"] == "cannot tell"
 
 
-def test_what_is_assumed_of_the_head_stands_in_the_same_line(models: Any, tmp_path: Path) -> None:
+def test_assumptions_about_the_head_are_in_the_same_line(models: Any, tmp_path: Path) -> None:
     network = head(models.squeezenet1_1(), "classifier", small_head(512, first=nn.AdaptiveAvgPool2d(1)))
     network.classifier.insert(1, nn.Flatten())
     line = only(planned(tmp_path, network.state_dict()), "a ReLU between")
@@ -136,7 +136,7 @@ def test_statistics_confirm_the_right_forward(models: Any, tmp_path: Path) -> No
     plan = planned(tmp_path, trained(models.mobilenet_v2(num_classes=2)).state_dict())
     line = only(plan, "torchvision:mobilenet_v2 was found by names and shapes, and the statistics of")
     assert "little of strides, blurs and padding, and nothing of what follows" in line
-    assert not [note for note in plan.notes if GUESS in note or "normalised otherwise" in note]
+    assert not [note for note in plan.notes if GUESS in note or "normalised differently" in note]
     record = plan.describe()["batch_norm"]
     assert record["outcome"] == "agree"
     assert record["layers"] > 30
@@ -200,7 +200,7 @@ def test_another_normalisation_shows_in_the_first_layer(
     normalisation: Any, spec: dict[str, Any], advice: str, models: Any, tmp_path: Path
 ) -> None:
     network = trained(models.mobilenet_v2(num_classes=2), normalisation=normalisation)
-    assert advice in only(planned(tmp_path, network.state_dict(), **spec), "normalised otherwise")
+    assert advice in only(planned(tmp_path, network.state_dict(), **spec), "normalised differently")
 
 
 @pytest.mark.parametrize("blurred", [False, True])

@@ -105,7 +105,7 @@ def test_a_version_that_exists_is_refused(one_head: Spec, tmp_path: Path) -> Non
     [
         ("{file}:nothing", "no function or class 'nothing'"),
         ("{file}:broken", "RuntimeError: no such layer"),
-        ("{file}:text", "made a str, not a torch.nn.Module"),
+        ("{file}:text", "returned a str, not a torch.nn.Module"),
         ("{file}:three", r"6.weight \(\(2, 4\) in the checkpoint, \(3, 4\) in the network\)"),
         ("{file}:two_at_once", "unknown to the network: 0.bias"),
         ("{folder}/nowhere.py:build", "does not exist"),

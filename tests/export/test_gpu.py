@@ -70,10 +70,10 @@ def plan_sizes(plan: Any) -> tuple[int, int]:
 
 
 def test_tensorrt_needs_the_target(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SpecError, match="TensorRT runs on GPUs only; say target gpu, too"):
+    with pytest.raises(SpecError, match="TensorRT runs on GPUs only; set target gpu, too"):
         plan_export(demo(target="any", accelerator="tensorrt"))
     assert main([str(EXAMPLES / "demo.toml"), "--accelerator", "tensorrt", "--dry-run"]) == 1
-    assert "say target gpu" in capsys.readouterr().err
+    assert "set target gpu" in capsys.readouterr().err
 
 
 def test_cuda_serves_on_a_cpu(tmp_path: Path, sample_photos: list[Path], reference: Any) -> None:

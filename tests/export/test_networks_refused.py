@@ -1,4 +1,4 @@
-"""A network that cannot be served is refused with the true reason, before anything is exported."""
+"""A network that cannot be served is rejected with the real reason, before anything is exported."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Narrow(nn.Module):
 
 @pytest.fixture
 def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The networks above, as a module in a file of its own."""
+    """The networks above, as a module."""
     (tmp_path / "networks.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "networks", raising=False)
@@ -93,7 +93,7 @@ def scripted(network: torch.nn.Module, folder: Path) -> Path:
     return folder / "script.pt"
 
 
-def test_a_network_that_is_random_is_called_so(networks: Any) -> None:
+def test_a_random_network_is_rejected(networks: Any) -> None:
     (network,) = plan_export(spec(networks, "Dropping")).networks
     with pytest.raises(
         NetworkError, match=r"random: .* differ by 0\.\d+ from run to run.*F\.dropout\(x\) without train"

@@ -61,7 +61,7 @@ def test_the_class_of_one_logit_is_the_checkpoints_positive_one(spec: dict[str, 
     assert (head.labels, head.positive) == (("intact", "damaged"), None)
     assert [label_at(head, damaged) for damaged in (0.2, 0.4)] == ["intact", "damaged"]
     by = "the spec" if "labels" in spec else "condition.json's 'class_to_idx' and condition.json's 'positive_class_idx'"
-    assert f"the network gives one logit; its sigmoid is taken as that of 'damaged' (by {by})." in notes
+    assert f"the network gives one logit; its sigmoid is read as that of 'damaged' (by {by})." in notes
     with pytest.raises(SpecError, match="the spec says labels damaged, intact, but .* says intact, damaged"):
         plan_condition(tmp_path, 1, beside, labels=["damaged", "intact"])
 
@@ -69,9 +69,9 @@ def test_the_class_of_one_logit_is_the_checkpoints_positive_one(spec: dict[str, 
 def test_without_a_positive_class_one_logit_is_that_of_the_second(tmp_path: Path) -> None:
     head, notes = plan_condition(tmp_path, 1, {"classes": ["damaged", "intact"]})
     assert head.labels == ("damaged", "intact")
-    assert "its sigmoid is taken as that of 'intact'" in notes
+    assert "its sigmoid is read as that of 'intact'" in notes
     head, notes = plan_condition(tmp_path, 1, {})
-    assert "its sigmoid is taken as that of 'damaged' (by default)" in notes
+    assert "its sigmoid is read as that of 'damaged' (by default)" in notes
     head, notes = plan_condition(tmp_path, 1, {"positive_class": "intact"})
     assert head.labels == ("damaged", "intact")
     assert "neither the spec nor the checkpoint says" not in notes
@@ -81,12 +81,14 @@ def test_the_threshold_of_two_logits_is_about_the_checkpoints_positive_class(tmp
     beside = {"classes": ["damaged", "intact"], "positive_class_idx": 0, "threshold": 0.3}
     head, notes = plan_condition(tmp_path, 2, beside)
     assert (head.labels, head.positive, head.threshold) == (("damaged", "intact"), "damaged", 0.3)
-    assert "the threshold is about 'damaged' (by condition.json's 'positive_class_idx')" in notes
+    assert "the threshold applies to 'damaged' (by condition.json's 'positive_class_idx')" in notes
     assert [label_at(head, damaged) for damaged in (0.2, 0.4)] == ["intact", "damaged"]
     # A threshold of the spec's own can be about either.
     head, _ = plan_condition(tmp_path, 2, beside, threshold=0.6, positive="intact")
     assert [label_at(head, damaged) for damaged in (0.3, 0.5)] == ["intact", "damaged"]
-    with pytest.raises(SpecError, match=r"says positive intact, but .*'positive_class_idx' says that damaged is the"):
+    with pytest.raises(
+        SpecError, match=r"says positive intact, but .*'positive_class_idx' says that the checkpoint's threshold"
+    ):
         plan_condition(tmp_path, 2, beside, positive="intact")
 
 

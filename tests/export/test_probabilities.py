@@ -1,4 +1,4 @@
-"""A network that ends in its own softmax or sigmoids is read as one that gives probabilities."""
+"""The outputs of a network that ends in a softmax or sigmoids are read as probabilities."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def plan_head(folder: Path, ending: str, labels: list[str], classes: int, **spec
 
 
 def own_and_read(head: HeadPlan, network: NetworkPlan) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """What a network gives for the pictures, and each label's probability as a client reads it."""
+    """The outputs of a network for the pictures, and each label's probability in the client."""
     outputs = torch_outputs(network, PIXELS)
     answers = read_answers(head, torch_logits(head, outputs))
     return head.pick(outputs).numpy(), np.array([list(answer.probabilities.values()) for answer in answers])
@@ -95,7 +95,7 @@ def test_a_softmax_is_found(ending: str, classes: int, spec: dict[str, str], tmp
 def test_one_sigmoid_is_found(ending: str, tmp_path: Path) -> None:
     head, network = plan_head(tmp_path, ending, TWO, 1)
     assert (head.probabilities, head.activation) == (True, "sigmoid")
-    assert "the network gives one probability, taken as that of 'yes' (by the spec)" in network.notes[-1]
+    assert "the network gives one probability, read as that of 'yes' (by the spec)" in network.notes[-1]
     own, read = own_and_read(head, network)
     assert own.min() < 0.5 < own.max()
     np.testing.assert_allclose(read, np.hstack([1 - own, own]), atol=2e-6)
@@ -138,13 +138,13 @@ def test_logits_stay_logits(ending: str, classes: int, tmp_path: Path) -> None:
 def test_logits_between_0_and_1_are_no_probabilities(classes: int, tmp_path: Path) -> None:
     table = network_table(tmp_path, "plain", classes, labels=TWO)
     weights = torch.load(table["weights"])
-    # They even add up to 1, for each and every picture.
+    # They even add up to 1 for every picture.
     weights["head.weight"] *= 0
     weights["head.bias"] = torch.tensor([0.4, 0.6])[-classes:]
     torch.save(weights, table["weights"])
     ((head, _),) = plan_of(heads={"state": table}).heads()
     assert not head.probabilities
-    # Whatever makes them: for other pictures they are not between 0 and 1.
+    # For other pictures they are not between 0 and 1.
     head, network = plan_head(tmp_path, "small", TWO, classes)
     outputs = head.pick(torch_outputs(network, PIXELS[:1]))
     assert 0 < outputs.min() <= outputs.max() < 1
@@ -155,7 +155,7 @@ def test_logits_between_0_and_1_are_no_probabilities(classes: int, tmp_path: Pat
     ("classes", "activation", "taken"),
     [(2, "softmax", "logits"), (1, "sigmoid", "probabilities"), (3, "multilabel", "probabilities")],
 )
-def test_where_nothing_tells_there_is_a_warning(classes: int, activation: str, taken: str, tmp_path: Path) -> None:
+def test_ambiguous_outputs_come_with_a_warning(classes: int, activation: str, taken: str, tmp_path: Path) -> None:
     head, network = plan_head(tmp_path, "bounded", THREE if classes == 3 else TWO, classes, activation=activation)
     assert head.probabilities == (taken == "probabilities")
     assert any("Warning" in note and f"is read as {taken}. If it is not, write" in note for note in network.notes)
@@ -201,7 +201,7 @@ def test_a_joint_network_adds_probabilities_up(ending: str, tmp_path: Path) -> N
         ("program", "plain", False),
     ],
 )
-def test_networks_that_are_programs_are_looked_at_too(kind: str, ending: str, found: bool, tmp_path: Path) -> None:
+def test_programs_are_examined_too(kind: str, ending: str, found: bool, tmp_path: Path) -> None:
     network = seeded(lambda: endings.Ending(ending), 5)
     file, example = tmp_path / "network.pt", torch.zeros(2, 3, SIZE, SIZE)
     if kind == "script":
@@ -216,7 +216,7 @@ def test_networks_that_are_programs_are_looked_at_too(kind: str, ending: str, fo
 
 
 def test_a_wrong_conversion_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both sides make their logits in the same wrong way, so that only the network's own probabilities tell."""
+    """Both sides convert in the same wrong way, so only the network's own probabilities show it."""
     monkeypatch.setattr(HeadPlan, "_logits_of", lambda _self, probabilities: torch.log(probabilities))
     plan = plan_of(heads={"state": network_table(tmp_path, "sigmoid", 1, labels=TWO)})
     with pytest.raises(VerificationError, match="ONNX Runtime and PyTorch differ by"):

@@ -1,4 +1,4 @@
-"""Networks are other people's code: what PyTorch takes, the exporter takes, and none of them can bring it down."""
+"""Networks are foreign code: the exporter accepts what PyTorch accepts, and none of them can crash it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class UpToFive(Pooled):
 
 
 class Assigning(Pooled):
-    """Ends in a segmentation fault of PyTorch 2.13 while it is exported."""
+    """Its export ends in a segmentation fault of PyTorch 2.13."""
 
     def forward(self, images):
         self.linear.weight.data = self.linear.weight.data * 1.0
@@ -175,7 +175,7 @@ def test_a_network_may_view_what_a_convolution_gives(networks: Path, kind: str, 
         ("UpToFive", "The network fails on a batch of 7 at 64 x 64 pixels: at most five photos.$"),
     ],
 )
-def test_why_a_network_cannot_be_exported_is_one_sentence(
+def test_a_failed_export_has_a_reason_of_one_sentence(
     networks: Path, capfd: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     with pytest.raises(ExportError, match=f"^Head 'cleanliness': {message}") as raised:
@@ -186,7 +186,7 @@ def test_why_a_network_cannot_be_exported_is_one_sentence(
     assert not (networks.parent / "repository").exists()
 
 
-def test_what_fails_in_a_torchscript_is_said_without_its_traceback(networks: Path) -> None:
+def test_a_failing_torchscript_shows_no_traceback(networks: Path) -> None:
     file = traced(networks, "Viewing")
     with pytest.raises(NetworkError, match=r"fails on a batch of 1 at 32 x 32 pixels: mat1 and mat2 shapes cannot be"):
         plan_export(one_head_of({"weights": file}, photo_size=32), trust_pickle=True)
@@ -197,11 +197,11 @@ def test_what_fails_in_a_torchscript_is_said_without_its_traceback(networks: Pat
     [
         ("Crashing", r"the network ended the process that ran it \(segmentation fault\) while exporting to ONNX\.\n$"),
         ("Leaving", r"the network ended the process that ran it \(exit code 0\) while loading Leaving.pth\.\n$"),
-        # Other versions of PyTorch may have another answer.
+        # Other versions of PyTorch may not crash.
         ("Assigning", ""),
     ],
 )
-def test_a_network_that_ends_its_process_is_a_sentence(
+def test_a_network_that_ends_its_process_is_reported(
     networks: Path, capfd: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     arguments = flags(networks, name)
@@ -239,7 +239,7 @@ def wait_until(done: Any) -> None:
 
 
 def test_the_command_itself_runs_no_network(networks: Path) -> None:
-    """It imports no PyTorch, and its answer is its own, whatever a network prints."""
+    """It imports no PyTorch, and what a network prints does not reach its stdout."""
     code = "import sys; from car_analyzer._cli.main import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
     command = [sys.executable, "-c", code, "export", *flags(networks, "Talking"), "--dry-run", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from car_analyzer_export.architectures.zoo import import_library
+
 
 def import_torchvision(module: str) -> Any:
-    """Imports torchvision, whose compiled part only loads beside a CUDA build of PyTorch, without that part."""
-    for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            torch.library.define(
-                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
-    pytest.importorskip("torchvision")
-    return importlib.import_module(module)
+    """Imports a module of torchvision; skips the test where it is not installed."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    return import_library(module)
 
 
 class Small(nn.Module):

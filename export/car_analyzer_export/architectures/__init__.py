@@ -1,4 +1,4 @@
-"""Which network a checkpoint belongs to, built and loaded.
+"""Builds the network that a checkpoint belongs to, and loads it.
 
     auto                        found by the names and shapes of the weights
     torchvision:resnet18        an image classifier of torchvision
@@ -12,14 +12,13 @@ Nothing is downloaded, and no code from a checkpoint runs.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NetworkError
 from . import zoo
 from .auto import fitting_names, identify
 from .factory import call_factory, import_source
-from .fit import fit
+from .fit import Built, fit
 from .suspects import looks_like
 from .weights import Misfit, load_weights, match_names
 
@@ -30,36 +29,10 @@ if TYPE_CHECKING:
     import torch
 
     from ..checkpoints.model import StateDict
-    from .fit import Fit
 
 __all__ = ["AUTO", "Built", "build", "script_of"]
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class Built:
-    """A network with its weights.
-
-    Attributes:
-        network: On the CPU; float32, where it comes from torchvision or timm.
-        architecture: The name that builds it again, such as `torchvision:resnet18`.
-        notes: What was changed on the way, and what to heed, in sentences for the user.
-        classes: How many logits it gives, where the weights tell.
-        guessed: Nobody names the architecture; it has the names and shapes of the weights.
-        assumed: Layers of a replaced head that have no weights, each in a few words.
-        rivals: Other networks that have these names and shapes, answer differently, and may be meant.
-        beaten: Likewise, but the checkpoint's batch-norm statistics fit them worse.
-    """
-
-    network: torch.nn.Module
-    architecture: str
-    notes: tuple[str, ...] = ()
-    classes: int | None = None
-    guessed: bool = False
-    assumed: tuple[str, ...] = ()
-    rivals: tuple[str, ...] = ()
-    beaten: tuple[str, ...] = ()
 
 
 def build(
@@ -75,24 +48,20 @@ def build(
     Args:
         architecture: One of the forms above.
         kwargs: For the network's factory. For torchvision and timm, the number of classes comes from the weights.
-        weights: The checkpoint. A prefix such as `module.` goes if the network's names lack it.
+        weights: The checkpoint. A prefix such as `module.` is removed if the network's names lack it.
         hint: For `auto`, a name stored beside the weights; it decides between networks that fit.
-        images: For `auto`, gives natural pictures as the network gets them, float32 [batch, 3, height, width]; on
+        images: For `auto`, returns natural pictures as the network gets them, float32 [batch, 3, height, width]; on
             them, batch-norm statistics decide between networks that fit.
 
     Raises:
-        NetworkError: There is no such network, or the weights are another's.
+        NetworkError: There is no such network, or the weights belong to another one.
     """
     if architecture == AUTO:
-        chosen = identify(weights, kwargs, hint, images)
-        found = _built(chosen.fit)
-        return replace(found, guessed=not chosen.named, rivals=chosen.rivals, beaten=chosen.beaten)
+        return identify(weights, kwargs, hint, images)
     source, _, name = architecture.partition(":")
     try:
         if source in zoo.SOURCES and name:
-            fitting = fit(source, name, weights, kwargs)
-            load_weights(fitting.network, fitting.weights)
-            return _built(fitting)
+            return fit(source, name, weights, kwargs).load()
         network = call_factory(architecture, kwargs)
         renamed, notes = match_names(weights, network.state_dict().keys())
         load_weights(network, renamed)
@@ -102,17 +71,13 @@ def build(
 
 
 def script_of(architecture: str) -> Callable[[], ModuleType] | None:
-    """What imports, once, the file or module that an architecture names; None where it names no code of the user's."""
+    """Returns a function that imports, once, the file or module of an architecture; None for other architectures."""
     source = architecture.rpartition(":")[0]
     return functools.cache(lambda: import_source(source)) if source and source not in zoo.SOURCES else None
 
 
-def _built(found: Fit) -> Built:
-    return Built(found.network.eval(), found.architecture, found.notes, found.classes, assumed=found.assumed)
-
-
 def _likely(weights: StateDict, architecture: str) -> str:
-    """What the weights seem to be instead, as a sentence behind an error."""
+    """The kind of network that the weights look like, as a sentence to append to an error."""
     names = fitting_names(weights)
     if architecture in names:
         return ""

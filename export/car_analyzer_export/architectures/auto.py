@@ -1,19 +1,19 @@
-"""Finds out which network of torchvision or timm a checkpoint belongs to."""
+"""Finds the network of torchvision or timm that a checkpoint belongs to."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import NetworkError
 from . import index, zoo
-from .fit import Fit, fit, head_names
+from .fit import Built, Fit, fit, head_names
 from .statistics import examine, has_statistics
 from .suspects import looks_like
-from .weights import MISFIT, load_weights, name_variants
+from .weights import MISFIT, name_variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,57 +24,40 @@ _NEAREST = 3
 _OWN = "name the network as FILE.py:FACTORY"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The network that was chosen, loaded.
-
-    Attributes:
-        fit: The network.
-        named: The checkpoint names it.
-        rivals: Networks with the same names and shapes that would answer differently, and may be meant.
-        beaten: Likewise, but the checkpoint's batch-norm statistics fit them worse.
-    """
-
-    fit: Fit
-    named: bool
-    rivals: tuple[str, ...] = ()
-    beaten: tuple[str, ...] = ()
-
-
 def identify(
     weights: StateDict, kwargs: Mapping[str, Any], hint: str | None, images: Callable[[], torch.Tensor] | None = None
-) -> Choice:
+) -> Built:
     """Finds the network, and loads the weights into it.
 
     Args:
         weights: The checkpoint.
         kwargs: For the network's factory.
         hint: A name stored beside the weights; it decides between networks that fit.
-        images: Gives pictures as the network gets them; on these, batch-norm statistics decide between networks that
-            fit.
+        images: Returns pictures as the network gets them; on these, batch-norm statistics decide between networks
+            that fit.
 
     Raises:
-        NetworkError: None fits, or several do that would answer differently.
+        NetworkError: None fits, or several fit that would answer differently.
     """
     variant, notes, candidates = _candidates(weights)
     named = [] if candidates else [one for one in _hinted(hint) if _installed(*one)]
     if not candidates and not named:
         raise NetworkError(_unknown(weights))
-    fits, refusals = _fits(candidates or named, variant, kwargs)
+    fits, misfits = _fits(candidates or named, variant, kwargs)
     if not fits:
-        (source, name), refusal = refusals[0]
-        said = "The checkpoint names" if named else "The weights look like those of"
-        raise NetworkError(f"{said} {source}:{name}, but: {_bare(refusal)}.")
-    chosen, of_hint = _choose(fits, hint, images)
-    return replace(chosen, fit=replace(chosen.fit, notes=(*notes, *of_hint, *chosen.fit.notes)))
+        architecture, misfit = misfits[0]
+        start = "The checkpoint names" if named else "The weights look like those of"
+        raise NetworkError(f"{start} {architecture}, but: {_bare(misfit)}.")
+    hinted = [one for one in fits if (one.source, one.name) in _hinted(hint)]
+    if hint and not hinted:
+        notes += (f"The checkpoint names the network {hint!r}, which does not fit or is not known.",)
+    built = _choose(hinted or fits, images)
+    return replace(built, notes=(*notes, *built.notes), guessed=not hinted)
 
 
 def fitting_names(weights: StateDict) -> list[str]:
-    """Names the networks whose body a checkpoint has, by the index alone."""
-    for variant, _ in name_variants(weights):
-        if found := index.matching(variant):
-            return [entry.architecture for entry in found]
-    return []
+    """Names the networks that have the body of a checkpoint, by the index alone."""
+    return [f"{source}:{name}" for source, name in _candidates(weights)[2]]
 
 
 def _candidates(weights: StateDict) -> tuple[StateDict, tuple[str, ...], list[tuple[str, str]]]:
@@ -86,40 +69,29 @@ def _candidates(weights: StateDict) -> tuple[StateDict, tuple[str, ...], list[tu
 
 def _fits(
     candidates: list[tuple[str, str]], weights: StateDict, kwargs: Mapping[str, Any]
-) -> tuple[list[Fit], list[tuple[tuple[str, str], NetworkError]]]:
-    fits, refusals = [], []
+) -> tuple[list[Fit], list[tuple[str, NetworkError]]]:
+    fits, misfits = [], []
     for source, name in candidates:
         try:
             fits.append(fit(source, name, weights, kwargs))
         except NetworkError as error:
-            refusals.append(((source, name), error))
-    return fits, refusals
+            misfits.append((f"{source}:{name}", error))
+    return fits, misfits
 
 
-def _choose(
-    fits: list[Fit], hint: str | None, images: Callable[[], torch.Tensor] | None
-) -> tuple[Choice, tuple[str, ...]]:
-    """Picks one of the networks that fit, with a note on a hint that is of no use."""
-    named = [one for one in fits if (one.source, one.name) in _hinted(hint)]
-    notes: tuple[str, ...] = ()
-    if hint and not named:
-        notes = (f"The checkpoint names the network {hint!r}, which does not fit or is not known.",)
-    fits = named or fits
-    # The shortest name of those that compute the same is the plainest: vit_..., not deit_....
-    fits.sort(key=lambda one: (one.source != zoo.TORCHVISION, len(one.name), one.name))
-    for one in fits:
-        load_weights(one.network, one.weights)
-        one.network.eval()
-    first, *rest = fits
-    others = [one for one in rest if not _answer_alike(first, one)]
+def _choose(fits: list[Fit], images: Callable[[], torch.Tensor] | None) -> Built:
+    """Picks one of the networks that fit."""
+    # The shortest of several names for the same computation is the plainest: vit_..., not deit_....
+    fits = sorted(fits, key=lambda one: (one.source != zoo.TORCHVISION, len(one.name), one.name))
+    first, *rest = [one.load() for one in fits]
+    others = [one for one in rest if not _answer_alike(first, one, fits[0].side)]
     if not others:
-        return Choice(first, bool(named)), notes
+        return first
     if images is not None and (best := _by_statistics([first, *others], images)):
-        beaten = tuple(one.architecture for one in (first, *others) if one is not best)
-        return Choice(best, bool(named), beaten=beaten), notes
+        return replace(best, beaten=tuple(one.architecture for one in (first, *others) if one is not best))
     names = tuple(one.architecture for one in others)
-    if first.source == zoo.TORCHVISION and not any(one.source == zoo.TORCHVISION for one in others):
-        return Choice(first, bool(named), rivals=names), notes
+    if not any(name.startswith(zoo.TORCHVISION) for name in names) and fits[0].source == zoo.TORCHVISION:
+        return replace(first, rivals=names)
     raise NetworkError(
         f"These weights fit {len(others) + 1} networks that answer differently: {first.architecture}, "
         f"{', '.join(names)}. Say which one they were trained in, for example architecture = "
@@ -127,29 +99,29 @@ def _choose(
     )
 
 
-def _by_statistics(fits: list[Fit], images: Callable[[], torch.Tensor]) -> Fit | None:
-    """The network whose batch-norm statistics fit better than those of each other one, if there is one."""
-    if not all(has_statistics(one.network) for one in fits):
+def _by_statistics(networks: list[Built], images: Callable[[], torch.Tensor]) -> Built | None:
+    """The network whose batch-norm statistics fit better than those of every other one, if there is one."""
+    if not all(has_statistics(one.network) for one in networks):
         return None
-    with contextlib.suppress(Exception):  # a network of a fixed size refuses others in its own way
-        found = [(one, examine(one.network, images())) for one in fits]
+    with contextlib.suppress(Exception):  # networks of a fixed size fail in their own ways on others
+        found = [(one, examine(one.network, images())) for one in networks]
         for one, own in found:
             if all(own is other or own.fits_better(other) for _, other in found):
                 return one
     return None
 
 
-def _answer_alike(one: Fit, other: Fit) -> bool:
-    for side in dict.fromkeys((128, one.side)):
+def _answer_alike(one: Built, other: Built, own_side: int) -> bool:
+    for side in dict.fromkeys((128, own_side)):
         photos = _photos(side)
         try:
             with torch.inference_mode():
                 expected, answer = one.network(photos), other.network(photos)
-        except Exception:  # noqa: BLE001, S112 - a network of a fixed size refuses others in its own way
+        except Exception:  # noqa: BLE001, S112 - networks of a fixed size fail in their own ways on others
             continue
         if not isinstance(expected, torch.Tensor) or not isinstance(answer, torch.Tensor):
             return False
-        # What matters is small beside the differences between photos; what float32 rounds, beside the logits.
+        # Small compared with the differences between photos; rounding errors of float32, with the logits.
         spread = float((expected - expected.mean(0)).abs().max())
         tolerance = 1e-4 * spread + 1e-6 * float(expected.abs().max())
         return expected.shape == answer.shape and float((expected - answer).abs().max()) <= tolerance
@@ -157,7 +129,7 @@ def _answer_alike(one: Fit, other: Fit) -> bool:
 
 
 def _photos(side: int) -> torch.Tensor:
-    """Three normalised pictures with structure at several scales, always the same: float32 [3, 3, side, side]."""
+    """Three normalised pictures with structure at several scales, deterministic: float32 [3, 3, side, side]."""
     generator = torch.Generator().manual_seed(0)
     photos = torch.zeros(3, 3, side, side)
     for cells in (2, 4, 8, 16, 32, 64):
@@ -201,7 +173,7 @@ def _unknown(weights: StateDict) -> str:
 
 
 def _wrapped(weights: StateDict) -> str | None:
-    """Describes a known body inside a class of the user's own, with layers of theirs beside it."""
+    """Describes a known body inside a class of the user's own, which has other layers, too."""
     for variant, _ in name_variants(weights):
         for top in dict.fromkeys(name.partition(".")[0] for name in variant):
             part = {name[len(top) + 1 :]: tensor for name, tensor in variant.items() if name.startswith(f"{top}.")}
@@ -222,7 +194,7 @@ def _described(entry: index.Entry, weights: StateDict) -> str:
     try:
         fit(entry.source, entry.name, weights, {})
     except NetworkError as error:
-        # The long way of saying that they differ is in the sentence already.
+        # The sentence says already that they differ.
         return f"{entry.architecture} ({_bare(error).removeprefix(MISFIT)})"
     return entry.architecture
 

@@ -1,4 +1,4 @@
-"""Networks that a factory in the user's own code makes."""
+"""Networks that a factory in the user's own code builds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def call_factory(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Modul
     """Calls the factory that `path/to/file.py:factory` or `package.module:factory` names.
 
     Raises:
-        NetworkError: The file, module or factory is not there, it fails, or it makes something else.
+        NetworkError: The file, module or factory does not exist, fails, or returns something else.
     """
     source, _, name = architecture.rpartition(":")
     if not source or not name:
@@ -38,7 +38,9 @@ def call_factory(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Modul
             f"The architecture '{architecture}' failed: {type(error).__name__}: {reason(error)}."
         ) from error
     if not isinstance(network, torch.nn.Module):
-        raise NetworkError(f"The architecture '{architecture}' made a {type(network).__name__}, not a torch.nn.Module.")
+        raise NetworkError(
+            f"The architecture '{architecture}' returned a {type(network).__name__}, not a torch.nn.Module."
+        )
     return network
 
 
@@ -46,7 +48,7 @@ def import_source(source: str) -> ModuleType:
     """Imports `path/to/file.py` or `package.module`.
 
     Raises:
-        NetworkError: It is not there, or fails.
+        NetworkError: It does not exist, or fails.
     """
     try:
         return _import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
@@ -70,7 +72,7 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None  # noqa: S101 - a .py file always has a loader
     assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
+    sys.modules[spec.name] = module  # where dataclasses and pickle look it up
     with _importable(path.resolve().parent):
         spec.loader.exec_module(module)
     return module
@@ -78,7 +80,7 @@ def _import_file(path: Path) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Lets the file import its neighbours, as it could when it was run as a script."""
+    """Lets the file import its neighbours, as a script can."""
     sys.path.insert(0, str(folder))
     try:
         yield

@@ -1,7 +1,7 @@
-"""Rebuilds a classifier's last layers from their weights, where they were replaced.
+"""Rebuilds the replaced last layers of a classifier from their weights.
 
-Weights tell the layers that have some. What lies between them shows only as gaps in the numbers of a `Sequential`: that
-it is an activation or a dropout is an assumption, and every assumption is handed back in a few words.
+Only layers with weights show. The others are gaps in the numbers of a `Sequential`: that a gap is an activation or a
+dropout is an assumption, and every assumption is returned in a few words.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 _Tree: TypeAlias = dict[str, Union["_Tree", torch.Tensor]]
 
-# A photo's features come as maps where the original head holds one of these.
+# The features are maps if the original head holds one of these.
 _FOR_MAPS = (nn.Flatten, nn.AdaptiveAvgPool2d, nn.Conv2d)
 _NOT_ACTIVATIONS = (nn.Dropout, nn.Identity, nn.Flatten, nn.AdaptiveAvgPool2d)
-# No head is larger; names that say so are made to fill the memory.
+# No head is larger; crafted names could fill the memory.
 _DEEPEST, _MOST_LAYERS = 8, 64
 _NORM_STATE = {"running_mean", "running_var", "num_batches_tracked"}
 
 
 def rebuild_head(original: nn.Module, path: str, weights: StateDict) -> tuple[nn.Module, tuple[str, ...]]:
-    """Makes a module whose state_dict has the names and shapes of the weights.
+    """Builds a module whose state_dict has the names and shapes of the weights.
 
     Args:
-        original: What the network has at this place. Layers of it that the weights fit are kept.
-        path: Its name in the network, for what is assumed.
+        original: The network's own module here. Its layers are kept where the weights fit.
+        path: Its name in the network, for the assumptions.
         weights: The checkpoint's entries below `path`, without it.
 
     Returns:
         The module, to be put at `path`, and a few words for each assumption, such as "a ReLU between fc.1 and fc.4".
 
     Raises:
-        Misfit: The weights do not tell enough about the layers.
+        Misfit: The weights do not show enough of the layers.
     """
     rebuild = _Rebuild(original)
     if not isinstance(original, (nn.Sequential, nn.Linear, nn.Conv2d)):
-        raise _unclear(path, f"the original is a {type(original).__name__}, whose other parts do not show")
+        raise _unclear(path, f"the original is a {type(original).__name__}, whose other parts have no weights")
     return rebuild.layer(_tree(path, weights), path, original, follows_directly=True), tuple(rebuild.assumed)
 
 
@@ -52,9 +52,9 @@ class _Rebuild:
 
     Attributes:
         assumed: What was assumed.
-        features: How many numbers come out of the last layer; unknown behind maps.
-        maps: Whether features still come as maps, [batch, channels, height, width].
-        bare: The Linear layer that no activation follows so far.
+        features: The number of features after the last layer; None after maps.
+        maps: Whether the features are still maps, [batch, channels, height, width].
+        bare: The last Linear layer, while no activation follows it.
     """
 
     def __init__(self, original: nn.Module) -> None:
@@ -109,7 +109,7 @@ class _Rebuild:
     def original_gap(
         self, gap: list[str], originals: dict[str, nn.Module], path: str, following: str
     ) -> dict[str, nn.Module]:
-        """Fills a gap with the original's layers, which lie between layers of the same kind and number."""
+        """Fills a gap with the original's layers, between layers of the same kind and number."""
         for number in gap:
             if isinstance(originals[number], nn.Flatten):
                 self.maps = False
@@ -120,7 +120,7 @@ class _Rebuild:
         return {number: originals[number] for number in gap}
 
     def gap(self, gap: list[str], path: str, following: str) -> dict[str, nn.Module]:
-        """Fills a gap with what a head needs there: a way from maps to numbers, or one activation."""
+        """Fills a gap with what a head needs there: the step from maps to numbers, or one activation."""
         layers: dict[str, nn.Module] = {number: nn.Identity() for number in gap}
         if not gap:
             return layers
@@ -164,7 +164,7 @@ class _Rebuild:
         raise _unclear(path, f"no layer is known that has {shapes}")
 
     def passed(self, module: nn.Module, path: str, *, follows_directly: bool) -> nn.Module:
-        """Takes note of a layer; puts a ReLU in front of a Linear where one may hide between two of them."""
+        """Records a layer; puts a ReLU in front of a Linear where one may be hidden between two of them."""
         if isinstance(module, nn.PReLU):
             self.bare = None
         if isinstance(module, nn.Conv2d):
@@ -175,7 +175,7 @@ class _Rebuild:
             self._takes(module.in_features, path)
             bare, self.bare = self.bare, path
             self.features = module.out_features
-            # Side by side in one numbered Sequential, two Linear layers really have nothing between them.
+            # Consecutive numbers in one Sequential leave no room for an activation.
             if bare and not (follows_directly and bare.rpartition(".")[0] == path.rpartition(".")[0]):
                 self.assumed.append(f"a ReLU between {bare} and {path}")
                 return _LinearAfterReLU(module.in_features, module.out_features, bias=module.bias is not None)
@@ -195,7 +195,7 @@ class _Rebuild:
 
 
 class _LinearAfterReLU(nn.Linear):
-    """A Linear layer with an activation in front that has no number of its own."""
+    """A Linear layer behind an activation that has no number of its own."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name in torch.nn.Linear
         return super().forward(torch.relu(input))

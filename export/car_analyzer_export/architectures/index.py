@@ -1,7 +1,7 @@
-"""Which networks of torchvision and timm a checkpoint may belong to, from names and shapes alone.
+"""Finds candidates among the networks of torchvision and timm by names and shapes alone.
 
 `index.tsv` holds a line for each network: source, name, fingerprint and sketch of its body, which is all but the head.
-It only suggests: what it suggests is built and compared, so that another version of either library cannot mislead.
+Candidates are built and compared with the checkpoint, so an index of another library version does no harm.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FILE = Path(__file__).with_name("index.tsv")
 
 _SKETCH_SIZE = 16
 _HASH_BYTES = 3
-# A network of one's own shares a few common names with some network of the index by chance.
-_LEAST_LIKENESS = 0.2
+# Any network shares a few common names with some network of the index by chance.
+_MIN_SIMILARITY = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Entry:
         source: `torchvision` or `timm`.
         name: Its name there.
         fingerprint: Hash of the names and shapes of its body.
-        sketch: The smallest hashes of those names, with and without shapes: sketches overlap as the bodies do.
+        sketch: The smallest hashes of those names, with and without shapes (MinHash): sketches overlap as bodies do.
     """
 
     source: str
@@ -70,16 +70,16 @@ class Entry:
 
 
 def matching(weights: Mapping[str, torch.Tensor]) -> list[Entry]:
-    """The networks whose body has exactly these names and shapes, whatever the head."""
+    """The networks whose body has exactly these names and shapes, with any head."""
     wanted = fingerprint(weights)
     return [entry for entry in entries() if entry.fingerprint == wanted]
 
 
 def nearest(weights: Mapping[str, torch.Tensor], count: int) -> list[tuple[float, Entry]]:
-    """The networks whose bodies share most names and shapes, best first, with the share; not those without likeness."""
+    """The networks whose bodies share most names and shapes, with the share, best first; only similar ones."""
     sketch = _sketch(weights)
-    scored = [(_likeness(sketch, entry.sketch), entry) for entry in entries()]
-    good = [pair for pair in scored if pair[0] >= _LEAST_LIKENESS]
+    scored = [(_similarity(sketch, entry.sketch), entry) for entry in entries()]
+    good = [pair for pair in scored if pair[0] >= _MIN_SIMILARITY]
     good.sort(key=lambda pair: (-pair[0], pair[1].source != TORCHVISION, len(pair[1].name)))
     return good[:count]
 
@@ -98,7 +98,7 @@ def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def is_position_table(name: str) -> bool:
-    """Whether a name is that of a transformer's table of positions, which grows with the photo."""
+    """Whether this is the position table of a transformer, which grows with the photo."""
     return name.rpartition(".")[2].startswith("pos_emb")
 
 
@@ -115,7 +115,7 @@ def _sketch(weights: Mapping[str, torch.Tensor]) -> frozenset[bytes]:
     return frozenset(sorted(hashes)[:_SKETCH_SIZE])
 
 
-def _likeness(one: frozenset[bytes], other: frozenset[bytes]) -> float:
+def _similarity(one: frozenset[bytes], other: frozenset[bytes]) -> float:
     """Estimates the share of common features from the smallest hashes of both."""
     smallest = sorted(one | other)[:_SKETCH_SIZE]
     return sum(value in one and value in other for value in smallest) / max(len(smallest), 1)

@@ -1,10 +1,10 @@
-"""What batch normalisation remembers of training, as a witness of how a network computes.
+"""Checks how a network computes by what its batch normalisation stored in training.
 
-A BatchNorm layer stores the mean and variance that each channel of its input had in training. The layers of a network
-that computes as it did then see nearly the same again, on any natural pictures, if each layer in front is put back to
-what it remembers: then a channel's mean depends on the activation, the residual or the pooling between two layers, and
-hardly on the pictures. Small changes are told by comparison: every activation is tried as one like it, too. What moves
-no mean or variance does not show: strides, paddings, a slope of 0.01, and whatever follows the last of these layers.
+A BatchNorm layer stores the mean and variance that each channel of its input had in training. If the network computes
+as it did then, its layers see nearly the same again on any natural pictures, as long as each layer before is reset to
+its stored values: then a channel's mean depends on the activation, the residual or the pooling between two layers, and
+hardly on the pictures. Small changes need a comparison, so every activation is also replaced by a similar one. Changes
+that move no mean or variance do not show: strides, paddings, a slope of 0.01, and all that follows the last such layer.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from torch.overrides import TorchFunctionMode
 
 Outcome = Literal["agree", "contradict", "cannot tell"]
 
-# Of the worst tenth of the layers: means in standard deviations, and standard deviations as a logarithm. MobileNetV2
-# and EfficientNet-Lite with ImageNet weights come to 0.02 and 0.05 to 0.1 on photos, to 0.06 and 0.18 on generated
-# pictures; small networks trained for a minute to 0.05 and 0.07, on generated pictures up to 0.35 and 0.33. The same
-# with another activation in all places: GELU 0.14 to 0.8, SiLU 0.8, none 0.35 to 0.7 and 0.55 to 0.6; with the ReLU in
-# front of the normalisation 0.5 to 0.65; without residuals 0.1 and 1.
+# Of the worst tenth of the layers: means in standard deviations, and standard deviations as a logarithm. Measured:
+# MobileNetV2 and EfficientNet-Lite with ImageNet weights 0.02 and 0.05 to 0.1 on photos, 0.06 and 0.18 on generated
+# pictures; small networks trained for a minute 0.05 and 0.07, on generated pictures up to 0.35 and 0.33. With another
+# activation everywhere: GELU 0.14 to 0.8, SiLU 0.8, none 0.35 to 0.7 and 0.55 to 0.6; with the ReLU before the
+# normalisation 0.5 to 0.65; without residuals 0.1 and 1.
 _AGREE = (0.07, 0.25)
 _CONTRADICT = 0.8  # both together
 _SLOPE = 0.1
 _LEAST_LAYERS = 5
-# Fewer values tell a mean no better than to a few hundredths of a standard deviation.
+# With fewer values, a mean is off by more than a few hundredths of a standard deviation.
 _LEAST_VALUES = 256
-# Standard deviations; luck is as kind once in 200 times. Right forwards of 24 to 51 layers came to 3.6 and more against
-# one other activation, wrong ones to 1.4 at most.
+# Standard deviations; chance exceeds it once in 200 times. Correct networks of 24 to 51 layers reached 3.6 and more
+# against one other activation, wrong ones 1.4 at most.
 _SURE = 2.6
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """How what the layers see compares with what they remember.
+    """How the inputs of the layers compare with their stored values.
 
     Attributes:
-        outcome: `agree` and `contradict` are about what lies between the first and the last of the layers.
+        outcome: `agree` and `contradict` are about everything between the first and the last of the layers.
         layers: How many were compared, without the first.
-        mean_off: How far the channels' means are off, in standard deviations: of the worst tenth of the layers.
+        mean_off: How far the channels' means are off, in standard deviations, for the worst tenth of the layers.
         spread_off: How far their standard deviations are off, as a logarithm, likewise.
         departs: The first layer that contradicts.
         last: The last layer that was compared.
-        input_scale: How many times as wide as in training the first layer's input is.
-        never_trained: All of them are at their initial values.
+        input_scale: Spread of the first layer's input, relative to training.
+        never_trained: All of them have their initial values.
         misfits: Layer → how far it is off.
     """
 
@@ -75,20 +75,20 @@ class Statistics:
         }
 
     def fits_better(self, other: Statistics) -> bool:
-        """Whether layers are nearer to what they remember than in another network, by more than chance explains."""
+        """Whether layers are nearer to their stored values than in another network, by more than chance explains."""
         return self.outcome != "contradict" and _nearer(self.misfits, other.misfits)
 
 
 def has_statistics(network: torch.nn.Module) -> bool:
-    """Whether any layer remembers training."""
+    """Whether any layer has stored values."""
     return any(True for _ in _layers(network))
 
 
 def examine(network: torch.nn.Module, images: torch.Tensor) -> Statistics:
-    """Runs pictures through a network, and compares what its BatchNorm layers see with what they remember.
+    """Runs pictures through a network, and compares the inputs of its BatchNorm layers with their stored values.
 
     Args:
-        network: In eval mode; it is left as it was.
+        network: In eval mode; not changed.
         images: Normalised, float32 [batch, 3, height, width]; natural pictures, 16 are enough.
     """
     found = _run(network, images)
@@ -107,7 +107,7 @@ def examine(network: torch.nn.Module, images: torch.Tensor) -> Statistics:
     if off[0] <= _AGREE[0] and off[1] <= _AGREE[1] and departs is None:
         with _OtherActivations():
             changed = _misfits(_run(network, images)[1:])
-        # The same where activations are computed in a way that this does not see.
+        # The same, if activations are computed in a way that this cannot replace.
         if changed == misfits or _nearer(misfits, changed):
             outcome = "agree"
     elif _worst_tenth(list(misfits.values())) >= _CONTRADICT:
@@ -124,7 +124,7 @@ def examine(network: torch.nn.Module, images: torch.Tensor) -> Statistics:
 
 
 def scale_of_input(network: torch.nn.Module, images: torch.Tensor) -> float:
-    """How many times as wide as in training the first layer's input is."""
+    """Spread of the first layer's input, relative to training."""
     found = _run(network, images, first_only=True)
     return math.exp(found[0][3]) if found else math.nan
 
@@ -138,7 +138,7 @@ def _layers(network: torch.nn.Module) -> Any:
 
 
 class _OtherActivations(TorchFunctionMode):
-    """Has every ReLU let a share of the negative values through, and exchanges other activations."""
+    """Makes every ReLU leaky, and replaces other activations by similar ones."""
 
     _LIKE: ClassVar = {
         functional.silu: functional.hardswish,
@@ -157,18 +157,18 @@ class _OtherActivations(TorchFunctionMode):
         is_relu6 = func is functional.hardtanh and kwargs.get("min_val") == 0
         if func not in self._RELUS and not is_relu6:
             return func(*args, **kwargs)
-        through = -_SLOPE * torch.relu(-args[0])  # before a ReLU that works in place
+        through = -_SLOPE * torch.relu(-args[0])  # before an in-place ReLU
         return func(*args, **kwargs) + through
 
 
-class _Stop(Exception):  # noqa: N818 - no error: what is asked for is known
+class _Stop(Exception):  # noqa: N818 - not an error: the result is known
     pass
 
 
 def _run(
     network: torch.nn.Module, images: torch.Tensor, *, first_only: bool = False
 ) -> list[tuple[str, float, float, float]]:
-    """For each layer in the order in which they run: name, means off, deviations off, and by which factor (a log)."""
+    """For each layer, in order of execution: name, means off, deviations off, and by which factor (a log)."""
     found: dict[str, tuple[str, float, float, float] | None] = {}
     names = {module: name for name, module in network.named_modules()}
 
@@ -178,7 +178,7 @@ def _run(
         mean, variance = seen.mean(axes), seen.var(axes, correction=0)
         name = names[layer]
         enough = seen.numel() // seen.shape[1] >= _LEAST_VALUES and name not in found
-        # A layer that runs twice remembers a mixture.
+        # A layer that runs twice stored a mixture.
         found[name] = (name, *_compare(layer, mean, variance)) if enough else None
         if first_only:
             raise _Stop
@@ -205,7 +205,7 @@ def _misfits(found: list[tuple[str, float, float, float]]) -> dict[str, float]:
 
 
 def _nearer(own: dict[str, float], other: dict[str, float]) -> bool:
-    """Whether layers are less off, all of them or by more than chance explains."""
+    """Whether layers are less off: all of them, or by more than chance explains."""
     gains = sorted((other[name] - own[name] for name in own.keys() & other.keys()), key=abs)
     count = len(gains)
     # Wilcoxon's signed-rank test: the larger a difference, the more it counts.
@@ -217,7 +217,7 @@ def _nearer(own: dict[str, float], other: dict[str, float]) -> bool:
 
 def _compare(layer: Any, mean: torch.Tensor, variance: torch.Tensor) -> tuple[float, float, float]:
     remembered, spread = layer.running_mean, layer.running_var
-    alive = spread > 1e-6 * spread.median()  # a channel that is always 0 shows nothing
+    alive = spread > 1e-6 * spread.median()  # a channel that is always 0 proves nothing
     mean, variance, remembered, spread = (values[alive] for values in (mean, variance, remembered, spread))
     means_off = (mean - remembered).abs() / ((variance + spread) / 2).sqrt()
     ratios = ((variance + 1e-12) / (spread + 1e-12)).log() / 2

@@ -1,4 +1,4 @@
-"""Says what a checkpoint looks like when it is no image classifier of the usual kind."""
+"""Describes what a checkpoint looks like if it is not an image classifier of the usual kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
-_OWN_CODE = "write a FILE.py:FACTORY that makes it"
+_OWN_CODE = "write a FILE.py:FACTORY that builds it"
 _IF_PHOTOS = f"if it takes photos, {_OWN_CODE}"
 _RECURRENT = re.compile(r"(^|\.)weight_(ih|hh)(_l\d|$)")
 _WORDS = re.compile(r"(^|\.)(word_embeddings|token_embedding|embed_tokens|tok_embeddings|wte|embeddings?)\.weight$")
@@ -18,7 +18,7 @@ _ATTENTION = re.compile(
     r"(^|[._])(attn|attention|self_attn|self_attention|qkv|to_q|q_proj|in_proj_weight|query)([._]|$)"
 )
 
-# Searched for at the start of a name or behind a dot; the first that is found speaks.
+# Patterns at the start of a name or behind a dot; the first match counts.
 _SUSPECTS = (
     (
         r"_packed_params|zero_point\b|weight_fake_quant|activation_post_process",
@@ -42,7 +42,7 @@ _SUSPECTS = (
 
 
 def looks_like(weights: Mapping[str, torch.Tensor]) -> str | None:
-    """Names the kind of network in a few words, if its names or shapes give it away."""
+    """Names the kind of network in a few words, if names or shapes show it."""
     for pattern, kind in _SUSPECTS:
         found = re.compile(rf"(?:^|\.)(?:{pattern})")
         name = next((name for name in weights if found.search(name)), None)
@@ -52,17 +52,17 @@ def looks_like(weights: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def _by_shape(weights: Mapping[str, torch.Tensor]) -> str | None:
-    # A layer's scale beside its weights has as many dimensions, all of 1 but the first; weight_norm writes it.
+    # weight_norm writes a scale with as many dimensions as the weights, all 1 but the first.
     kernels = {name: tensor for name, tensor in weights.items() if tensor.ndim >= 2 and tensor[:1].numel() > 1}
     if not kernels:
-        return "no network: nothing in it is a layer that computes"
+        return "no network: it has no layer that computes"
     if name := _first(kernels, lambda kernel: kernel.ndim == 5):
         return f"a network for video or volumes ('{name}')"
     if name := _first(kernels, lambda kernel: kernel.ndim == 4):
         return _by_channels(name, kernels)
     if name := next(filter(_RECURRENT.search, weights), None):
         return f"a recurrent network (LSTM or GRU), for sequences ('{name}')"
-    # A layer of the same name has a bias.
+    # A Linear layer of the same name has a bias.
     words = (name for name in weights if _WORDS.search(name) and f"{name.removesuffix('weight')}bias" not in weights)
     if name := next(words, None):
         return f"a network for text ('{name}')"
@@ -75,7 +75,7 @@ def _by_shape(weights: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def _by_channels(name: str, kernels: Mapping[str, torch.Tensor]) -> str | None:
-    """Tells by the first convolution what pictures it is for, unless those are photos or it does not show."""
+    """Names the pictures that the first convolution takes, unless they are photos or it does not show."""
     outputs, channels = kernels[name].shape[:2]
     # A depthwise layer has one input a group, and a photo three groups.
     may_be_depthwise = channels == 1 and outputs % 3 == 0

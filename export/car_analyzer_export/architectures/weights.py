@@ -1,4 +1,4 @@
-"""Fits the names of a state_dict to those of a network, and loads it strictly."""
+"""Matches the names of a state_dict with those of a network, and loads it strictly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..checkpoints.model import StateDict
 
-# What training frameworks store beside the network: loss weights, metrics, the count of averaged weights.
+# Training frameworks store these beside the network: loss weights, metrics, the count of averaged weights.
 _TRAINING_ONLY = re.compile(
     r"(\w+_)?(criterion|criteria|loss|losses|loss_fn|loss_func|loss_function)"
     r"|((train|training|val|valid|validation|test)_?)?(metrics?|acc|accuracy|f1|auroc|auc|precision|recall|confmat)"
@@ -24,14 +24,14 @@ _TRAINING_ONLY = re.compile(
 # Counts training steps; evaluation never reads it, and checkpoints of early PyTorch lack it.
 UNUSED_BUFFER = "num_batches_tracked"
 _SHOWN = 3
-# Frameworks stack a few; names of a thousand parts are made to keep a program busy.
+# Frameworks stack a few; crafted names could have thousands.
 _MOST_PREFIXES = 8
 
 MISFIT = "these weights are not this network's: "
 
 
 class Misfit(NetworkError):  # noqa: N818 - caught and completed within this package
-    """The weights are another network's; the message starts small and ends without a full stop."""
+    """The weights belong to another network; the message starts in lower case and has no full stop."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ class Differences:
 
 
 def match_names(weights: StateDict, own: Collection[str]) -> tuple[StateDict, tuple[str, ...]]:
-    """Takes off a prefix such as `module.` that every name has, where the network's own names lack it.
+    """Removes a prefix such as `module.` that all names have and the network's own names lack.
 
-    What training leaves beside the network (`criterion.weight`) goes too, unless the network knows it.
+    Entries of the training (`criterion.weight`) are removed, too, unless the network has them.
 
     Args:
         weights: The checkpoint.
         own: The names of the network's state_dict.
 
     Returns:
-        The weights under the names that the network knows most of, and a sentence for each change.
+        The weights under the names that match most of the network's, and a sentence for each change.
     """
 
     def fit(variant: tuple[StateDict, tuple[str, ...]]) -> tuple[int, int]:
@@ -102,14 +102,17 @@ def match_names(weights: StateDict, own: Collection[str]) -> tuple[StateDict, tu
 
 
 def name_variants(weights: StateDict) -> Iterator[tuple[StateDict, tuple[str, ...]]]:
-    """Yields the weights as they are, then with ever more taken off their names, each with what was done."""
+    """Yields the weights unchanged, then with ever shorter names, each with sentences on the changes."""
     notes: tuple[str, ...] = ()
     yield weights, notes
     for _ in range(_MOST_PREFIXES):
         network = {name: tensor for name, tensor in weights.items() if not _is_training_only(name)}
         if network and len(network) < len(weights):
             dropped = [name for name in weights if name not in network]
-            notes = (*notes, f"Left out, as part of the training and not of the network: {_first(dropped)}.")
+            notes = (
+                *notes,
+                f"Left out, because they belong to the training and not to the network: {_first(dropped)}.",
+            )
             weights = network
             yield weights, notes
         prefix = common_prefix(weights)
@@ -121,7 +124,7 @@ def name_variants(weights: StateDict) -> Iterator[tuple[StateDict, tuple[str, ..
 
 
 def common_prefix(names: Collection[str]) -> str | None:
-    """The first part, dot included, that all names share; none if a name is nothing else."""
+    """The first part, dot included, that all names share; None if it is the whole of a name."""
     prefixes = {name.partition(".")[0] + "." for name in names}
     if len(prefixes) != 1:
         return None
@@ -138,7 +141,7 @@ def load_weights(network: torch.nn.Module, weights: StateDict) -> None:
             the memory of its float32 tensors.
 
     Raises:
-        Misfit: The weights belong to another network; the message names the first that differ.
+        Misfit: The weights belong to another network; the message names the first differences.
     """
     own = network.state_dict()
     check_same(weights, own)
@@ -147,7 +150,7 @@ def load_weights(network: torch.nn.Module, weights: StateDict) -> None:
         if theirs.is_quantized or theirs.is_floating_point() != mine.is_floating_point():
             raise Misfit(f"the weights {name!r} are {theirs.dtype}, the network's {mine.dtype}")
         own[name] = _prepared(theirs)
-    # Filled in place, because some networks ask for the versions of their layers that a state_dict carries unseen.
+    # Filled in place: a state_dict also carries the versions of the layers, which some networks need.
     network.load_state_dict(own, strict=True, assign=any(value.is_meta for value in network.parameters()))
 
 
@@ -155,7 +158,7 @@ def check_same(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
     """Compares names and shapes.
 
     Raises:
-        Misfit: They differ; the message names the first that do, and the cause if it shows.
+        Misfit: They differ; the message names the first differences, and the cause if it shows.
     """
     differences = Differences.between(weights, own)
     if differences:
@@ -184,9 +187,9 @@ def _is_training_only(name: str) -> bool:
 
 
 def _prefix_note(prefix: str) -> str:
-    note = f"The prefix '{prefix}' was taken off every name."
+    note = f"The prefix '{prefix}' was removed from every name."
     if prefix[:-1].isdigit():
-        note += " Steps without weights beside that part, such as a normalisation, do not show in a checkpoint."
+        note += " Other steps without weights, such as a normalisation, do not show in a checkpoint."
     return note
 
 

@@ -1,4 +1,4 @@
-"""The classifiers of torchvision and timm, built without weights and without a download."""
+"""Builds the classifiers of torchvision and timm without weights and without downloads."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ TIMM = "timm"
 SOURCES = (TORCHVISION, TIMM)
 INSTALL = "pip install 'car-analyzer[zoo]'"
 
-# Top-level names that hold a classifier's last layers, across both libraries.
+# Top-level names of a classifier's last layers, across both libraries.
 TRAINING_HEADS = frozenset({"aux1", "aux2", "AuxLogits"})
 HEADS = TRAINING_HEADS | {
     *("aux_head", "classif", "classifier", "fc", "head", "head_dist", "heads", "heads_dist", "last_linear"),
 }
 
-# These two have heads that only training uses, and may normalise their input once more.
+# These two have heads for training only, and may normalise their input once more.
 INCEPTIONS = frozenset({"googlenet", "inception_v3"})
 
-# Arguments that would fetch weights, or put other ones in.
+# Arguments that would download weights, or load others.
 _FETCHING = frozenset(
     {"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "weights"}
 )
@@ -66,14 +66,14 @@ def create(source: str, name: str, kwargs: Mapping[str, Any]) -> torch.nn.Module
         raise NetworkError(_unknown(source, name))
     fetching = sorted(key for key in _FETCHING & kwargs.keys() if kwargs[key])
     if fetching:
-        raise NetworkError(f"'{fetching[0]}' asks for other weights than the checkpoint's; leave it out.")
+        raise NetworkError(f"'{fetching[0]}' would load other weights than the checkpoint's; leave it out.")
     arguments = {key: value for key, value in kwargs.items() if key not in _FETCHING}
     if source == TIMM:
         arguments["pretrained"] = False
     else:
         arguments["weights"] = None
         if name in INCEPTIONS:
-            # Initial weights take them seconds, and are overwritten. The other two: see `fit`.
+            # Initial weights take seconds, and are overwritten. The other two: see `fit`.
             arguments = {"init_weights": False, "aux_logits": False, "transform_input": True} | arguments
     make: Callable[..., torch.nn.Module] = library.create_model if source == TIMM else library.get_model
     try:
@@ -95,7 +95,7 @@ def side(source: str, network: torch.nn.Module) -> int:
 
 
 def normalisation(source: str, network: torch.nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std that the library's own weights were trained with, where its networks tell."""
+    """Mean and std that the library's own weights were trained with; None where the network does not say."""
     config = _timm_config(network) if source == TIMM else {}
     mean, std = config.get("mean"), config.get("std")
     return (tuple(mean), tuple(std)) if mean and std else None
@@ -103,7 +103,7 @@ def normalisation(source: str, network: torch.nn.Module) -> tuple[tuple[float, .
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Keeps modules from filling parameters that are loaded later: a second's work, and twice the memory."""
+    """Keeps modules from initialising parameters that are loaded later, which costs a second and twice the memory."""
 
     def on_meta(
         _module: torch.nn.Module, _name: str, parameter: torch.nn.Parameter | None
@@ -123,14 +123,32 @@ def _without_weights(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     try:
         with parameters_on_meta():
             network = make()
-    except Exception:  # noqa: BLE001 - some networks compute with their parameters while they are built
+    except Exception:  # noqa: BLE001 - some networks compute with their parameters during construction
         return make()
     return make() if any(buffer.is_meta for buffer in network.buffers()) else network
 
 
+def import_library(module: str) -> Any:
+    """Imports a module of torchvision or timm, also where a CPU build and a CUDA build are installed side by side.
+
+    The compiled part of torchvision then fails to load, and its Python part misses two operators for detectors. No
+    classifier needs them, so declaring them is enough.
+    """
+    try:
+        return importlib.import_module(module)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", schema)
+    return importlib.import_module(module)
+
+
 def _library(source: str) -> Any:
     try:
-        return importlib.import_module("torchvision.models" if source == TORCHVISION else source)
+        return import_library("torchvision.models" if source == TORCHVISION else source)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in SOURCES:
@@ -152,7 +170,7 @@ def _unknown(source: str, name: str) -> str:
     if source == TORCHVISION and name.startswith("quantized_"):
         return f"{source}:{name} is quantised, which is not supported; train and save the float network."
     if source == TORCHVISION and name in library.list_models():
-        return f"{source}:{name} is no image classifier."
+        return f"{source}:{name} is not an image classifier."
     names = library.list_models(module=library) if source == TORCHVISION else library.list_models()
     plain = name.lower().replace("-", "_")
     near = [plain] if plain in names else difflib.get_close_matches(plain, names, n=3, cutoff=0.5)

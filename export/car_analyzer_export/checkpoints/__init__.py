@@ -1,18 +1,18 @@
-"""Reads a classifier's checkpoint, in whichever of the usual containers it comes, without running what is inside.
+"""Reads a classifier's checkpoint in any of the usual containers, without running what is inside.
 
-model ──────── Checkpoint and Facts, what is read
-read ───────── read_checkpoint: opens the file, asks the modules below, checks the weights
-├── sniff ──── which container it is, by content; one sentence for what is none
-├── archive ── a zip's records, and what is wrong with them
-├── audit ──── goes through a pickle without unpickling it: names, tensors' sizes, nesting
-├── names ──── the classes and functions a pickle names
-├── inert ──── stand-ins for the harmless types beside the weights
-├── pickled ── torch.save's files, zipped or older, through torch's weights-only unpickler
-├── samples ── data that is no network
-├── tensors ── safetensors
-├── programs ─ TorchScript and torch.export, only when trusted
-├── weights ── which part is the network's, and whether it can be used
-└── facts ──── labels, normalisation and the like, in the checkpoint or in a JSON file `beside` it
+model ───────────── Checkpoint and Facts, the result
+read ────────────── read_checkpoint: opens the file, calls the modules below, validates the weights
+├── sniff ───────── which container it is, by content; a sentence for any other file
+├── archive ─────── whether torch.save can have written a zip archive
+├── pickled ─────── torch.save's files, zipped or older, with PyTorch's weights-only unpickler
+│   ├── inert ───── stand-ins for harmless types of other libraries
+│   ├── limits ──── how much memory that may take
+│   └── pickle_names ── which classes a pickle names, for messages
+├── samples ─────── recognises data that is no network
+├── tensors ─────── safetensors
+├── programs ────── TorchScript and torch.export, only when trusted
+├── weights ─────── which part is the network's, and whether it is usable
+└── facts ───────── labels, normalisation and the like, from the checkpoint or a JSON file `beside` it
 """
 
 from .model import Checkpoint, Facts

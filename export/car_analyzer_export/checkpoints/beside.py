@@ -1,14 +1,14 @@
 """Facts in JSON files beside a checkpoint.
 
-For `condition_model.pth` these are read, as far as they are there:
+For `condition_model.pth` these are read, if they exist:
 
 - `condition_model.json`, `condition_model.pth.json`, and `condition_model_` or `condition_model.` followed by
   `classes`, `class_names`, `class_to_idx`, `idx_to_class`, `labels` or `config`;
 - `classes.json`, `class_names.json`, `class_to_idx.json`, `idx_to_class.json`, `labels.json`, `config.json` and
-  `preprocessor_config.json`, unless the folder holds another checkpoint: then it is not said whose they are.
+  `preprocessor_config.json`, unless the folder holds another checkpoint, which they may belong to.
 
-A file holds a dict as a training script or Hugging Face writes it, a bare list of labels, or labels and indices. One
-that is no JSON is refused rather than ignored: it may be what would have told the classes' order.
+A file holds a dict as a training script or Hugging Face writes it, a list of labels, or labels and indices. A file that
+is not valid JSON is an error: it may define the order of the classes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def facts_beside(checkpoint: Path) -> Iterator[tuple[Facts, tuple[str, ...]]]:
     """Reads every JSON file that belongs to a checkpoint.
 
     Raises:
-        CheckpointError: One of them is no JSON, or too large to be what it is named for.
+        CheckpointError: One of them is not valid JSON, or too large.
     """
     stem, folder = checkpoint.stem, checkpoint.parent
     names = [f"{stem}.json", f"{checkpoint.name}.json"]
@@ -52,7 +52,7 @@ def facts_beside(checkpoint: Path) -> Iterator[tuple[Facts, tuple[str, ...]]]:
             found, _ = read_facts(_load(path), name)
             if known(found):
                 note = (
-                    f"Ignored {name}: its folder holds several checkpoints; if it is this one's, call it {stem}_{name}."
+                    f"Ignored {name}: its folder holds several checkpoints; if it is this one's, name it {stem}_{name}."
                 )
                 yield type(found)(), (note,)
     else:
@@ -70,23 +70,23 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_BYTES:
-            raise CheckpointError(f"{where} is no file of at most {_MAX_BYTES:,} bytes; move it away or correct it.")
-        values = json.loads(path.read_bytes(), parse_constant=_refuse)
+            raise CheckpointError(f"{where} is not a file of at most {_MAX_BYTES:,} bytes; move it away or correct it.")
+        values = json.loads(path.read_bytes(), parse_constant=_reject)
     except OSError as error:
         raise CheckpointError(f"{where} cannot be read ({error.strerror}); correct or remove it.") from error
-    # RecursionError: nested too deeply. ValueError: no JSON, no UTF-8, or a number without end.
+    # RecursionError: nested too deeply. ValueError: not JSON, not UTF-8, or an endless number.
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where} is not valid JSON ({str(error)[:80]}); correct or remove it.") from error
     if isinstance(values, list):
         return {"classes": values}
     if not isinstance(values, dict):
         return {}
-    # A bare {"clean": 0, "dirty": 1}, or {"0": "clean", "1": "dirty"}.
+    # {"clean": 0, "dirty": 1} or {"0": "clean", "1": "dirty"} as the whole file.
     numbers = [*values] if all(isinstance(value, str) for value in values.values()) else [*values.values()]
     if len(values) > 1 and sorted(map(str, numbers)) == sorted(map(str, range(len(values)))):
         return {"class_to_idx": values}
     return values
 
 
-def _refuse(constant: str) -> Any:
+def _reject(constant: str) -> Any:
     raise ValueError(f"it holds {constant}")

@@ -1,4 +1,4 @@
-"""Labels, normalisation and the like, from whatever dict a training script wrote."""
+"""Labels, normalisation and the like, from any dict that a training script wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INNER = (
     *("model_args", "model_config", "model_kwargs", "data", "dataset", "data_config", "pretrained_cfg"),
     *("preprocessing", "preprocess", "preprocessor", "transform", "transforms", "normalization", "normalize"),
 )
-# Two of these in one document are no slip that could be left out: one of them turns every answer round.
+# A contradiction about these is an error, not a note: the wrong one would swap every answer.
 _CONTRADICTIONS = ("labels", "positive", "positive_index")
 _POSITION = re.compile(r"\s*\d{1,4}\s*")
 _MAX_DEPTH = 3
@@ -32,18 +32,18 @@ _SHOWN = 6
 
 
 class _GarbageError(ValueError):
-    """A value under a known key that is none; the message says what is wrong with it."""
+    """An unusable value under a known key; the message says what is wrong with it."""
 
 
 def read_facts(values: dict[str, Any], where: str) -> tuple[Facts, tuple[str, ...]]:
-    """Collects what one document says; garbage is left out with a note.
+    """Collects the facts of one document; unusable values are left out with a note.
 
     Args:
         values: The document: a checkpoint's other entries, or a JSON file.
-        where: What to call it.
+        where: Its name, for messages.
 
     Raises:
-        CheckpointError: It gives two orders of labels, or two positive classes.
+        CheckpointError: It holds two orders of labels, or two positive classes.
     """
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -72,13 +72,13 @@ def read_facts(values: dict[str, Any], where: str) -> tuple[Facts, tuple[str, ..
         found["mean"], found["std"] = (tuple(part / 255 for part in values) for values in (mean, std))
         notes.append(f"The mean and std in {where} are on a scale of 0 to 255 and were divided by 255.")
     elif max(mean or (0,)) > 1 or max(std or (0,)) > 1:
-        notes.append(f"Ignored the mean or std in {where}: it is on a scale of 0 to 255 and the other is not there.")
+        notes.append(f"Ignored the mean or std in {where}: it is on a scale of 0 to 255, and the other is missing.")
         found = {fact: value for fact, value in found.items() if fact not in ("mean", "std")}
     return Facts(**found, sources={fact: sources[fact] for fact in found}), tuple(notes)
 
 
 def merge(documents: Sequence[Facts]) -> Facts:
-    """Makes one of several; the first that knows a fact is its source.
+    """Combines several documents; the first that states a fact is its source.
 
     Raises:
         CheckpointError: Two of them contradict each other.
@@ -98,7 +98,7 @@ def merge(documents: Sequence[Facts]) -> Facts:
 
 
 def _with_positive_named(facts: Facts) -> Facts:
-    """The positive one of two classes by its name, spelled as among the labels."""
+    """Names the positive one of two classes, in the spelling of the labels."""
     labels, index = facts.labels, facts.positive_index
     if labels is None:
         return facts
@@ -120,7 +120,7 @@ def _with_positive_named(facts: Facts) -> Facts:
 
 
 def known(facts: Facts) -> dict[str, Any]:
-    """The facts that are there, by name."""
+    """The facts that are not None, by name."""
     named = {field.name: getattr(facts, field.name) for field in fields(facts) if field.name != "sources"}
     return {fact: value for fact, value in named.items() if value is not None}
 
@@ -134,7 +134,7 @@ def agree(fact: str, one: Any, other: Any) -> bool:
     if fact in ("mean", "std"):
         return all(abs(a - b) < 1e-3 for a, b in zip(one, other, strict=True))
     if fact in ("arch", "resize_mode"):
-        # `ResNet-18`, `resnet18` and timm's `resnet18.a1_in1k` are one.
+        # `ResNet-18`, `resnet18` and timm's `resnet18.a1_in1k` are the same.
         a, b = (re.sub(r"[^a-z0-9]", "", text.lower()) for text in (one, other))
         return a in b or b in a
     return bool(one == other)
@@ -142,13 +142,10 @@ def agree(fact: str, one: Any, other: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A fact's value, for people."""
-    if isinstance(value, tuple) and len(value) > _SHOWN:
-        return f"{shown(value[:_SHOWN])} and {len(value) - _SHOWN} more"
-    return (
-        ", ".join(f"{part:.4g}" if isinstance(part, float) else str(part) for part in value)
-        if isinstance(value, tuple)
-        else str(value)
-    )
+    if not isinstance(value, tuple):
+        return str(value)
+    parts = [f"{part:.4g}" if isinstance(part, float) else str(part) for part in value[:_SHOWN]]
+    return ", ".join(parts) + (f" and {len(value) - _SHOWN} more" if len(value) > _SHOWN else "")
 
 
 def _contradiction(fact: str, one: Any, of_one: str, other: Any, of_other: str) -> str:
@@ -181,7 +178,7 @@ def _labels(value: Any) -> tuple[str, ...] | None:
         raise _GarbageError("its labels are not all texts of one line")
     labels = tuple(label.strip() for label in value)
     if len({label.casefold() for label in labels}) < len(labels):
-        raise _GarbageError("a label stands in it twice")
+        raise _GarbageError("it holds a label twice")
     if all(re.fullmatch(r"(?i)label_\d+|\d+", label) for label in labels):
         raise _GarbageError("its labels are placeholders")
     return labels
@@ -197,7 +194,7 @@ def _index(value: Any) -> int:
 
 def _arch(value: Any) -> str | None:
     if not isinstance(value, str):
-        return None  # the key is also used for networks
+        return None  # the key is also used for the network itself
     if not re.fullmatch(r"[A-Za-z][\w.:/\-]{1,99}", value):
         raise _GarbageError("it is not the name of a network")
     return value
@@ -211,7 +208,7 @@ def _image_size(value: Any) -> tuple[int, int] | None:
     sides = [side for side in value if side != 3] if len(value) == 3 else value
     if len(sides) not in (1, 2) or not all(type(side) in (int, float) and 1 <= side <= _MAX_SIDE for side in sides):
         raise _GarbageError("it is not a size in pixels")
-    # PyTorch's way is height first, ours width first.
+    # PyTorch puts the height first, we the width.
     return int(sides[-1]), int(sides[0])
 
 
@@ -247,7 +244,7 @@ def _positive(value: Any) -> str | None:
     if not isinstance(value, str) or _POSITION.fullmatch(value):
         return None
     if not value.strip() or not value.strip().isprintable():
-        raise _GarbageError("it is no label")
+        raise _GarbageError("it is not a label")
     return value.strip()
 
 

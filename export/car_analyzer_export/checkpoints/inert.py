@@ -1,38 +1,39 @@
 """Stand-ins for the harmless types that training scripts save beside the weights.
 
-PyTorch's weights-only unpickler calls what its allow-list names. Nothing here lets it call numpy, pathlib or any other
-library: each name leads to a function or class of this module, which only keeps its arguments. So a crafted numpy
-dtype, say, reaches no C code.
+PyTorch's weights-only unpickler calls what its allow-list names. Each name here leads to a class or function of this
+module that only keeps its arguments: numpy, pathlib and other libraries are never called, so a crafted numpy dtype, for
+example, reaches no C code.
 """
 
 from __future__ import annotations
 
 import math
-import struct
+import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# numpy's code of a type → struct's.
-_NUMBERS = {"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}
-_NUMBERS |= {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "b1": "?"}
+# numpy's codes of numbers and texts of a fixed width.
+_CODE = re.compile(r"f[248]|[iu][1248]|b1|U[1-9]\d{0,3}")
 
-# What facts are read from is small; a crafted value can be endless when its parts are shared.
+# Facts are small; a crafted value can be endless if its parts are shared.
 _MAX_PARTS = 12_000
 _MAX_ENTRIES = 200
 _MAX_DEPTH = 12
 
 
 class Opaque:
-    """Something that is of no use here, such as a date."""
+    """Something of no use here, such as a date."""
 
     def __init__(self, *_parts: Any) -> None:
-        """Takes and forgets what it was made of."""
+        """Ignores its arguments."""
 
     def __setstate__(self, _state: Any) -> None:
-        """Forgets what it held."""
+        """Ignores its state."""
 
 
 class Attributes:
@@ -59,18 +60,14 @@ class Dtype:
             self.order = state[1]
 
     def values(self, data: Any) -> list[Any] | None:
-        """Reads numbers or texts, or gives None."""
-        if not isinstance(data, bytes):
+        """Reads numbers or texts; None where the data is neither."""
+        if not isinstance(data, bytes) or not _CODE.fullmatch(self.code):
             return None
-        if self.code in _NUMBERS:
-            one = struct.Struct(self.order + _NUMBERS[self.code])
-            return [value for (value,) in one.iter_unpack(data)] if len(data) % one.size == 0 else None
-        if self.code.startswith("U") and self.code[1:].isdecimal() and 0 < (width := 4 * int(self.code[1:])) < 1 << 16:
-            encoding = "utf-32-le" if self.order == "<" else "utf-32-be"
-            return [
-                data[at : at + width].decode(encoding, "replace").rstrip("\x00") for at in range(0, len(data), width)
-            ]
-        return None
+        try:
+            values: list[Any] = np.frombuffer(data, self.order + self.code).tolist()
+        except ValueError:
+            return None
+        return values
 
 
 class Array:
@@ -95,13 +92,6 @@ class _Dict:
         return {}
 
 
-class _Text:
-    """A str of another class."""
-
-    def __new__(cls, text: Any = "", *_arguments: Any) -> str:  # type: ignore[misc]
-        return text if type(text) is str else ""
-
-
 def _scalar(dtype: Any, data: Any = b"") -> Any:
     values = dtype.values(data) if isinstance(dtype, Dtype) else None
     return values[0] if values else Opaque()
@@ -116,58 +106,37 @@ def _path(*parts: Any) -> str:
 
 
 def _list(values: Iterable[Any] = (), *_arguments: Any) -> list[Any]:
-    return list(values) if type(values) in (list, tuple) else []
-
-
-def _bytes(*_arguments: Any) -> bytes:
-    return b""
+    return list(values)
 
 
 _LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
-_BY_STAND_IN: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
-    (_scalar, ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")),
-    (_array, ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")),
-    (Array, ("numpy.ndarray",)),
-    (Dtype, ("numpy.dtype",)),
-    (Attributes, ("argparse.Namespace", "types.SimpleNamespace")),
-    (
-        _path,
-        tuple(
-            f"{module}.{name}"
-            for module in ("pathlib", "pathlib._local")
-            for name in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
-        ),
-    ),
-    (
-        _Dict,
-        (
-            "collections.defaultdict",
-            *(f"{name}.utilities.{part}.AttributeDict" for name in _LIGHTNING for part in ("parsing", "data")),
-        ),
-    ),
-    (_list, ("collections.deque", "builtins.frozenset")),
-    (_bytes, ("builtins.bytes",)),
-    (_Text, ("torch.torch_version.TorchVersion",)),
-    (
-        Opaque,
-        (
-            *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
-            # As a defaultdict's factory, or as a type among the arguments.
-            *(
-                f"builtins.{name}"
-                for name in ("list", "dict", "int", "float", "str", "bool", "tuple", "range", "slice")
-            ),
-            # Lightning before 1.5 took callbacks' classes for keys.
-            "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-            "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
-        ),
-    ),
-)
-STAND_INS: dict[str, Callable[..., Any]] = {name: stand_in for stand_in, names in _BY_STAND_IN for name in names}
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+STAND_INS: dict[str, Callable[..., Any]] = {
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},
+    "numpy.ndarray": Array,
+    "numpy.dtype": Dtype,
+    "argparse.Namespace": Attributes,
+    "types.SimpleNamespace": Attributes,
+    **{f"{module}.{name}": _path for module in ("pathlib", "pathlib._local") for name in _PATHS},
+    "collections.defaultdict": _Dict,
+    **{f"{name}.utilities.{part}.AttributeDict": _Dict for name in _LIGHTNING for part in ("parsing", "data")},
+    "collections.deque": _list,
+    "torch.torch_version.TorchVersion": Opaque,
+    **{f"datetime.{name}": Opaque for name in ("datetime", "date", "time", "timedelta", "timezone")},
+    # As a defaultdict's factory, as a type among the arguments, or made of nothing.
+    **{
+        f"builtins.{name}": Opaque
+        for name in ("list", "dict", "int", "float", "str", "bool", "tuple", "range", "slice", "frozenset", "bytes")
+    },
+    # Lightning before 1.5 took the callbacks' classes for keys.
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": Opaque,
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping": Opaque,
+}
 
 
 def plain(entries: dict[str, Any]) -> dict[str, Any]:
-    """Turns what was unpickled into dicts, lists, texts and numbers; anything else becomes an `Opaque`."""
+    """Converts what was unpickled to dicts, lists, texts and numbers; anything else becomes an `Opaque`."""
     return {name: _plain(value, [_MAX_PARTS], 0) for name, value in islice(entries.items(), _MAX_ENTRIES)}
 
 

@@ -1,4 +1,4 @@
-"""What is read from a checkpoint."""
+"""The result of reading a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Three = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a checkpoint, or a JSON file beside it, says about its network. None: it does not say.
+    """What a checkpoint, or a JSON file beside it, says about its network. None where it says nothing.
 
     Attributes:
-        labels: In logit order, as they are spelled there.
+        labels: In logit order, in their original spelling.
         arch: The network's name, such as `resnet18`.
         image_size: Width and height in pixels.
         mean: Of the normalisation, for R, G and B, on a scale of 0 to 1.
         std: Likewise.
         resize_mode: The interpolation, such as `bilinear`.
         threshold: Of the decision between two classes, between 0 and 1.
-        positive: The class that the threshold, or the sigmoid of one logit, is about.
-        positive_index: The same by its position, where the document names no classes.
-        sources: Fact → where it was found.
+        positive: The class whose probability the threshold, or the sigmoid of one logit, applies to.
+        positive_index: Its position, where the document names no classes.
+        sources: Fact → where it came from.
     """
 
     labels: tuple[str, ...] | None = None
@@ -43,14 +43,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint, read and checked.
+    """A checkpoint, read and validated.
 
     Attributes:
-        weights: Names and tensors on the CPU, in the dtype they were stored in. Beside a `module` these are its own.
+        weights: Names and tensors on the CPU, in their stored dtype; those of `module`, if there is one.
         module: The network itself, where a trusted file holds one.
-        container: What kind of file it was, for people.
+        container: The kind of file, for people.
         facts: What it says about its network.
-        notes: What a person should know: what was chosen, ignored or assumed.
+        notes: For the user: what was chosen, ignored or assumed.
     """
 
     weights: StateDict | None

@@ -1,112 +1,150 @@
-"""Reads what torch.save wrote, as a zip archive or in the older format, through PyTorch's weights-only unpickler."""
+"""Loads what torch.save wrote, as a zip archive or in the older format, with PyTorch's weights-only unpickler.
+
+That unpickler runs no code. It can still be made to crash or to compute for hours, on tuples nested without end: the
+commands read in a process of their own (`network_process`) for that reason.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pickle
 import re
 import sys
+import threading
 import types
 import warnings
+import zipfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
 from ..errors import CheckpointError, ExportError, reason
-from .audit import ALLOWED, MAX_TEXT, QUANTISED, Audit, ForeignGlobalsError
 from .inert import STAND_INS
-from .names import named_globals
+from .limits import limited_memory
+from .pickle_names import PickleNames, read_names
 from .sniff import CUT_OFF, NO_NETWORK, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .archive import Archive
 
-    # Gives the module in which a class is looked up that a pickle calls `__main__.…`.
+    # Returns the module in which a class is looked up that a pickle calls `__main__.…`.
     Script = Callable[[], types.ModuleType]
 
-# The older format is a row of pickles: a number to know it by, its version, the machine, the content, the storages'
-# keys. The storages follow, each after its length.
-_LEGACY_PICKLES = 5
-_STORAGE_HEADER = 8
+# Both the allowed types and the limit of memory are those of the whole process.
+_LOADING = threading.Lock()
 
-# A data set's class is named before what it holds.
+# The older format is a series of pickles: a magic number, its version, the machine, the content, the storages' keys.
+# The storages follow.
+_LEGACY_PICKLES = 5
+
+# Beside the tensors: what torch.load itself sets up, and the objects of a training script.
+_HEADROOM = 1 << 30
+
+# What the weights-only unpickler accepts; for messages.
+_PLAIN = re.compile(
+    r"torch\.(\w+Storage|storage\.\w+Storage|_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2"
+    r"|Tensor|Size|device|nn\.parameter\.Parameter|serialization\._get_layout|per_\w+)"
+    r"|collections\.(OrderedDict|Counter)|builtins\.(set|complex|bytearray)|_codecs\.encode"
+)
+_DTYPES = {str(value) for value in vars(torch).values() if isinstance(value, torch.dtype)}
+# The class of a data set is named before its contents.
 _DATA = re.compile(r"(torch\.utils\.data|torchvision\.datasets|datasets|pandas|PIL)\.")
 
+_UNREADABLE = "not a checkpoint that PyTorch can read ({}); copy or download it again."
 _OWN = "if you made this file yourself"
 TRUST = f"or pass --trust-pickle {_OWN}"
 
 
-def load_zip(file: BinaryIO, size: int, archive: Archive, *, trust_pickle: bool, script: Script | None = None) -> Any:
-    """Loads an archive of torch.save.
+def load_pickled(
+    file: BinaryIO, size: int, archive: Archive | None, *, trust_pickle: bool, script: Script | None = None
+) -> Any:
+    """Loads a file of torch.save.
+
+    Args:
+        file: The file.
+        size: Its bytes.
+        archive: Its directory; None for the format that torch.save wrote before PyTorch 1.6.
+        trust_pickle: Accept classes of any kind, which can run code.
+        script: See `read_checkpoint`.
 
     Raises:
         CheckpointError: It is damaged or crafted, or would have to be trusted.
     """
-    if archive.sizes["data.pkl"] > MAX_TEXT:
-        raise CheckpointError(
-            f"refused, because its pickle alone takes {archive.sizes['data.pkl']:,} bytes; save network.state_dict() "
-            "without the data beside it."
-        )
-    file.seek(0)
+    storages = _Storages(size)
+    place = "cpu" if archive else storages
     try:
-        # With the reader that PyTorch will use, so that what is audited is what is loaded.
-        pickle = torch._C.PyTorchFileReader(file).get_record("data.pkl")
-    except RuntimeError as error:
-        raise _unreadable(error) from error
-    audit = Audit(lambda key: archive.sizes.get(f"data/{key}"), _most_bytes(size))
-    try:
-        audit.check(io.BytesIO(pickle))
-    except ForeignGlobalsError:
-        if not trust_pickle:
-            raise _refusal(named_globals(io.BytesIO(pickle))[0]) from None
-        return _load_trusted(file, script)
-    return _load(file, weights_only=True)
-
-
-def load_legacy(file: BinaryIO, size: int, *, trust_pickle: bool, script: Script | None = None) -> Any:
-    """Loads a file of the format that torch.save wrote before PyTorch 1.6.
-
-    Raises:
-        CheckpointError: It is damaged or crafted, or would have to be trusted.
-    """
-    file.seek(0)
-    # The pickle decides how much memory a storage takes before it is read, so the file's size bounds it.
-    audit = Audit(lambda _key: size, _most_bytes(size))
-    stream = _Bounded(file)
-    try:
-        for _ in range(_LEGACY_PICKLES):
-            audit.check(stream)  # type: ignore[arg-type]
-    except ForeignGlobalsError:
-        file.seek(0)
-        names, ended = zip(*(named_globals(stream) for _ in range(_LEGACY_PICKLES)), strict=True)  # type: ignore[arg-type]
-        if not all(ended) and file.tell() >= size:
-            raise CheckpointError(CUT_OFF.format("it ends within its pickle")) from None
-        if not trust_pickle:
-            raise _refusal(list(dict.fromkeys(name for found in names for name in found))) from None
-        return _load_trusted(file, script)
-    except CheckpointError:
-        _check_size(audit, size)
+        with _LOADING, _harmless_types_only(), limited_memory(4 * size + _HEADROOM):
+            loaded = _load(file, map_location=place, weights_only=True)
+    except ExportError:
         raise
-    # It would keep whatever was in memory before.
-    if not audit.storages.keys() <= audit.texts:
-        raise CheckpointError("refused, because it holds a tensor without numbers; get the file from its source again.")
-    _check_size(audit, size - file.tell())
-    return _load(file, weights_only=True)
+    except pickle.UnpicklingError:
+        pickles = _names(file, archive)
+        if archive is None:
+            _check_complete(pickles)
+        if trust_pickle:
+            return _load_trusted(file, script)
+        raise _rejection(pickles) from None
+    # A damaged file surfaces as nearly any error: RuntimeError (zip), EOFError, KeyError, TypeError, ...
+    except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise CheckpointError(
+                f"rejected, because reading it takes far more memory than its {size:,} bytes; get the file again."
+            ) from error
+        if archive is None:
+            _check_complete(_names(file, None))
+        if "EOF" in str(error):
+            raise CheckpointError(CUT_OFF.format(reason(error).partition(". ")[0])) from error
+        raise CheckpointError(_UNREADABLE.format(reason(error))) from error
+    # PyTorch fills the storages whose keys are listed; another one would keep whatever was in memory before.
+    if archive is None and len(set(_names(file, None)[-1].texts)) < storages.count:
+        raise CheckpointError("rejected, because it holds a tensor without numbers; get the file again.")
+    return loaded
 
 
-def _check_size(audit: Audit, most: int) -> None:
-    wanted = sum(_STORAGE_HEADER + count for count in audit.storages.values())
-    if wanted > most:
-        raise CheckpointError(
-            CUT_OFF.format(f"its tensors take {wanted:,} bytes, and the file holds {most:,} for them")
-        )
+class _Storages:
+    """Counts the storages as PyTorch allocates them, and stops it once they are larger than the file."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._bytes = 0
+        self.count = 0
+
+    def __call__(self, storage: torch.UntypedStorage, _location: str) -> torch.UntypedStorage:
+        self.count += 1
+        self._bytes += storage.nbytes()
+        if self._bytes > self._size:
+            raise CheckpointError(
+                CUT_OFF.format(f"its tensors take {self._bytes:,} bytes or more, and the whole file {self._size:,}")
+            )
+        return storage
+
+
+@contextlib.contextmanager
+def _harmless_types_only() -> Iterator[None]:
+    """Allows the stand-ins, and nothing that this process allowed PyTorch to load before."""
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in STAND_INS.items()])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
+
+
+def _load(file: BinaryIO, **options: Any) -> Any:
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(file, mmap=False, **options)
 
 
 def _load_trusted(file: BinaryIO, script: Script | None) -> Any:
-    """Unpickles anything; what the script that saved it defined itself is looked up in `script`."""
+    """Unpickles anything; looks up in `script` the classes that the saving script defined itself."""
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -120,12 +158,16 @@ def _load_trusted(file: BinaryIO, script: Script | None) -> Any:
 
     module = types.SimpleNamespace(__name__="pickle", Unpickler=Unpickler, load=pickle.load)
     try:
-        return _load(file, weights_only=False, pickle_module=module)
+        return _load(file, map_location="cpu", weights_only=False, pickle_module=module)
+    except ExportError:
+        raise
     except (AttributeError, ImportError) as error:
         raise CheckpointError(
             f"its pickled network needs code that is not here ({reason(error)}); put that code's folder on "
             "PYTHONPATH, or save network.state_dict() instead of the network."
         ) from error
+    except Exception as error:
+        raise CheckpointError(_UNREADABLE.format(reason(error))) from error
 
 
 def _undefined(name: str, file: str | None) -> str:
@@ -137,69 +179,35 @@ def _undefined(name: str, file: str | None) -> str:
     )
 
 
-def _load(file: BinaryIO, **options: Any) -> Any:
+def _names(file: BinaryIO, archive: Archive | None) -> list[PickleNames]:
     file.seek(0)
-    stand_ins: list[Any] = [(stand_in, name) for name, stand_in in STAND_INS.items()]
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", mmap=False, **options)
-    except ExportError:
-        raise
-    # A damaged file surfaces as nearly any error: RuntimeError (zip), EOFError, KeyError, UnpicklingError, ...
-    except Exception as error:
-        if not options["weights_only"] and isinstance(error, (AttributeError, ImportError)):
-            raise
-        raise _unreadable(error) from error
+    if archive is None:
+        return [read_names(file) for _ in range(_LEGACY_PICKLES)]
+    with zipfile.ZipFile(file) as records:
+        return [read_names(io.BytesIO(records.read(f"{archive.folder}data.pkl")))]
 
 
-class _Bounded:
-    """A file that is never asked for more than a text may take: Python sets the memory aside before it reads."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def read(self, count: int) -> bytes:
-        return self._file.read(min(count, MAX_TEXT))
-
-    def readline(self) -> bytes:
-        return self._file.readline(MAX_TEXT)
-
-    def tell(self) -> int:
-        return self._file.tell()
+def _check_complete(pickles: list[PickleNames]) -> None:
+    if not all(one.complete for one in pickles):
+        raise CheckpointError(CUT_OFF.format("it ends within its pickle"))
 
 
-def _most_bytes(size: int) -> int:
-    # Weights can be tied and so counted more than once, and a small buffer can be stored expanded.
-    return 4 * size + (64 << 20)
-
-
-def _refusal(names: list[str]) -> CheckpointError:
-    foreign = [name for name in names if name not in ALLOWED]
-    if any(name in QUANTISED for name in names):
-        return CheckpointError(
-            "holds quantised weights, which cannot be exported; save network.state_dict() before it is quantised."
-        )
+def _rejection(pickles: list[PickleNames]) -> CheckpointError:
+    named = dict.fromkeys(name for one in pickles for name in one.classes)
+    foreign = [name for name in named if name not in STAND_INS and name not in _DTYPES and not _PLAIN.fullmatch(name)]
+    if not foreign and not all(one.complete for one in pickles):
+        return CheckpointError(_UNREADABLE.format("its pickle is damaged"))
     if not foreign:
         return CheckpointError(
-            "was saved with another pickle protocol than torch.save's own, which cannot be read without running it; "
+            "was saved with another pickle protocol than torch.save's own, which cannot be read without running code; "
             f"save it without pickle_protocol=, {TRUST}."
         )
-    if all(name.startswith("torch._utils._rebuild_") or name == "torch.serialization._get_layout" for name in foreign):
-        return CheckpointError(
-            f"holds tensors of a kind that cannot be exported ({listed(foreign)}); save network.state_dict() with "
-            "plain tensors."
-        )
     if _DATA.match(foreign[0]):
-        return CheckpointError(f"refused, because it names {listed(foreign)}: {NO_NETWORK}.")
+        return CheckpointError(f"rejected, because it names {listed(foreign)}: {NO_NETWORK}.")
     which = "which is no part of plain weights" if len(foreign) == 1 else "which are no part of plain weights"
     scripts = [name.removeprefix("__main__.") for name in foreign if name.startswith("__main__.")]
     trust = f"or pass --trust-pickle and --architecture FILE.py:{scripts[0][:80]}, {_OWN}" if scripts else TRUST
     return CheckpointError(
-        f"refused, because it names {listed(foreign)}, {which} and can run code when it is loaded; save "
+        f"rejected, because it names {listed(foreign)}, {which} and can run code when it is loaded; save "
         f"network.state_dict() instead of the network, {trust}."
     )
-
-
-def _unreadable(error: Exception) -> CheckpointError:
-    return CheckpointError(f"not a checkpoint that PyTorch can read ({reason(error)}); copy or download it again.")

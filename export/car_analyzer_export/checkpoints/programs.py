@@ -1,12 +1,11 @@
-"""Networks saved together with their code: TorchScript and torch.export. Both only when trusted.
+"""Networks saved together with their code, TorchScript and torch.export; both only when trusted.
 
-TorchScript: its code cannot import Python modules, but it is code, and `torch.save(tensor, name)` inside it writes a
-file wherever its author chose, at load (`__setstate__`) or at the first picture. PyTorch's security policy counts
-TorchScript among programs too.
+TorchScript cannot import Python modules, but `torch.save(tensor, name)` in it writes a file anywhere, at load
+(`__setstate__`) or with the first picture. PyTorch's security policy treats TorchScript as a program, too.
 
-torch.export: loading unpickles its sample inputs without the weights-only guard when that guard refuses, unpickles
-constants, evaluates text as sympy expressions, and compiles guards to Python. Its documentation says never to load
-what is not trusted.
+Loading a torch.export program unpickles constants, and sample inputs without the weights-only guard where that guard
+fails; it evaluates text as sympy expressions, and compiles guards to Python. Its documentation says never to load an
+untrusted one.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _TRAINING = {"aten.dropout.default": 2, "aten.batch_norm.default": 5}
 
 
 class ExportedNetwork(torch.nn.Module):
-    """A torch.export program as a network: its own module refuses eval(), which changes nothing in a traced graph."""
+    """A torch.export program as a network: its own module raises on eval(), which changes nothing in a traced graph."""
 
     def __init__(self, program: torch.nn.Module) -> None:
         super().__init__()
@@ -42,14 +41,14 @@ class ExportedNetwork(torch.nn.Module):
         return self.program(images)
 
     def train(self, mode: bool = True) -> ExportedNetwork:  # noqa: ARG002 - the signature of every network
-        """Does nothing: the program is what it was when it was exported."""
+        """Does nothing: the mode was fixed when the program was exported."""
         return self
 
 
 def load_program(
     kind: Literal["TorchScript", "torch.export"], file: BinaryIO, archive: Archive, *, trust_pickle: bool
 ) -> tuple[torch.nn.Module, Facts, tuple[str, ...]]:
-    """Loads a program onto the CPU; running it is running its author's code.
+    """Loads a program onto the CPU; that runs its author's code.
 
     Raises:
         CheckpointError: It is not trusted, was made by another PyTorch, or works for one batch only.
@@ -57,12 +56,12 @@ def load_program(
     name = "TorchScript" if kind == "TorchScript" else "torch.export"
     if not trust_pickle:
         raise CheckpointError(
-            f"refused, because it is a {name} program, which runs its author's code and can write files; save "
+            f"rejected, because it is a {name} program, which runs its author's code and can write files; save "
             f"network.state_dict() instead and name its architecture, {TRUST}."
         )
-    # Compiled for one machine, and loaded as a library; nothing here needs it.
-    if any("aotinductor/" in record for record in archive.sizes):
-        raise CheckpointError("refused, because it holds compiled code (AOTInductor); save it with torch.export.save.")
+    # Compiled for one machine, and loaded as a library; not needed here.
+    if any("aotinductor/" in record for record in archive.records):
+        raise CheckpointError("rejected, because it holds compiled code (AOTInductor); save it with torch.export.save.")
     file.seek(0)
     try:
         with quiet():
@@ -74,7 +73,7 @@ def load_program(
             return ExportedNetwork(_on_cpu(program).module()), facts, notes
     except CheckpointError:
         raise
-    # What a program of another version lacks surfaces as nearly any error.
+    # A program of another version fails with nearly any error.
     except Exception as error:
         raise CheckpointError(
             f"not a {name} program that PyTorch {torch.__version__} can load ({reason(error)}); export it again with "

@@ -1,4 +1,4 @@
-"""The way from a path to a checkpoint."""
+"""Opens a checkpoint file, reads it by its kind and validates the weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .archive import read_archive
 from .beside import facts_beside
 from .facts import merge, read_facts
 from .model import Checkpoint
-from .pickled import load_legacy, load_zip
+from .pickled import load_pickled
 from .programs import load_program
-from .samples import refuse_data
+from .samples import reject_data
 from .sniff import HEAD_BYTES, describe_folder, identify
 from .tensors import load_safetensors
 from .weights import check_weights, select
@@ -39,11 +39,11 @@ def read_checkpoint(
         path: The file.
         trust_pickle: Also take files that run their author's code: pickled networks, TorchScript, torch.export.
         sha256: The digest that the file must have.
-        script: Gives the script that pickled a network of its own class, `__main__.Net`; called when one is trusted.
+        script: Returns the script that pickled a network of its own class, `__main__.Net`; called for a trusted one.
 
     Raises:
-        CheckpointError: The file is missing, damaged, crafted or holds something else, would have to be trusted, or its
-            weights are of no use. The message is one sentence that says what to do.
+        CheckpointError: The file is missing, damaged, crafted or something else, would have to be trusted, or its
+            weights are unusable. The message is one sentence that says what to do.
     """
     try:
         return _read(path, trust_pickle, sha256, script)
@@ -52,7 +52,7 @@ def read_checkpoint(
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}; check the path and its permissions.") from error
     except MemoryError as error:
-        raise CheckpointError(f"{path}: takes more memory than there is; use a larger machine.") from error
+        raise CheckpointError(f"{path}: takes more memory than is available; use a larger machine.") from error
 
 
 def _read(path: Path, trust_pickle: bool, sha256: str | None, script: Script | None) -> Checkpoint:
@@ -60,10 +60,10 @@ def _read(path: Path, trust_pickle: bool, sha256: str | None, script: Script | N
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise CheckpointError(describe_folder(path))
-    # Opening a pipe or a device could wait for ever.
+    # Opening a pipe or a device could block forever.
     if not stat.S_ISREG(mode):
         raise CheckpointError("is not a regular file; give the checkpoint itself.")
-    # One handle for everything, so that what is checked is what is read even if the path is replaced meanwhile.
+    # One handle for everything: the digest holds for what is read, even if the path is replaced meanwhile.
     with path.open("rb") as file:
         if wanted:
             _check_digest(file, wanted)
@@ -83,19 +83,17 @@ def _open(file: BinaryIO, trust_pickle: bool, script: Script | None) -> Checkpoi
     match identify(head):
         case "safetensors":
             weights, metadata = load_safetensors(file, size)
-            refuse_data(weights)
+            reject_data(weights)
             facts, notes = read_facts(metadata, "its metadata")
             framework = metadata.get("format", "pt")
             if framework != "pt":
-                notes += (
-                    f"The file says it was written for '{framework}', whose tensors may lie the other way round.",
-                )
+                notes += (f"The file was written for '{framework}', whose tensors may have another axis order.",)
             return Checkpoint(check_weights(weights), None, "safetensors", facts, notes)
         case "legacy":
-            return _from_pickle(load_legacy(file, size, trust_pickle=trust_pickle, script=script))
+            return _from_pickle(load_pickled(file, size, None, trust_pickle=trust_pickle, script=script))
     archive = read_archive(file, size)
     if archive.kind == "torch.save":
-        return _from_pickle(load_zip(file, size, archive, trust_pickle=trust_pickle, script=script))
+        return _from_pickle(load_pickled(file, size, archive, trust_pickle=trust_pickle, script=script))
     module, facts, notes = load_program(archive.kind, file, archive, trust_pickle=trust_pickle)
     container = "TorchScript" if archive.kind == "TorchScript" else "torch.export program"
     return Checkpoint(_weights_of(module), module, container, facts, notes)
@@ -111,13 +109,13 @@ def _from_pickle(loaded: Any) -> Checkpoint:
 
 
 def _weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    # A trusted network of somebody else's can have a state_dict of any kind.
+    # A trusted network can return anything in its state_dict.
     state = {name: tensor for name, tensor in module.state_dict().items() if hasattr(tensor, "is_floating_point")}
     return check_weights({name.removeprefix("program."): tensor for name, tensor in state.items()})
 
 
 def _printable(message: str) -> str:
-    """Messages quote names from the file, which could hold a terminal's control codes."""
+    """Replaces control codes: messages quote names from the file, and end up in a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in message)
 
 
@@ -126,7 +124,7 @@ def _digest(sha256: str | None) -> str | None:
         return None
     digest = sha256.strip().lower().removeprefix("sha256:")
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise CheckpointError(f"the SHA-256 given for it, {sha256[:80]!r}, is not 64 hexadecimal digits; correct it.")
+        raise CheckpointError(f"its expected SHA-256, {sha256[:80]!r}, is not 64 hexadecimal digits; correct it.")
     return digest
 
 
@@ -137,6 +135,5 @@ def _check_digest(file: BinaryIO, wanted: str) -> None:
     file.seek(0)
     if digest.hexdigest() != wanted:
         raise CheckpointError(
-            f"its SHA-256 is {digest.hexdigest()}, not {wanted} as was asked for; get the right file, or correct the "
-            "digest."
+            f"its SHA-256 is {digest.hexdigest()}, not {wanted} as expected; get the right file, or correct the digest."
         )

@@ -1,10 +1,10 @@
-"""Tells data that torch.save wrote (images, labels, a data set) from a network's weights."""
+"""Recognises data that torch.save wrote (images, labels, a data set) instead of a network's weights."""
 
 from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,24 +12,27 @@ from ..errors import CheckpointError
 from .inert import Array
 from .sniff import NO_NETWORK
 
-# What scripts call samples and their labels. Layers' names have a dot.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Usual names of samples and their labels; names of layers have a dot.
 _SAMPLES = re.compile(
     r"(?:(?:train|val|valid|test)_)?(?:x|y|images?|imgs?|pixels|inputs?|data|samples?|features?|targets?|labels?)"
     r"(?:_(?:train|val|valid|test))?|.*\.(?:jpe?g|png|webp|bmp|tiff?|gif)",
     re.IGNORECASE,
 )
-_DATA = (Array, torch.utils.data.Dataset, torch.utils.data.DataLoader)
+_DATA_SETS = (torch.utils.data.Dataset, torch.utils.data.DataLoader)
 _MAX_DEPTH = 3
-_LOOKED_AT = 32
+_MAX_PARTS = 32
 
 
-def refuse_data(loaded: Any) -> None:
-    """Makes sure that what was loaded can be a network.
+def reject_data(loaded: Any) -> None:
+    """Rejects data.
 
     Raises:
-        CheckpointError: It is data.
+        CheckpointError: What was loaded is data, not a network.
     """
-    if not _is_data(loaded, _MAX_DEPTH):
+    if not _is_data(loaded):
         return
     what = f"a {type(loaded).__name__}"
     if isinstance(loaded, torch.Tensor):
@@ -43,28 +46,23 @@ def refuse_data(loaded: Any) -> None:
     raise CheckpointError(f"holds {what}: {NO_NETWORK}.")
 
 
-def _is_data(value: Any, depth: int) -> bool:
-    if isinstance(value, (torch.Tensor, *_DATA)):
-        return True
-    # What holds no tensors (names of classes, a date) says nothing either way.
-    parts = [(name, part) for name, part in _parts(value) if _holds_tensors(part, depth - 1)]
-    return bool(parts) and all(_is_sample(name, part) and _is_data(part, depth - 1) for name, part in parts)
+def _is_data(loaded: Any) -> bool:
+    leaves = list(_leaves(loaded, None, _MAX_DEPTH))
+    return bool(leaves) and all(
+        not isinstance(leaf, torch.nn.Module)
+        and (isinstance(leaf, _DATA_SETS) or not isinstance(name, str) or _SAMPLES.fullmatch(name))
+        for name, leaf in leaves
+    )
 
 
-def _is_sample(name: Any, part: Any) -> bool:
-    has_name = isinstance(name, str) and isinstance(part, (torch.Tensor, Array))
-    return not has_name or _SAMPLES.fullmatch(name) is not None
-
-
-def _holds_tensors(value: Any, depth: int) -> bool:
-    if isinstance(value, (torch.Tensor, torch.nn.Module, *_DATA)):
-        return True
-    return depth > 0 and any(_holds_tensors(part, depth - 1) for _, part in _parts(value))
-
-
-def _parts(value: Any) -> list[tuple[Any, Any]]:
-    """The first parts of a list or dict; a crafted one can be endless when its parts are shared."""
-    if isinstance(value, (list, tuple)):
-        return [(None, part) for part in value[:_LOOKED_AT]]
-    # Not value.items(): a crafted OrderedDict can have an attribute of that name.
-    return list(islice(dict.items(value), _LOOKED_AT)) if isinstance(value, dict) else []
+def _leaves(value: Any, name: Any, depth: int) -> Iterator[tuple[Any, Any]]:
+    """Yields the first tensors, networks and the like, with their keys; a crafted value can be endless."""
+    if isinstance(value, (torch.Tensor, Array, torch.nn.Module, *_DATA_SETS)):
+        yield name, value
+    elif depth and isinstance(value, (list, tuple)):
+        for part in value[:_MAX_PARTS]:
+            yield from _leaves(part, None, depth - 1)
+    elif depth and isinstance(value, dict):
+        # Not value.items(): a crafted OrderedDict can have an attribute of that name.
+        for key, part in islice(dict.items(value), _MAX_PARTS):
+            yield from _leaves(part, key, depth - 1)

@@ -1,4 +1,4 @@
-"""Tells by content, never by name, what kind of file it is."""
+"""Recognises the kind of a file by its content, never by its name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import CheckpointError
-from .names import named_globals
+from .pickle_names import read_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +17,9 @@ Kind = Literal["zip", "legacy", "safetensors"]
 HEAD_BYTES = 65536
 SAVE_INSTEAD = "save network.state_dict() with torch.save instead"
 NO_NETWORK = "data, not a network; give the file that torch.save(network.state_dict(), file) wrote"
-CUT_OFF = "is cut off: {}; copy or download it again, whole."
+CUT_OFF = "is cut off: {}; copy or download it again, completely."
 
-# What torch.save wrote first before it wrote zip files: a pickled number.
+# The pickled number at the start of what torch.save wrote before it wrote zip files.
 _LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _UNPACK = "is a {} archive; unpack it and give the checkpoint inside"
@@ -42,7 +42,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"x\xda", "is a zlib-compressed pickle, as joblib writes; " + SAVE_INSTEAD),
     (0, b"\x89HDF\r\n\x1a\n", _KERAS),
     (0, b"\x93NUMPY", "is a NumPy array (.npy): " + NO_NETWORK),
-    (0, b"GGUF", "is a GGUF file, which holds no image classifier of PyTorch; give the PyTorch checkpoint"),
+    (0, b"GGUF", "is a GGUF file, not an image classifier of PyTorch; give the PyTorch checkpoint"),
     (4, b"TFL3", "is a TensorFlow Lite model; only PyTorch checkpoints can be exported"),
     (4, b"PTMF", "is a TorchScript file for mobile devices; give the checkpoint it was made from"),
     (4, b"ET12", "is an ExecuTorch program; give the checkpoint it was made from"),
@@ -53,10 +53,10 @@ _LEGACY_TAR_MEMBERS = (b"sys_info", b"pickle", b"storages", b"tensors")
 
 
 def identify(head: bytes) -> Kind:
-    """Names the container by the first `HEAD_BYTES` of the file.
+    """Recognises the container by the first `HEAD_BYTES` of the file.
 
     Raises:
-        CheckpointError: It is nothing that holds a checkpoint.
+        CheckpointError: It is another kind of file; the message says which.
     """
     if not head:
         raise CheckpointError("not a checkpoint that PyTorch can read: the file is empty; copy or download it again.")
@@ -71,14 +71,14 @@ def identify(head: bytes) -> Kind:
         raise CheckpointError(_describe_tar(head))
     if head[8:9] == b"{" and (int.from_bytes(head[:8], "little") < 1 << 32 or head[8:10] == b'{"'):
         return "safetensors"
-    # Also with another pickle protocol, which puts a few bytes before the number.
+    # Another pickle protocol puts a few bytes before the number.
     if _LEGACY_MAGIC in head[:32]:
         return "legacy"
     raise CheckpointError(_describe_pickle(head) or _describe_text(head) or _describe_binary(head))
 
 
 def describe_folder(path: Path) -> str:
-    """Says what to give instead of a folder."""
+    """Describes a folder that was given instead of a checkpoint, and what to give."""
     if (path / "saved_model.pb").exists():
         return "is a TensorFlow SavedModel; only PyTorch checkpoints can be exported."
     if (path / "data.pkl").exists():
@@ -89,17 +89,18 @@ def describe_folder(path: Path) -> str:
 
 def _describe_tar(head: bytes) -> str:
     if head.startswith(_LEGACY_TAR_MEMBERS):
-        # PyTorch cannot read these with weights_only, and they are older than every network of today.
+        # PyTorch cannot read these with weights_only.
         return (
-            "was written by PyTorch 0.1.1 or older, whose format cannot be read without running it; "
+            "was written by PyTorch 0.1.1 or older, whose format cannot be read without running code from it; "
             "load it there and save network.state_dict() with a newer PyTorch."
         )
     return f"{_UNPACK.format('tar')}."
 
 
 def _describe_pickle(head: bytes) -> str | None:
-    names, ended = named_globals(io.BytesIO(head))
-    if not head.startswith(b"\x80") and not (names and ended):
+    pickle = read_names(io.BytesIO(head))
+    names = pickle.classes
+    if not head.startswith(b"\x80") and not (names and pickle.complete):
         return None
     families = {name.partition(".")[0] for name in names}
     if families & {"sklearn", "joblib", "xgboost", "lightgbm", "catboost"}:
@@ -107,7 +108,7 @@ def _describe_pickle(head: bytes) -> str | None:
     if families and families <= {"numpy", "_codecs"}:
         return f"is a pickle of NumPy arrays: {NO_NETWORK}."
     what = f" that names {listed(names)}" if names else ""
-    return f"refused, because it is a Python pickle{what}, not written by torch.save; {SAVE_INSTEAD}."
+    return f"rejected, because it is a Python pickle{what}, not written by torch.save; {SAVE_INSTEAD}."
 
 
 def _describe_text(head: bytes) -> str | None:
@@ -137,6 +138,6 @@ def _describe_binary(head: bytes) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Writes the first three names and how many more there are."""
+    """Joins the first three names, and says how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(name[:80] for name in names[:3]) + more

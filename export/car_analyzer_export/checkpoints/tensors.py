@@ -20,7 +20,7 @@ def load_safetensors(file: BinaryIO, size: int) -> tuple[StateDict, dict[str, An
     """Reads the tensors and the metadata, whose values are decoded where they are JSON.
 
     Raises:
-        CheckpointError: The header lies about the file, or the library for it is not installed.
+        CheckpointError: The header does not match the file, or the library for it is not installed.
     """
     try:
         from safetensors import SafetensorError
@@ -32,12 +32,12 @@ def load_safetensors(file: BinaryIO, size: int) -> tuple[StateDict, dict[str, An
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > min(_MAX_HEADER, size - 8):
-        raise CheckpointError(_DAMAGED.format(f"its header is said to take {length:,} bytes"))
-    # The library takes the last of two entries of one name.
+        raise CheckpointError(_DAMAGED.format(f"its header claims {length:,} bytes"))
+    # The library would take the last of two entries of one name.
     try:
         header = json.loads(file.read(length), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(_DAMAGED.format(f"its header is no plain JSON: {str(error)[:80]}")) from error
+        raise CheckpointError(_DAMAGED.format(f"its header is not valid JSON: {str(error)[:80]}")) from error
     wanted = 8 + length + _bytes_of(header)
     if wanted > size:
         raise CheckpointError(CUT_OFF.format(f"its tensors end at byte {wanted:,}, and the file after {size:,}"))
@@ -52,7 +52,7 @@ def load_safetensors(file: BinaryIO, size: int) -> tuple[StateDict, dict[str, An
 
 
 def _bytes_of(header: Any) -> int:
-    """What the tensors take; the library says what else is wrong with a header."""
+    """Where the last tensor ends; the library finds everything else that is wrong with a header."""
     entries = header.values() if isinstance(header, dict) else ()
     offsets = [entry.get("data_offsets") for entry in entries if isinstance(entry, dict)]
     return max((end for span in offsets if isinstance(span, list) for end in span if type(end) is int), default=0)
@@ -61,7 +61,7 @@ def _bytes_of(header: Any) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("it holds a name twice")
     return entries
 
 

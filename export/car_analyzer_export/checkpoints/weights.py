@@ -1,4 +1,4 @@
-"""Finds the network's weights in what was loaded, and says whether they can be used."""
+"""Finds the network's weights in what was loaded, and validates them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from ..errors import CheckpointError
 from .inert import Array, plain
-from .samples import refuse_data
+from .samples import reject_data
 from .sniff import listed
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _LIGHTNING = "pytorch-lightning_version"
 _ADAPTER = re.compile(r"(^|[._])(lora|loha|lokr|hada|ia3|adapters?)([._]|$)", re.IGNORECASE)
 _QUANTISED = re.compile(r"(^|\.)(_packed_params|qweight|qzeros|quant_map|quant_state|absmax|SCB)(\.|$)")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# What tensors may take beyond their storages: a small buffer can be stored expanded.
+_MAX_EXPANDED = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Selection:
     """The network's part of a checkpoint.
 
     Attributes:
-        weights: Its state_dict, or
-        module: the network itself.
-        container: What it was in, for people.
+        weights: Its state_dict; None with a `module`.
+        module: The network itself.
+        container: The kind of file, for people.
         beside: The other entries, as plain values.
         notes: What was chosen or left out.
     """
@@ -50,11 +52,11 @@ def select(loaded: Any) -> Selection:
     """Finds the weights.
 
     Raises:
-        CheckpointError: There are none, or several networks', or it is data.
+        CheckpointError: There are none, or those of several networks, or it is data.
     """
     if isinstance(loaded, torch.nn.Module):
         return Selection(None, loaded, "pickled network", {}, ())
-    refuse_data(loaded)
+    reject_data(loaded)
     if not isinstance(loaded, dict):
         raise CheckpointError(
             f"holds a {type(loaded).__name__}, not a state_dict (names and tensors); save it with "
@@ -81,11 +83,13 @@ def select(loaded: Any) -> Selection:
 
 
 def check_weights(weights: StateDict) -> StateDict:
-    """Gives the weights as plain tensors.
+    """Returns the weights as plain tensors.
 
     Raises:
         CheckpointError: They are not finite, or not a whole network's in ordinary numbers.
     """
+    # Drops hooks and attributes that the file attached.
+    weights = {name: torch.Tensor.detach(tensor) for name, tensor in weights.items()}
     floats = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
     for name, tensor in weights.items():
         odd = name in floats and tensor.dtype not in _FLOATS
@@ -94,6 +98,15 @@ def check_weights(weights: StateDict) -> StateDict:
                 f"holds quantised weights ({name[:80]!r}), which cannot be exported; save network.state_dict() before "
                 "it is quantised."
             )
+        if tensor.is_meta or tensor.is_nested or tensor.layout is not torch.strided:
+            raise CheckpointError(
+                f"holds a tensor of a kind that cannot be exported ({name[:80]!r}: meta, sparse or nested); save "
+                "network.state_dict() with plain tensors."
+            )
+    # Strides of zero can repeat a storage endlessly.
+    expanded = sum(max(0, tensor.nbytes - tensor.untyped_storage().nbytes()) for tensor in weights.values())
+    if expanded > _MAX_EXPANDED:
+        raise CheckpointError("rejected, because its tensors are far larger than the file; get the file again.")
     if not floats:
         raise CheckpointError(
             "holds no floating-point tensors, so no network's weights; save it with "
@@ -109,17 +122,16 @@ def check_weights(weights: StateDict) -> StateDict:
             raise CheckpointError(
                 f"the weights {name[:80]!r} hold NaN or infinity, so the training failed; export an earlier checkpoint."
             )
-    # Plain tensors: a Parameter, or hooks that the file attached, would be carried on.
-    return {name: tensor.detach() for name, tensor in weights.items()}
+    return weights
 
 
 def _is_finite(name: str, tensor: torch.Tensor) -> bool:
-    # A sum is finite only if its parts are, and needs no second tensor; where it is not, it may have overflowed.
+    # A finite sum means finite parts, and needs no second tensor; an infinite one may have overflowed.
     if math.isfinite(tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32).item()):
         return True
     if bool(torch.isfinite(tensor).all()):
         return True
-    # Attention masks are -inf where one must not look.
+    # Attention masks hold -inf.
     return "mask" in name and bool((torch.isfinite(tensor) | torch.isneginf(tensor)).all())
 
 
@@ -128,9 +140,9 @@ def _choose(entries: dict[str, Any]) -> tuple[str | None, tuple[str, ...]]:
     ema_keys = [key for key in _EMA_KEYS if _weights_in(entries.get(key)) is not None]
     keys = plain_keys + ema_keys
     if len(keys) > 1:
-        return keys[0], (f"Holds several sets of weights ({', '.join(keys)}); '{keys[0]}' was taken.",)
+        return keys[0], (f"Holds several sets of weights ({', '.join(keys)}); '{keys[0]}' is used.",)
     if keys:
-        return keys[0], (f"Only averaged weights ('{keys[0]}') are there; they were taken.",) if ema_keys else ()
+        return keys[0], (f"Holds only averaged weights ('{keys[0]}'); they are used.",) if ema_keys else ()
     others = [
         key
         for key, value in entries.items()
@@ -139,12 +151,12 @@ def _choose(entries: dict[str, Any]) -> tuple[str | None, tuple[str, ...]]:
     if len(others) > 1:
         raise CheckpointError(f"holds several networks ({listed(others)}); save the one to export by itself.")
     if others:
-        return others[0], (f"The weights were taken from the entry '{others[0]}'.",)
+        return others[0], (f"The weights are from the entry '{others[0]}'.",)
     return None, ()
 
 
 def _flat(entries: dict[str, Any]) -> Selection:
-    """Weights and other entries side by side; layers' names have a dot, and a lone tensor beside `epoch` has none."""
+    """Splits weights and other entries in one dict; names of layers have a dot, that of a lone tensor has none."""
     weights = {name: value for name, value in entries.items() if isinstance(value, torch.Tensor)}
     if any("." in name for name in weights):
         beside = plain({name: value for name, value in entries.items() if name not in weights})

@@ -1,6 +1,6 @@
-"""From a spec and its checkpoints to a plan: everything that an export needs is decided and checked here.
+"""Turns a spec and its checkpoints into a plan: decides and checks everything that an export needs.
 
-The networks are built and asked: `outputs` finds outputs that are probabilities, `evidence` a wrong normalisation,
+It builds and runs the networks: `outputs` finds outputs that are probabilities, `evidence` a wrong normalisation,
 `decoding` whether faster JPEG decoding changes answers.
 """
 

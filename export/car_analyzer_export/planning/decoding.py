@@ -1,4 +1,4 @@
-"""Decides for networks whether large JPEGs are decoded scaled or exactly, where the spec leaves that open."""
+"""Decides whether large JPEGs are decoded scaled or exactly, where the spec leaves that open."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 def decide_decoding(
     networks: list[NetworkPlan], left_open: Collection[str], photos: Path | None, limits: Limits
 ) -> tuple[list[NetworkPlan], dict[str, str]]:
-    """Compares each network's answers in both ways, and takes exact decoding where they do not agree.
+    """Compares each network's answers with both, and chooses exact decoding where they do not agree.
 
-    A photo is decoded once for all networks, so that one which needs exact decoding gets it for all.
+    A photo is decoded once for all networks, so if one needs exact decoding, all get it.
 
     Args:
-        networks: All of an export. Views to be decided on have scaled decoding.
-        left_open: The names of those to be decided on.
+        networks: All of an export. Undecided views have scaled decoding.
+        left_open: The names of the undecided networks.
         photos: The user's photos.
-        limits: Of the service.
+        limits: The limits of the service.
 
     Returns:
-        The networks with their views, and what was compared; the photos that were skipped, see `PhotoFolder`.
+        The networks with their views and the comparison; the photos that were skipped, see `PhotoFolder`.
 
     Raises:
-        SpecError: The folder holds no photo that can be read.
+        SpecError: The folder holds no readable photo.
     """
     scaled = [network.view for network in networks]
     least = least_side_for(scaled)
@@ -63,14 +63,14 @@ def _decided(network: NetworkPlan, found: Agreement, failing: list[str], picture
     if network.name in failing:
         note = (
             f"'{network.name}': large JPEGs are decoded exactly, which takes longer. Scaled decoding changes "
-            f"{found.changed} of {found.photos} answers and the pixels by {found.pixel_difference:.2f} of 255, and of "
-            f"other such photos it can be expected to change {found.expected_change:.1%} (accepted are "
+            f"{found.changed} of {found.photos} answers and the pixels by {found.pixel_difference:.2f} of 255; for "
+            f"other such photos, expect {found.expected_change:.1%} changed answers (the limits are "
             f"{1 - MIN_AGREEMENT:.1%} and {MAX_PIXEL_DIFFERENCE}). "
         )
         if pictures.photos == 0:
-            note += "These are generated pictures; name a folder of photos, as `photos`, to have it decided on those."
+            note += "These are generated pictures; to decide on photos, name a folder of some, as `photos`."
         else:
-            note += 'Say decoding = "scaled" to have it all the same.'
+            note += 'Set decoding = "scaled" to use it anyway.'
     else:
         note = (
             f"'{network.name}': large JPEGs are decoded exactly, since '{failing[0]}' needs that, and a photo is "
@@ -86,8 +86,8 @@ def _exact(network: NetworkPlan) -> NetworkPlan:
 
 def _described(pictures: LargePhotos) -> dict[str, Any]:
     return {
-        "large_photos": pictures.as_they_are,
-        "enlarged_photos": len(pictures.contents) - pictures.as_they_are if pictures.photos else 0,
+        "large_photos": pictures.unchanged,
+        "enlarged_photos": len(pictures.contents) - pictures.unchanged if pictures.photos else 0,
         "generated_pictures": 0 if pictures.photos else len(pictures.contents),
         "sizes": sorted(set(pictures.sizes)),
     }

@@ -1,4 +1,4 @@
-"""What a checkpoint proves of the network that was taken for its own, and what remains a guess, said in a line."""
+"""Says in one line what a checkpoint proves about the network that was chosen, and what remains a guess."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ..architectures import Built
     from ..spec import NetworkPlan
 
-# Natural pictures that are enough for the statistics.
+# Enough natural pictures for the statistics.
 PICTURES = 16
 
-# How many times as wide or narrow the input may be, of photos and of generated pictures: other contrast alone makes 1.2
-# and 1.7 times, a normalisation by 0.5 in place of ImageNet's 2.2, and none 4.4.
+# By which factor the spread of the input may differ, on photos and on generated pictures: contrast alone makes 1.2 and
+# 1.7, a normalisation by 0.5 in place of ImageNet's 2.2, and no normalisation 4.4.
 _OTHER_INPUT = {True: 2.0, False: 3.0}
 _CONFIRM = (
     "Confirm it: name FILE.py:FACTORY with the class used in training as the architecture, or compare on photos you "
@@ -36,34 +36,34 @@ _USUAL = {
 }
 
 
-def look_at_statistics(plan: NetworkPlan, pixels: Callable[[], npt.NDArray[Any]]) -> Statistics:
-    """Compares what the network's batch-norm layers see with what they remember of training.
+def batch_norm_statistics(plan: NetworkPlan, pixels: Callable[[], npt.NDArray[Any]]) -> Statistics:
+    """Compares the inputs of the network's batch-norm layers with their stored values.
 
     Args:
         plan: The network.
-        pixels: Gives natural pictures, uint8 [batch, height, width, 3]; asked only where there are such layers.
+        pixels: Returns natural pictures, uint8 [batch, height, width, 3]; called only if there are such layers.
     """
     if has_statistics(plan.network):
         images = normalised(pixels(), plan.mean, plan.std, bgr=plan.bgr)
-        with contextlib.suppress(Exception):  # a network that takes no batch is refused elsewhere, with more words
+        with contextlib.suppress(Exception):  # a network that takes no batch fails later, with a better message
             return examine(plan.network, images)
     return Statistics()
 
 
 def describe(owner: str, built: Built, statistics: Statistics) -> str | None:
-    """The one line about the architecture; None where nothing is a guess and nothing speaks against it.
+    """The line about the architecture; None where nothing is a guess and nothing contradicts it.
 
     Args:
         owner: What to call the network, such as `Head 'condition'`.
         built: The network.
-        statistics: What its batch-norm layers say.
+        statistics: The result for its batch-norm layers.
     """
     name = built.architecture
     if statistics.outcome == "contradict":
         return (
             f"Warning: {owner}: the batch-norm statistics contradict {name}, from the layer {statistics.departs} on: "
-            "the weights were probably trained in another forward (activations, their order, residuals, pooling), or "
-            f"the statistics are not theirs. {_CONFIRM}"
+            "the weights were probably trained with another forward() (activations, their order, residuals, pooling), "
+            f"or the statistics are not theirs. {_CONFIRM}"
         )
     assumed = "; ".join(built.assumed)
     if not built.guessed:
@@ -85,7 +85,7 @@ def describe(owner: str, built: Built, statistics: Statistics) -> str | None:
     if built.rivals:
         others = f"{_either(built.rivals)} has the same and would answer differently"
     if built.beaten:
-        others += f", though the batch-norm statistics speak against {_either(built.beaten)}"
+        others += f", though the batch-norm statistics contradict {_either(built.beaten)}"
     if statistics.never_trained:
         others += ", and its batch-norm layers look never trained"
     more = f" So is: {assumed}." if assumed else ""
@@ -95,7 +95,7 @@ def describe(owner: str, built: Built, statistics: Statistics) -> str | None:
 def describe_input(
     owner: str, plan: NetworkPlan, statistics: Statistics, pixels: Callable[[], npt.NDArray[Any]], *, photos: bool
 ) -> str | None:
-    """A warning where pixels were probably normalised otherwise in training; `photos`: the pixels are of photos."""
+    """A warning if training probably normalised pixels differently; `photos`: the pixels are of photos."""
     scale = statistics.input_scale
     if scale is None or abs(math.log(scale)) < math.log(_OTHER_INPUT[photos]):
         return None
@@ -106,8 +106,8 @@ def describe_input(
     best = min(off, key=off.__getitem__)
     hint = f" In the spec, {best} would fit." if off[best] < math.log(2) else ""
     return (
-        f"Warning: {owner}: what its first batch-norm layer sees is {scale:.2g} times as wide as in "
-        f"training, so pixels were probably normalised otherwise there.{hint} --check labelled/ compares."
+        f"Warning: {owner}: the input of its first batch-norm layer is {scale:.2g} times as wide as in training, so "
+        f"pixels were probably normalised differently there.{hint} --check labelled/ compares."
     )
 
 

@@ -1,4 +1,4 @@
-"""JPEGs so large that scaled decoding leaves detail out: the user's own, and ones that are made of smaller pictures."""
+"""JPEGs so large that scaled decoding loses detail: the user's own, and ones made from smaller pictures."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ if TYPE_CHECKING:
 
 MOST = 24
 _LEAST = 8
-# Of all that are made together: each costs some hundredths of a second a megapixel.
+# Of all generated ones together: a megapixel costs some hundredths of a second.
 _PIXELS = 120_000_000
 _QUALITIES = (75, 80, 85, 90, 95)
-# Half of the cameras and phones write the first.
+# Half of the cameras and phones use the first.
 _SUBSAMPLINGS = ("4:2:0", "4:2:0", "4:2:2", "4:4:4")
 
 
 @dataclass(frozen=True)
 class LargePhotos:
-    """Large JPEGs, one of a source after the other.
+    """Large JPEGs, one from each source in turn.
 
     Attributes:
         contents: The files.
         sizes: Their widths and heights.
-        as_they_are: How many of them are photos of the user's, as they are.
-        photos: How many photos of the user's are in them, as they are or enlarged; the others are generated pictures.
+        unchanged: How many of them are the user's photos, unchanged.
+        photos: How many of them are the user's photos, unchanged or enlarged; 0 with generated pictures.
         skipped: See `PhotoFolder`.
     """
 
     contents: tuple[bytes, ...]
     sizes: tuple[tuple[int, int], ...]
-    as_they_are: int = 0
+    unchanged: int = 0
     photos: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def large_photos(least_side: int, folder: Path | None, limits: Limits) -> LargePhotos:
-    """Finds large JPEGs in a folder, and makes as many as are missing of its other photos, or of generated pictures.
+    """Finds large JPEGs in a folder, and makes missing ones from its other photos, or from generated pictures.
 
     They have several sizes, so that a half, a quarter or an eighth of each side is decoded, several qualities, and all
-    kinds of chroma subsampling. Made once in a process.
+    kinds of chroma subsampling. The result is cached.
 
     Args:
         least_side: How many pixels each side keeps; see `Photo`.
         folder: The user's photos.
-        limits: Larger photos are not served, and not made.
+        limits: The service rejects larger photos, so none are made.
 
     Raises:
-        SpecError: The folder holds no photo that can be read.
+        SpecError: The folder holds no readable photo.
     """
     files = PhotoFolder(folder, limits).files if folder is not None else []
     state = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
@@ -81,7 +81,7 @@ def _large_photos(least_side: int, folder: Path | None, limits: Limits, _state: 
     found = PhotoFolder(folder, limits)
     sources = list(islice(found.read(found.spread(MOST), _source_of(least_side)), 2 * MOST))
     large = [source for source in sources if source.large is not None][:MOST]
-    # Large ones stand in for what is missing, too.
+    # Without small ones, large ones are the source.
     small = [source for source in sources if source.large is None] or large
     missing = sizes[len(large) :]
     made = _made([small[i % len(small)].variant(i // len(small)) for i in range(len(missing))], missing)
@@ -96,7 +96,7 @@ def _large_photos(least_side: int, folder: Path | None, limits: Limits, _state: 
 
 @dataclass(frozen=True)
 class _Source:
-    """A photo of the user's: small, its size, and, if that is large, its file."""
+    """A photo of the user's, scaled down, with its original size, and its file if it is large."""
 
     picture: Image.Image
     size: tuple[int, int]
@@ -108,7 +108,7 @@ class _Source:
 
 def _source_of(least_side: int) -> Callable[[Photo, bytes], _Source]:
     def make(photo: Photo, content: bytes) -> _Source:
-        photo.upright()  # some views look at it like that
+        photo.upright()  # as in some views
         picture = photo.rgb.copy()
         picture.thumbnail((1000, 1000))
         return _Source(picture, photo.rgb.size, content if photo.scale(least_side) > 1 else None)
@@ -117,7 +117,7 @@ def _source_of(least_side: int) -> Callable[[Photo, bytes], _Source]:
 
 
 def _sizes(least_side: int, max_pixels: int) -> Iterator[tuple[int, int]]:
-    """Widths and heights that are decoded to a half, some to a quarter, and one to an eighth."""
+    """Widths and heights: most are decoded to a half, some to a quarter, and one to an eighth."""
     pixels = 0
     for number in range(MOST):
         random = np.random.default_rng(number)
@@ -125,9 +125,9 @@ def _sizes(least_side: int, max_pixels: int) -> Iterator[tuple[int, int]]:
         while scale > 1 and (scale * least_side) ** 2 > max_pixels:
             scale //= 2
         if scale == 1:
-            return  # No photo that is accepted is decoded scaled.
+            return  # no accepted photo is decoded scaled
         side = longer = scale * least_side
-        # The larger ones are dear enough as squares.
+        # The larger ones are squares, which are expensive enough.
         if scale == 2 and (larger := 2 * round(least_side * random.choice((1, 1.2, 4 / 3)))) * side <= max_pixels:
             longer = larger
         pixels += side * longer
@@ -137,14 +137,14 @@ def _sizes(least_side: int, max_pixels: int) -> Iterator[tuple[int, int]]:
 
 
 def _made(sources: list[Image.Image], sizes: list[tuple[int, int]]) -> LargePhotos:
-    # Pillow works without Python's lock.
+    # Pillow releases the GIL.
     with ThreadPoolExecutor(cores()) as pool:
         contents = tuple(pool.map(_enlarged, sources, sizes, range(len(sizes))))
     return LargePhotos(contents, tuple(sizes))
 
 
 def _textured(pixels: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """Adds what photos have and generated pictures have not: detail of every size, more in some places than others."""
+    """Adds detail of every size, unevenly, as photos have it and generated pictures do not."""
     random = np.random.default_rng(seed)
     size = (pixels.shape[1], pixels.shape[0])
 
@@ -157,9 +157,9 @@ def _textured(pixels: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]
 
 
 def _enlarged(picture: Image.Image, size: tuple[int, int], seed: int) -> bytes:
-    """A picture as a larger camera would have taken it, with edges as sharp, and grain."""
+    """Enlarges a picture as if from a camera of more pixels: with sharp edges, and grain."""
     random = np.random.default_rng(seed)
-    # What a network sees of still larger ones is no sharper.
+    # Sharper ones make no difference to a network.
     shrink = max(1, min(size) // 1344)
     large = picture.resize((size[0] // shrink, size[1] // shrink), Image.Resampling.BICUBIC)
     large = large.filter(ImageFilter.UnsharpMask(2, 120, 0))

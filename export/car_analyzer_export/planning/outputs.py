@@ -1,4 +1,4 @@
-"""Whether a network gives logits or probabilities: what computes its outputs, and which values they have."""
+"""Finds out whether a network gives logits or probabilities, by the operations and the values of its outputs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..spec import HeadPlan, NetworkPlan
 
 _SATURATING = ("softmax", "sigmoid")
-# Not bounded by 0 and 1, whatever the values of a few pictures.
+# Not bounded by 0 and 1, even if the values for a few pictures are.
 _UNBOUNDED = ("linear", "addmm", "mm", "bmm", "matmul", "convolution", "conv2d", "log_softmax")
-# These change no number from 0 to 1, but for its place.
+# These change no number from 0 to 1, only its position.
 _PASSING = frozenset(
     (
         *("view", "unsafe_view", "reshape", "flatten", "squeeze", "unsqueeze", "expand", "t", "transpose", "permute"),
@@ -34,10 +34,10 @@ _TOLERANCE = 1e-4
 
 
 class Outputs:
-    """What a network gives for test pictures.
+    """The outputs of a network for test pictures.
 
     Args:
-        plan: The network; its heads are not looked at.
+        plan: The network; its heads are ignored.
 
     Raises:
         NetworkError: It does not take photos.
@@ -51,11 +51,11 @@ class Outputs:
             with self._origins:
                 self._given = run_network(plan, black)
         except NetworkError:
-            run_network(plan, black)  # TorchScript loses the words of an error on its way through the mode above
+            run_network(plan, black)  # in the mode above, TorchScript loses the message of an error
             raise
 
     def classes(self, output: int | str | None) -> int | None:
-        """How many numbers an output has for one photo; None if there is no such output."""
+        """The number of values in an output for one photo; None if there is no such output."""
         found = self._pick(output)
         return None if found is None else found.numel()
 
@@ -63,16 +63,16 @@ class Outputs:
         """Decides whether an output is probabilities.
 
         Args:
-            head: Who reads it.
+            head: The head that reads it.
             said: What the spec says.
-            notes: Takes sentences for the user.
+            notes: Receives sentences for the user.
 
         Raises:
             SpecError: The spec says that they are, and they cannot be.
         """
         found = self._pick(head.output)
         if found is None or found.numel() != head.classes:
-            return False  # `check_network` refuses it
+            return False  # `check_network` rejects it
         origin = self._origins.of(found)
         ends = origin in _SATURATING
         if said is False and ends:
@@ -86,19 +86,19 @@ class Outputs:
             rows = head.pick(self._given)
         else:
             rows = head.pick(self._probes).float()
-            rows = rows[rows.isfinite().all(dim=1)]  # an `exp` by hand overflows
+            rows = rows[rows.isfinite().all(dim=1)]  # a hand-written `exp` overflows
             if not self._can_be(rows, head, said, notes):
                 return False
         if head.activation == "softmax" and not _add_up(rows):
             notes.append(
                 f"Warning: head '{head.name}': the labels' probabilities do not add up to 1. The likeliest label is "
-                "given, and its confidence is its share of their sum. If several labels can be true of a photo, write "
+                "returned, and its confidence is its share of their sum. If a photo can have several labels, write "
                 'activation = "multilabel".'
             )
         return True
 
     def _can_be(self, rows: torch.Tensor, head: HeadPlan, said: bool | None, notes: list[str]) -> bool:
-        """Judges by values alone, of which logits can happen to be between 0 and 1, too."""
+        """Judges by values alone; logits can be between 0 and 1 by chance."""
         if not len(rows) or rows.min() < -_TOLERANCE or rows.max() > 1 + _TOLERANCE:
             if said:
                 values = f"values from {rows.min():.3g} to {rows.max():.3g}" if len(rows) else "no finite values"
@@ -120,12 +120,12 @@ class Outputs:
         try:
             found = self._given if output is None else self._given[output]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
-            return None  # `check_network` says so with more words
+            return None  # `check_network` has a better message
         return found if isinstance(found, torch.Tensor) else None
 
     @cached_property
     def _probes(self) -> object:
-        """For unlike pictures, also such as cannot be: there, too, probabilities are between 0 and 1."""
+        """Outputs for very different pictures, some out of range: probabilities are between 0 and 1 there, too."""
         size = (self._plan.view.width, self._plan.view.height)
         pixels = np.stack([generated(seed, size) for seed in range(_PICTURES)])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 64 - 2
@@ -137,14 +137,14 @@ def _add_up(rows: torch.Tensor) -> bool:
 
 
 class _Origins(TorchDispatchMode):
-    """Remembers which operation made each tensor, whether Python, TorchScript or a traced graph called it."""
+    """Records which operation computed each tensor, whether Python, TorchScript or a traced graph called it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._found: Any = WeakTensorKeyDictionary()
 
     def of(self, tensor: torch.Tensor) -> str | None:
-        """The operation's name in ATen, without underscores; None where several made it."""
+        """The operation's name in ATen, without underscores; None if there are several."""
         found: str | None = self._found.get(tensor)
         return found
 

@@ -1,4 +1,4 @@
-"""From a spec to a plan: reads the checkpoints, builds the networks, and decides what the spec leaves open."""
+"""Plans an export: reads the checkpoints, builds the networks, and decides what the spec leaves open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..pictures import comparison_pixels
 from ..preprocess.view import View
 from ..spec import HeadPlan, NetworkPlan, Plan, normalised
 from .decoding import decide_decoding
-from .evidence import PICTURES, describe, describe_input, look_at_statistics
+from .evidence import PICTURES, batch_norm_statistics, describe, describe_input
 from .outputs import Outputs
 from .reconcile import NO_REGRESSION, reconcile, reconcile_labels
 
@@ -42,19 +42,22 @@ def plan_export(
     """Decides everything about an export, and makes sure that the networks run.
 
     Args:
-        spec: What the user asks for.
+        spec: The user's settings.
         trust_pickle: Accept checkpoints that run code when they are loaded.
         progress: Called with a few words before each network.
 
     Raises:
-        ExportError: A checkpoint, a network or the spec is at fault; the message names the network or head.
+        ExportError: A checkpoint, a network or the spec is wrong; the message names the network or head.
+
+    Reading runs no code of an untrusted checkpoint. A crafted one can still crash this process or keep it busy, and
+    networks are code anyway: `network_process` plans in a process of its own.
     """
     if spec.photos is not None and not spec.photos.is_dir():
         raise SpecError(f"The folder of photos {spec.photos} does not exist.")
     if spec.precision == "int8" and spec.photos is None:
-        raise SpecError("int8 is calibrated on photos like those to come; name a folder of some, as `photos`.")
+        raise SpecError("int8 is calibrated on photos like those in production; name a folder of some, as `photos`.")
     if spec.accelerator == "tensorrt" and spec.target != "gpu":
-        raise SpecError("TensorRT runs on GPUs only; say target gpu, too.")
+        raise SpecError("TensorRT runs on GPUs only; set target gpu, too.")
     networks = []
     for name, network in spec.networks.items():
         progress(f"{name}: loading {network.weights.name}")
@@ -95,23 +98,19 @@ def _plan_network(
     facts = checkpoint.facts
     classes = network.classes or (facts.labels if _are_combined(checkpoint, heads) else None)
     if classes:
-        # They name the network's classes, not any head's labels.
+        # They name the network's classes, not the labels of a head.
         facts = replace(facts, labels=None, positive=None, positive_index=None)
-    effective = [
-        reconcile(
-            head_name,
-            facts,
-            mean=network.mean,
-            std=network.std,
-            image_size=network.photo_size or spec.photo_size,
-            arch=None if network.architecture == "auto" else network.architecture,
-        )
-        for head_name in heads
-    ]
-    for found in effective:
-        notes += found.notes
-    shared = effective[0]
-    width, height = shared.image_size or _DEFAULT_SIZE
+    owner = f"{'Head' if name in heads else 'Network'} '{name}'"
+    settings = reconcile(
+        owner,
+        facts,
+        mean=network.mean,
+        std=network.std,
+        image_size=network.photo_size or spec.photo_size,
+        arch=None if network.architecture == "auto" else network.architecture,
+    )
+    notes += settings.notes
+    width, height = settings.image_size or _DEFAULT_SIZE
     view = View(
         width,
         height,
@@ -121,7 +120,7 @@ def _plan_network(
         network.exif_rotation,
         "exact" if network.decoding == "exact" else "scaled",
     )
-    mean, std, bgr = shared.mean or _IMAGENET_MEAN, shared.std or _IMAGENET_STD, network.channels == "BGR"
+    mean, std, bgr = settings.mean or _IMAGENET_MEAN, settings.std or _IMAGENET_STD, network.channels == "BGR"
     photos = PhotoFolder(spec.photos, spec.limits) if spec.photos is not None else None
     pixels = functools.cache(lambda: comparison_pixels(view, PICTURES, photos))
     built = _build(network, checkpoint, lambda: normalised(pixels(), mean, std, bgr=bgr))
@@ -138,8 +137,7 @@ def _plan_network(
         architecture=built.architecture,
     )
     outputs = _first_run(draft)
-    statistics = look_at_statistics(draft, pixels)
-    owner = f"{'Head' if name in heads else 'Network'} '{name}'"
+    statistics = batch_norm_statistics(draft, pixels)
     of_input = describe_input(owner, draft, statistics, pixels, photos=spec.photos is not None)
     notes += filter(None, (describe(owner, built, statistics), of_input))
     planned = tuple(_plan_head(head_name, head, facts, classes, outputs, notes) for head_name, head in heads.items())
@@ -157,13 +155,13 @@ def _first_run(draft: NetworkPlan) -> Outputs:
             why = reason(error.__cause__ or error)
             raise NetworkError(
                 f"The network takes sequences, not photos: it is made of {' and '.join(sorted(recurrent))} layers "
-                f"({why}). What is exported takes photos, float32 [batch, 3, height, width]."
+                f"({why}). An exported network takes photos, float32 [batch, 3, height, width]."
             ) from error
         raise
 
 
 def _are_combined(checkpoint: Checkpoint, heads: dict[str, Head]) -> bool:
-    """Several heads that read the same output can only share its classes among them."""
+    """Several heads that read the same output can only share its classes."""
     return any(head.classes for head in heads.values()) or (
         checkpoint.facts.labels is not None and sum(head.output is None for head in heads.values()) > 1
     )
@@ -180,7 +178,7 @@ def _interpolation(network: Network, checkpoint: Checkpoint, notes: list[str]) -
             "wrong."
         )
     if known not in ("bilinear", "bicubic", "nearest"):
-        notes.append(f"Warning: {source} says {known}, which is not offered; {network.interpolation} is used.")
+        notes.append(f"Warning: {source} says {known}, which is not supported; {network.interpolation} is used.")
         return network.interpolation
     notes.append(f"The interpolation {known} is from {source}.")
     return known
@@ -232,7 +230,7 @@ def _plan_head(
     )
     planned = replace(planned, probabilities=outputs.are_probabilities(planned, head.probabilities, notes))
     if activation == "sigmoid":
-        what = "probability, taken as" if planned.probabilities else "logit; its sigmoid is taken as"
+        what = "probability, read as" if planned.probabilities else "logit; its sigmoid is read as"
         notes.append(
             f"Head '{name}': the network gives one {what} that of '{labels[1]}' (by {found.source}). The score of a "
             "regression would be misread."
@@ -243,7 +241,7 @@ def _plan_head(
 def _threshold(
     name: str, head: Head, facts: Facts, labels: Labels, activation: str, notes: list[str]
 ) -> tuple[float | None, str | None]:
-    """The threshold, and the label that it is about."""
+    """The threshold, and the label that it applies to."""
     threshold, positive = head.threshold, head.positive or labels.positive
     from_checkpoint = threshold is None and facts.threshold is not None and len(labels.order) == 2
     if from_checkpoint:
@@ -254,21 +252,21 @@ def _threshold(
     source = facts.sources.get("positive") or facts.sources.get("positive_index")
     if from_checkpoint and labels.positive not in (None, positive):
         raise SpecError(
-            f"the spec says positive {positive}, but {source} says that {labels.positive} is the label that the "
-            f"checkpoint's threshold {threshold} is about; give a threshold for {positive}, or correct the one that "
+            f"the spec says positive {positive}, but {source} says that the checkpoint's threshold "
+            f"{threshold} applies to {labels.positive}; give a threshold for {positive}, or correct the one that "
             "is wrong."
         )
     if (threshold or head.unsure) and head.positive is None and positive == labels.order[0]:
-        notes.append(f"Head '{name}': the threshold is about '{positive}' (by {source}).")
+        notes.append(f"Head '{name}': the threshold applies to '{positive}' (by {source}).")
     return threshold, positive
 
 
 def _groups(name: str, labels: tuple[str, ...], head: Head, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """For each label, the positions of the network's classes that have it."""
+    """For each label, the positions of its classes in the network."""
     if head.classes:
         members = {label: set(head.classes[label]) for label in labels}
         if unknown := set().union(*members.values()) - set(classes):
-            raise SpecError(f"head '{name}' counts on the class '{min(unknown)}'; the network has {list(classes)}.")
+            raise SpecError(f"head '{name}' has the class '{min(unknown)}'; the network has {list(classes)}.")
     else:
         members = {label: {one for one in classes if label.casefold() in _words(one)} for label in labels}
     for one in classes:
@@ -276,7 +274,7 @@ def _groups(name: str, labels: tuple[str, ...], head: Head, classes: tuple[str, 
         if len(owners) != 1:
             raise SpecError(
                 f"head '{name}': the network's class '{one}' belongs to {owners or 'none'} of the labels "
-                f'{list(labels)}; say which has which, as classes = {{ {labels[0]} = ["..."], {labels[1]} = ["..."] }}.'
+                f'{list(labels)}; assign each, as classes = {{ {labels[0]} = ["..."], {labels[1]} = ["..."] }}.'
             )
     return tuple(tuple(position for position, one in enumerate(classes) if one in members[label]) for label in labels)
 

@@ -1,4 +1,4 @@
-"""What the spec says and what the checkpoint says, made one."""
+"""Combines what the spec and the checkpoint say."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FACTS = ("mean", "std", "image_size", "arch")
 
 @dataclass(frozen=True)
 class Effective:
-    """What holds for a network.
+    """The settings of a network; None where neither side says, so that the exporter's default applies.
 
     Attributes:
-        mean: None: neither side says, so the exporter's default holds. Likewise below.
+        mean: Of the normalisation.
         std: Of the normalisation.
         image_size: Width and height.
-        arch: The network's name, or where it is made.
-        notes: What a person should know.
+        arch: The network's name, or `FILE.py:FACTORY`.
+        notes: For the user.
     """
 
     mean: tuple[float, float, float] | None
@@ -43,13 +43,13 @@ class Effective:
 
 @dataclass(frozen=True)
 class Labels:
-    """What holds for a head's labels.
+    """The labels of a head.
 
     Attributes:
         order: In logit order; with one logit, its sigmoid is the probability of the second.
-        source: Who says so.
-        positive: The one that the checkpoint calls positive, as it is spelled in `order`.
-        notes: What a person should know.
+        source: Where the order is from.
+        positive: The one that the checkpoint calls positive, in the spelling of `order`.
+        notes: For the user.
     """
 
     order: tuple[str, ...]
@@ -59,7 +59,7 @@ class Labels:
 
 
 def reconcile(
-    head: str,
+    owner: str,
     facts: Facts,
     *,
     mean: Sequence[float] | None = None,
@@ -67,12 +67,12 @@ def reconcile(
     image_size: tuple[int, int] | None = None,
     arch: str | None = None,
 ) -> Effective:
-    """Decides between a spec and a checkpoint; where only one speaks, it is believed.
+    """Decides on a network's settings; where only one side says something, that counts.
 
     Args:
-        head: The head's name.
+        owner: What to call the network, such as `Head 'condition'`.
         facts: What the checkpoint says.
-        mean: What the spec says itself, without defaults; None where it does not say. Likewise below.
+        mean: What the spec says itself, without defaults; None where it says nothing. Likewise below.
         std: Of the normalisation.
         image_size: Width and height.
         arch: A network's name, or `FILE.py:FACTORY`.
@@ -81,21 +81,21 @@ def reconcile(
         SpecError: They contradict each other.
     """
     notes: list[str] = []
-    spoken: dict[str, Any] = {
+    given: dict[str, Any] = {
         "mean": tuple(mean) if mean is not None else None,
         "std": tuple(std) if std is not None else None,
         "image_size": image_size,
         "arch": arch,
     }
     for fact in _FACTS:
-        said, found = spoken[fact], getattr(facts, fact)
-        # A factory of one's own can be called anything.
+        said, found = given[fact], getattr(facts, fact)
+        # A factory can have any name.
         incomparable = fact == "arch" and ":" in str(said)
         if said is not None and found is not None and not incomparable and not agree(fact, said, found):
-            raise _contradiction(head, fact, shown(said), shown(found), facts.sources[fact])
+            raise _contradiction(owner, fact, shown(said), shown(found), facts.sources[fact])
         if said is None and found is not None:
-            notes.append(f"Head '{head}': {fact.replace('_', ' ')} {shown(found)} is from {facts.sources[fact]}.")
-    chosen = {fact: spoken[fact] if spoken[fact] is not None else getattr(facts, fact) for fact in _FACTS}
+            notes.append(f"{owner}: {fact.replace('_', ' ')} {shown(found)} is from {facts.sources[fact]}.")
+    chosen = {fact: given[fact] if given[fact] is not None else getattr(facts, fact) for fact in _FACTS}
     return Effective(**chosen, notes=tuple(notes))
 
 
@@ -105,12 +105,12 @@ def reconcile_labels(head: str, facts: Facts, said: Sequence[str] | None = None,
     Args:
         head: Its name.
         facts: What the checkpoint says; its labels are in the order of the classes in training.
-        said: What the spec says, in logit order; None where it does not say.
-        one_logit: The network tells two classes by one logit. Training scripts make it that of the second class, if
-            they do not say that another one is positive.
+        said: What the spec says, in logit order; None where it says nothing.
+        one_logit: The network separates two classes by one logit. In training scripts it belongs to the second class,
+            unless they say that the other one is positive.
 
     Raises:
-        SpecError: They contradict each other, or nobody says what the logits mean.
+        SpecError: They contradict each other, or neither says what the logits mean.
     """
     notes: list[str] = []
     found, positive = facts.labels, facts.positive
@@ -123,7 +123,7 @@ def reconcile_labels(head: str, facts: Facts, said: Sequence[str] | None = None,
         if found is not None:
             _compare(head, order, found, source, notes)
     elif found is not None:
-        _refuse_swapped(head, found, source)
+        _reject_swapped(head, found, source)
         notes.append(f"Head '{head}': the labels' order, {shown(found)}, is from {source}.")
         order = found
     elif head in WELL_KNOWN_LABELS:
@@ -136,7 +136,7 @@ def reconcile_labels(head: str, facts: Facts, said: Sequence[str] | None = None,
     named = order[found.index(positive)] if found and positive else _named(head, order, facts, one_logit, notes)
     if one_logit and named == order[0] and said is not None:
         raise SpecError(
-            f"Head '{head}': the network gives one logit, whose sigmoid is that of the second label, {order[1]} in the "
+            f"Head '{head}': the network gives one logit, whose sigmoid belongs to the second label, {order[1]} in the "
             f"spec, but {facts.sources['positive']} says {positive}; correct the one that is wrong."
         )
     if found is None and said is None:
@@ -149,7 +149,7 @@ def reconcile_labels(head: str, facts: Facts, said: Sequence[str] | None = None,
 
 
 def _named(head: str, order: tuple[str, ...], facts: Facts, one_logit: bool, notes: list[str]) -> str | None:
-    """The label that a checkpoint calls positive which does not name its classes."""
+    """The label that a checkpoint without class names calls positive."""
     if len(order) != 2:
         return None
     if facts.positive:
@@ -157,7 +157,7 @@ def _named(head: str, order: tuple[str, ...], facts: Facts, one_logit: bool, not
         if len(alike) == 1:
             return alike[0]
         notes.append(
-            f"Ignored {facts.sources['positive']}: it says {facts.positive}, which is no label of head '{head}'."
+            f"Ignored {facts.sources['positive']}: it says {facts.positive}, which is not a label of head '{head}'."
         )
     elif facts.positive_index is not None:
         source = facts.sources["positive_index"]
@@ -166,17 +166,17 @@ def _named(head: str, order: tuple[str, ...], facts: Facts, one_logit: bool, not
         if facts.positive_index != 1:
             notes.append(
                 f"Warning: head '{head}': {source} says {facts.positive_index}, but nothing says which class that is; "
-                f"the one logit's sigmoid is taken as that of '{order[1]}'."
+                f"the one logit's sigmoid is read as the probability of '{order[1]}'."
             )
     return None
 
 
-def _refuse_swapped(head: str, found: tuple[str, ...], source: str) -> None:
+def _reject_swapped(head: str, found: tuple[str, ...], source: str) -> None:
     for other, known in WELL_KNOWN_LABELS.items():
         if other != head and head in WELL_KNOWN_LABELS and _folded(found) == _folded(sorted(known)):
             raise SpecError(
-                f"Head '{head}' tells {' from '.join(WELL_KNOWN_LABELS[head])}, but {source} says {shown(found)}, as "
-                f"'{other}' would; are the two checkpoints swapped?"
+                f"Head '{head}' separates {' and '.join(WELL_KNOWN_LABELS[head])}, but {source} says {shown(found)}, "
+                f"as '{other}' would; are the two checkpoints swapped?"
             )
 
 
@@ -194,18 +194,18 @@ def _doubt(head: str, order: tuple[str, ...]) -> str:
 def _compare(head: str, said: tuple[str, ...], found: tuple[str, ...], source: str, notes: list[str]) -> None:
     if agree("labels", said, found):
         return
-    # Other names for the same classes are the spec's right, unless one name stands for another class on the other side.
+    # The spec may rename classes, unless a name means different classes on the two sides.
     crossed = any(_alike(one, other) for i, one in enumerate(said) for j, other in enumerate(found) if i != j) and not (
         len(said) == len(found) and all(_alike(one, other) for one, other in zip(said, found, strict=True))
     )
     if len(said) != len(found) or crossed:
-        raise _contradiction(head, "labels", shown(said), shown(found), source)
+        raise _contradiction(f"Head '{head}'", "labels", shown(said), shown(found), source)
     renamed = ", ".join(f"'{other}' is called '{one}'" for one, other in zip(said, found, strict=True))
     notes.append(f"Head '{head}': the spec renames the labels of {source}: {renamed}.")
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether a word of the one is, or begins, a word of the other: `damaged`, `01-damage`; not `clean`, `unclean`."""
+    """Whether they share a word, or the start of one: `damaged` and `01-damage`, but not `clean` and `unclean`."""
     return any(
         a == b or (min(len(a), len(b)) >= 4 and (a.startswith(b) or b.startswith(a)))
         for a in _words(one)
@@ -221,8 +221,8 @@ def _folded(labels: Sequence[str]) -> list[str]:
     return sorted(label.casefold().strip() for label in labels)
 
 
-def _contradiction(head: str, fact: str, said: str, found: str, source: str) -> SpecError:
+def _contradiction(owner: str, fact: str, said: str, found: str, source: str) -> SpecError:
     return SpecError(
-        f"Head '{head}': the spec says {fact.replace('_', ' ')} {said}, but {source} says {found}; correct the one "
+        f"{owner}: the spec says {fact.replace('_', ' ')} {said}, but {source} says {found}; correct the one "
         "that is wrong."
     )
