@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ServerError, SettingsError
+from . import signals
+from .errors import ServingError, SettingsError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from .server import Server
     from .settings import Settings
 
@@ -39,7 +37,7 @@ exit codes: 0 stopped when asked to; 1 could not start, gave up, or with --no-re
 """
 
 OTLP_VARIABLE = "CAR_ANALYZER_OTLP_ENDPOINT"
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 # Also given by `serve` itself, so that a second value would be ignored or contradict it.
 _OWN_ARGUMENTS = {
@@ -71,13 +69,10 @@ def main(argv: list[str]) -> int:
             parser.error(f"{name} is set by `car-analyzer serve`; use {_OWN_ARGUMENTS[name]}")
         if name == "--allow-http" and value.lower() in ("false", "0"):
             parser.error("--allow-http cannot be switched off: `car-analyzer serve` asks over HTTP whether it is ready")
-    # A SIGTERM unwinds the stack like a Ctrl-C, wherever it comes: while starting, waiting, or in between.
-    # SIGINT too: a shell starts its background jobs with it ignored, which Python would leave so.
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _interrupt)
     try:
-        _serve(_settings(arguments, passed_on), as_json=arguments.json, restart=not arguments.no_restart)
-    except ServerError as error:
+        with signals.raised_as_keyboard_interrupt():
+            _serve(_settings(arguments, passed_on), as_json=arguments.json, restart=not arguments.no_restart)
+    except ServingError as error:
         print(f"car-analyzer serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -132,13 +127,6 @@ def _announce(server: Server, *, as_json: bool) -> None:
         f"Try: car-analyzer analyze PHOTO.jpg --url {server.grpc_url}",
         flush=True,
     )
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # A second one must not interrupt what stops Triton.
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 
 
+def end_with_parent(number: int) -> None:
+    """Has the kernel send this process a signal when its parent ends, however that happens.
+
+    For the kernel, the parent is the thread that started this process.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
 def start_child(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """Starts Triton in a session of its own; both of its outputs come through one pipe.
 
@@ -56,7 +64,7 @@ def _start_and_watch(
             errors="replace",
             # Ctrl-C in a terminal reaches the whole group: Triton must get its signal from `Server.stop`, once.
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=lambda: end_with_parent(signal.SIGTERM),
         )
     except BaseException as error:  # noqa: BLE001 - it belongs to who waits for the process
         started.set_exception(error)
@@ -65,8 +73,3 @@ def _start_and_watch(
     process.wait()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _die_with_parent() -> None:
-    """Has the kernel send SIGTERM to Triton if this process is killed and cannot stop it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,33 +1,33 @@
 """What can go wrong with a server.
 
-ServerError
+ServingError
 ├── InstallationError   no tritonserver, or not a complete one
 ├── SettingsError       a file or a value it was started with is wrong
 ├── RepositoryError     the model repository is missing, broken or not exported yet
 ├── StartError          Triton did not start, or stopped by itself
-└── ControlError        a running Triton refused to load or unload a model
+└── ModelControlError        a running Triton refused to load or unload a model
 """
 
 
-class ServerError(Exception):
+class ServingError(Exception):
     """Base of everything raised on purpose; the message is a sentence for the user."""
 
 
-class InstallationError(ServerError):
+class InstallationError(ServingError):
     """There is no Triton that can be started."""
 
 
-class SettingsError(ServerError):
+class SettingsError(ServingError):
     """A setting is wrong."""
 
 
-class RepositoryError(ServerError):
+class RepositoryError(ServingError):
     """The model repository cannot be served."""
 
 
-class StartError(ServerError):
+class StartError(ServingError):
     """Triton did not become ready, or stopped by itself."""
 
 
-class ControlError(ServerError):
+class ModelControlError(ServingError):
     """A running Triton did not do what it was told."""

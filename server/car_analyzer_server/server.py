@@ -22,7 +22,7 @@ from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
 from .child import start_child
 from .cores import cores
-from .errors import ControlError, StartError
+from .errors import ModelControlError, StartError
 from .gpus import engines_on_one_gpu
 from .installation import find_installation
 from .leftovers import remove_leftovers
@@ -96,7 +96,7 @@ class Server:
             timeout: In seconds. Large models take their time to load.
 
         Raises:
-            ServerError: It did not start; nothing of it is left then.
+            ServingError: It did not start; nothing of it is left then.
         """
         try:
             self._try_to_start(timeout)
@@ -158,7 +158,7 @@ class Server:
 
         Raises:
             RepositoryError: The model's configuration cannot be read.
-            ControlError: Triton refused; what it served before is served on.
+            ModelControlError: Triton refused; what it served before is served on.
         """
         if model not in self._served():
             return False
@@ -186,7 +186,7 @@ class Server:
         No request is lost.
 
         Raises:
-            ControlError: Triton refused; what it served before is served on.
+            ModelControlError: Triton refused; what it served before is served on.
         """
         self._control(model, "load")
 
@@ -194,7 +194,7 @@ class Server:
         """Takes a model out of service.
 
         Raises:
-            ControlError: Triton refused.
+            ModelControlError: Triton refused.
         """
         self._control(model, "unload")
 
@@ -277,17 +277,17 @@ class Server:
             if status == 200:
                 return {entry["name"] for entry in json.loads(answer) if entry.get("state") == "READY"}
         except (OSError, http.client.HTTPException) as error:
-            raise ControlError(f"Triton does not say what it serves: {error or type(error).__name__}.") from error
-        raise ControlError(f"Triton does not say what it serves: {answer.decode('utf-8', 'replace')}")
+            raise ModelControlError(f"Triton does not say what it serves: {error or type(error).__name__}.") from error
+        raise ModelControlError(f"Triton does not say what it serves: {answer.decode('utf-8', 'replace')}")
 
     def _control(self, model: str, action: str, order: dict[str, Any] | None = None) -> None:
         path = f"/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}"
         try:
             status, answer = self._request("POST", path, _LOAD_SECONDS, json.dumps(order or {}))
         except (OSError, http.client.HTTPException) as error:
-            raise ControlError(f"Triton did not {action} '{model}': {error or type(error).__name__}.") from error
+            raise ModelControlError(f"Triton did not {action} '{model}': {error or type(error).__name__}.") from error
         if status != 200:
-            raise ControlError(f"Triton did not {action} '{model}': {answer.decode('utf-8', 'replace')}")
+            raise ModelControlError(f"Triton did not {action} '{model}': {answer.decode('utf-8', 'replace')}")
 
     def _request(
         self, method: str, path: str, timeout: float, body: str | None = None, port: int | None = None

@@ -8,11 +8,12 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from .errors import ControlError, ServerError, StartError
+from . import signals
+from .errors import ModelControlError, ServingError, StartError
 from .stubs import Stub, Stubs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from .server import Server
 
@@ -99,9 +100,9 @@ class Supervisor:
         try:
             if self._server.renew(model):
                 _say(f"The model '{model}' has new processes, after {time.monotonic() - start:.1f} s.")
-        except ControlError as error:
+        except ModelControlError as error:
             return str(error)
-        except ServerError as error:
+        except ServingError as error:
             return f"The model '{model}' cannot be loaded again. {error}"
         return None
 
@@ -112,32 +113,17 @@ class Supervisor:
             pause = self._pauses[self._failures]
             self._failures += 1
             _say(f"{reason} Starting it again{f' in {pause:g} s' if pause else ''}.")
-            with _undisturbed():
+            with signals.deferred():
                 self._server.stop(at_once=True)
             time.sleep(pause)
             try:
                 self._server.start()
-            except ServerError as error:
+            except ServingError as error:
                 reason = str(error)
             else:
                 self._stubs = self._look_at_stubs()
                 _say(f"Triton is ready again and serves {', '.join(self._server.models)}.")
                 return
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Holds signals to stop back until what was begun is done: half of it would leave something behind."""
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
 
 
 def _ending(stub: Stub) -> str:

@@ -21,7 +21,7 @@ QUICK = "from car_analyzer_export.repository.publishing import switch; switch._l
 
 KILL = """
 import os, signal
-from car_analyzer_export import versions
+from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import control, switch
 switch._longest = lambda _configs: 0.2
 left = {count}

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import text_format
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_server import ControlError, Server, Settings, StartError, supervisor
+from car_analyzer_server import ModelControlError, Server, Settings, StartError, supervisor
 from car_analyzer_server import stubs as stubs_module
 from car_analyzer_server.repository import read_config
 from car_analyzer_server.stubs import Stubs
@@ -177,5 +177,5 @@ def test_renewing(copy: Path) -> None:
             server.renew("condition")
         server.unload("condition")
         assert not server.renew("condition")
-        with pytest.raises(ControlError):
+        with pytest.raises(ModelControlError):
             server.load("no-such-model")

@@ -75,7 +75,7 @@ def serve_and_measure(
         seconds: To measure for, each time.
 
     Raises:
-        ServerError: Triton does not start with that.
+        ServingError: Triton does not start with that.
         CarAnalyzerError: It does not answer.
     """
     shutil.copytree(repository, folder, copy_function=_link, ignore=shutil.ignore_patterns("__pycache__", ".*"))

@@ -1,0 +1,33 @@
+"""Reads logits as the client does, by the heads' contract in `car_analyzer.heads`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from car_analyzer.heads import HeadSpec, Tensor, parse_heads
+
+from ..spec import ENSEMBLE, describe_head
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from car_analyzer import Head
+
+    from ..spec import HeadPlan
+
+
+def head_spec(head: HeadPlan) -> HeadSpec:
+    """A head as the client parses it from the configuration."""
+    (spec,) = parse_heads(json.dumps({head.name: describe_head(head)}), ENSEMBLE)
+    return spec
+
+
+def read_answers(spec: HeadSpec, logits: npt.NDArray[np.float32]) -> list[Head]:
+    """The client's answer for each row of finite logits, float32 [batch, logits].
+
+    Raises:
+        ServerError: A logit is not finite.
+    """
+    return [spec.read(Tensor((1, len(row)), tuple(map(float, row)))) for row in logits]
