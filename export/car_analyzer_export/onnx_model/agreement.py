@@ -120,7 +120,7 @@ def _compare(
     expected, largest = 0.0, 0.0
     for head in network.heads:
         old, new = one[head.name], two[head.name]
-        answers = (read_answers(head_spec(head), logits) for logits in (old, new))
+        answers = (read_answers(head, logits) for logits in (old, new))
         changed |= [a.label != b.label for a, b in zip(*answers, strict=True)]
         expected += _expected(_distances(head, old, old), _distances(head, new, old), distinct)
         largest = max(largest, float(np.abs(_probabilities(head, new) - _probabilities(head, old)).max()))
@@ -175,7 +175,7 @@ def _distances(head: HeadPlan, logits: Floats, reference: Floats) -> Floats:
 
 def _probabilities(head: HeadPlan, logits: Floats) -> Floats:
     """The probability of each label, [photos, labels]."""
-    return np.array([list(answer.probabilities.values()) for answer in read_answers(head_spec(head), logits)])
+    return np.array([list(answer.probabilities.values()) for answer in read_answers(head, logits)])
 
 
 def _logits(network: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, Floats]:

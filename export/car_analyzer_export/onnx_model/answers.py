@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from car_analyzer.heads import HeadSpec, Tensor, parse_heads
 
@@ -24,10 +24,11 @@ def head_spec(head: HeadPlan) -> HeadSpec:
     return spec
 
 
-def read_answers(spec: HeadSpec, logits: npt.NDArray[np.float32]) -> list[Head]:
-    """The client's answer for each row of finite logits, float32 [batch, logits].
+def read_answers(head: HeadPlan | HeadSpec, logits: npt.NDArray[np.floating[Any]]) -> list[Head]:
+    """The client's answer for each row of finite logits, [batch, logits].
 
     Raises:
         ServerError: A logit is not finite.
     """
+    spec = head if isinstance(head, HeadSpec) else head_spec(head)
     return [spec.read(Tensor((1, len(row)), tuple(map(float, row)))) for row in logits]

@@ -17,7 +17,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from ..errors import ExportError, VerificationError, reason
 from ..quiet import quiet
 from .agreement import MIN_AGREEMENT
-from .answers import head_spec, read_answers
+from .answers import read_answers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -159,7 +159,7 @@ def _compare(
         raise VerificationError(f"In {precision} the network overflows: a logit is not finite.")
     shares = []
     for head, *logits in zip(plan.heads, before, after, strict=True):
-        pairs = zip(*(read_answers(head_spec(head), rows) for rows in logits), strict=True)
+        pairs = zip(*(read_answers(head, rows) for rows in logits), strict=True)
         shares.append(sum(one.label == other.label for one, other in pairs) / len(pixels))
     return Agreement(precision, len(pixels), min(shares), float(max(differences)), file.stat().st_size)
 

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import NetworkError, VerificationError, reason
 from ..spec import normalised
-from .answers import head_spec, read_answers
+from .answers import read_answers
 from .graph import run_network
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _compare(head: HeadPlan, served: npt.NDArray[np.float32], outputs: object) -
         )
     difference, agreeing = float(np.abs(served - expected).max()), 0
     if np.isfinite(difference):
-        answers, others = (read_answers(head_spec(head), logits) for logits in (served, expected))
+        answers, others = (read_answers(head, logits) for logits in (served, expected))
         agreeing = sum(one.label == other.label for one, other in zip(answers, others, strict=True))
         if head.probabilities:
             # With the network's own probabilities: the logits made of them could be wrong on both sides.

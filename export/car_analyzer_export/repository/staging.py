@@ -130,7 +130,7 @@ def choose_number(repository: Path, models: list[str], wanted: int | None) -> in
     taken = {number for model in models if model != PREPROCESS for number in exported(repository / model)}
     number = max(taken, default=0) + 1 if wanted is None else wanted
     if number in taken:
-        raise PublishError(f"{repository} already has a version {number}; without --version it is {max(taken) + 1}.")
+        raise PublishError(f"{repository} has a version {number} already; leave out --version to get {max(taken) + 1}.")
     return number
 
 
@@ -196,7 +196,8 @@ def _staging_place(repository: Path) -> Path:
     """
     parent = repository.resolve().parent
     if not repository.exists():  # it is created together with its first version
-        parent.mkdir(parents=True, exist_ok=True)
+        if not parent.exists():
+            parent.mkdir(parents=True)
         return parent
     repository.mkdir(exist_ok=True)  # raises if it is a file
     if parent.stat().st_dev == repository.stat().st_dev and os.access(parent, os.W_OK):
