@@ -1,4 +1,4 @@
-"""Finds a Triton Inference Server, starts it on a model repository, and stops it without leaving anything behind."""
+"""Finds a Triton Inference Server, starts it on a model repository, supervises it, and cleans up after it."""
 
 from .access import ServerTLS
 from .errors import InstallationError, ModelControlError, RepositoryError, ServingError, SettingsError, StartError

@@ -1,16 +1,16 @@
 """What can go wrong with a server.
 
 ServingError
-├── InstallationError   no tritonserver, or not a complete one
-├── SettingsError       a file or a value it was started with is wrong
+├── InstallationError   tritonserver is missing or incomplete
+├── SettingsError       a file or value of the settings is invalid
 ├── RepositoryError     the model repository is missing, broken or not exported yet
-├── StartError          Triton did not start, or stopped by itself
-└── ModelControlError        a running Triton refused to load or unload a model
+├── StartError          Triton did not start, or ended
+└── ModelControlError   the running Triton rejected loading or unloading a model
 """
 
 
 class ServingError(Exception):
-    """Base of everything raised on purpose; the message is a sentence for the user."""
+    """Base of all errors that are raised deliberately; the message is a sentence for the user."""
 
 
 class InstallationError(ServingError):
@@ -18,7 +18,7 @@ class InstallationError(ServingError):
 
 
 class SettingsError(ServingError):
-    """A setting is wrong."""
+    """A setting is invalid."""
 
 
 class RepositoryError(ServingError):
@@ -26,8 +26,8 @@ class RepositoryError(ServingError):
 
 
 class StartError(ServingError):
-    """Triton did not become ready, or stopped by itself."""
+    """Triton did not become ready, or ended."""
 
 
 class ModelControlError(ServingError):
-    """A running Triton did not do what it was told."""
+    """The running Triton rejected a model control request, or did not answer it."""

@@ -1,4 +1,4 @@
-"""The stand-in backend reads the official backend's names, and takes the best that a machine has."""
+"""Our ONNX Runtime backend reads the official backend's names, and takes the best that a machine has."""
 
 from __future__ import annotations
 

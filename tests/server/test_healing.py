@@ -113,11 +113,11 @@ def test_a_lost_cause_is_given_up(copy: Path) -> None:
 
 
 def test_a_triton_that_hangs_is_noticed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "ANSWER_S", 0.5)
+    monkeypatch.setattr(supervisor, "HEALTH_TIMEOUT_S", 0.5)
     with Server(Settings(repository, **ANY_PORTS)) as server:
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            with pytest.raises(StartError, match="left 3 questions in a row unanswered"):
+            with pytest.raises(StartError, match="3 health checks in a row timed out"):
                 Supervisor(server, restart=False).run()
         finally:
             server.stop(at_once=True)
