@@ -49,7 +49,6 @@ def export(
     version: int | None = None,
     progress: Callable[[str], None] = lambda _step: None,
     deliver: Callable[[Path, int], None] | None = None,
-    checked: Checked | None = None,
 ) -> Export:
     """Exports every network, compares it with PyTorch, and adds all of them to the repository as one version.
 
@@ -59,21 +58,16 @@ def export(
         version: The version's number; the next free one by default.
         progress: Called with a few words at the start of each step.
         deliver: See `add_version`.
-        checked: See `add_version`.
 
     Raises:
         ExportError: The export failed; the repository is unchanged.
     """
     from .networks import write_networks
 
-    return add_version(
-        plan,
-        repository,
-        lambda staged: write_networks(plan, staged, progress),
-        version=version,
-        deliver=deliver,
-        checked=checked,
-    )
+    def write(staged: Staging) -> Written:
+        return write_networks(plan, staged, progress)
+
+    return add_version(plan, repository, write, version=version, deliver=deliver)
 
 
 def add_version(

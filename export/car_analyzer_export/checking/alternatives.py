@@ -93,13 +93,8 @@ def choose_photos(answers: list[Answer], tallies: dict[str, Tally]) -> list[Answ
     return chosen
 
 
-def count_steps(networks: list[LocalNetwork], photos: list[Answer]) -> int:
-    """How often `fit_all` calls `step`."""
-    return len(networks) * len(photos)
-
-
 def fit_all(networks: list[LocalNetwork], photos: list[Answer], step: Callable[[], object]) -> dict[str, list[Fit]]:
-    """Tries every alternative: head → its fits, starting with what is served.
+    """Tries every alternative: head → its fits, starting with what is served. Calls `step` per network and photo.
 
     Raises:
         ServedDiffersError: These are not the networks that are served.

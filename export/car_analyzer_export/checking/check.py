@@ -97,13 +97,13 @@ def _try_alternatives(
     begin: Callable[[str, int], object],
     step: Callable[[], object],
 ) -> tuple[dict[str, list[Fit]], list[str]]:
-    from .alternatives import ServedDiffersError, choose_photos, count_steps, fit_all
+    from .alternatives import ServedDiffersError, choose_photos, fit_all
     from .local import LocalError, open_networks
 
     try:
         networks = open_networks(repository, heads, tallies)
         photos = choose_photos(answers, tallies)
-        begin("trying other preprocessing", count_steps(networks, photos))
+        begin("trying other preprocessing", len(networks) * len(photos))
         found = fit_all(networks, photos, step)
     except (LocalError, ServedDiffersError) as error:
         return {}, [

@@ -86,7 +86,7 @@ class Photo:
         decoding: AbstractContextManager[Any] | None = None,
         least_side: int | None = None,
     ) -> None:
-        self._image = _open(content, max_bytes, max_pixels)
+        self._image = header(content, max_bytes, max_pixels)
         try:
             if least_side is not None and (scale := _scale_of(self._image, least_side)) > 1:
                 self._image.draft(None, (self._image.width // scale, self._image.height // scale))
@@ -127,7 +127,22 @@ def header(content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIX
     Raises:
         InvalidPhotoError: See `Photo`; damage after the header is not detected.
     """
-    return _open(content, max_bytes, max_pixels)
+    if not content:
+        raise InvalidPhotoError("The photo is empty: it has 0 bytes.")
+    if len(content) > max_bytes:
+        raise InvalidPhotoError(f"The photo has {len(content):,} bytes; at most {max_bytes:,} are accepted.")
+    try:
+        _check_pieces(content)
+        image = Image.open(_File(content), formats=FORMATS)
+        _check_picture(image)
+        _check_size(image, content, max_pixels)
+    except InvalidPhotoError:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidPhotoError(_describe_unknown(content)) from None
+    except Exception as error:
+        raise InvalidPhotoError(f"The photo's header is damaged: {_reason(error)}.") from error
+    return image
 
 
 class _File(io.BytesIO):
@@ -148,25 +163,6 @@ class _File(io.BytesIO):
             if self.exif_segments > MAX_EXIF_SEGMENTS:
                 raise InvalidPhotoError(f"The photo's EXIF data has more than {MAX_EXIF_SEGMENTS} parts.")
         return piece
-
-
-def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFile:
-    if not content:
-        raise InvalidPhotoError("The photo is empty: it has 0 bytes.")
-    if len(content) > max_bytes:
-        raise InvalidPhotoError(f"The photo has {len(content):,} bytes; at most {max_bytes:,} are accepted.")
-    try:
-        _check_pieces(content)
-        image = Image.open(_File(content), formats=FORMATS)
-        _check_picture(image)
-        _check_size(image, content, max_pixels)
-    except InvalidPhotoError:
-        raise
-    except UnidentifiedImageError:
-        raise InvalidPhotoError(_describe_unknown(content)) from None
-    except Exception as error:
-        raise InvalidPhotoError(f"The photo's header is damaged: {_reason(error)}.") from error
-    return image
 
 
 def _scale_of(image: ImageFile.ImageFile, least_side: int) -> int:
