@@ -160,7 +160,7 @@ def parity(photos: str, repository: str, device: int | None, folder: str | None)
     """How far the DALI step's pixels are off Pillow's, and how many answers that changes."""
     dali = _dali()
     import onnxruntime
-    from photo import Photo, PhotoError
+    from photo import InvalidPhotoError, Photo
     from view import View
 
     view = View()
@@ -182,7 +182,7 @@ def parity(photos: str, repository: str, device: int | None, folder: str | None)
             job = found.job(content)
             if job is None:
                 continue
-            with contextlib.suppress(PhotoError):
+            with contextlib.suppress(InvalidPhotoError):
                 expected = view.pixels(Photo(content).rgb)[None]
                 pixels = found.decode([job])[0]["pixels"]
                 pixels = pixels if isinstance(pixels, np.ndarray) else np.array(pixels.as_cpu())

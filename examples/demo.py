@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from car_analyzer_server import Server, ServerError, Settings
+from car_analyzer_server import Server, ServingError, Settings
 
 EXAMPLES = Path(__file__).parent
 
@@ -41,7 +41,7 @@ def _car_analyzer(*arguments: str, stdout: IO[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ServerError as error:
+    except ServingError as error:
         sys.exit(f"demo: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

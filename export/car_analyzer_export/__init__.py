@@ -1,5 +1,5 @@
 """From trained PyTorch classifiers to a verified Triton model repository.
 
-`car_analyzer_export.export.export` does it all; `car_analyzer_export.spec.Spec` says what. This module imports neither:
-they import PyTorch, and `car-analyzer export --help` should not wait for it.
+`car_analyzer_export.export.export` runs an export of a `car_analyzer_export.spec.Spec`. This module does not import
+them, so that `car-analyzer export --help` does not wait for PyTorch.
 """

@@ -1,15 +1,16 @@
 """What can go wrong in an export.
 
 ExportError
-├── SpecError           the spec, or the flags that stand for one
-├── CheckpointError     a .pth file that cannot be read, or is not to be trusted
-├── NetworkError        the architecture: not found, not a network, or not the one the weights belong to
-├── AccuracyError       the networks do not know the labelled photos
-├── VerificationError   the ONNX model does not say what PyTorch says
-└── PublishError        the model repository cannot be written as asked, or the version cannot be served
-    └── ControlError    the running Triton did not do what it was told
-        ├── BusyError           it has more requests than it takes
-        └── UnreachableError    nobody answers where it should run
+├── SpecError           the spec, or the options that replace one
+├── CheckError          labelled photos that cannot be used
+├── CheckpointError     a .pth file that cannot be read or is not trusted
+├── NetworkError        the architecture: not found, not a network, or one that the weights do not fit
+├── AccuracyError       the accuracy on labelled photos is too low
+├── VerificationError   the ONNX model does not match PyTorch
+└── PublishError        the model repository cannot be written, or the version cannot be served
+    └── TritonRequestError          the running Triton rejected a request
+        ├── TritonBusyError         it is overloaded
+        └── TritonUnreachableError  nothing answers at its address
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 import textwrap
 
-# Terminal colours, and where in PyTorch's own sources something was noticed.
+# Terminal colours, and source locations inside PyTorch.
 _NOISE = re.compile(
     r"\x1b\[[0-9;]*[A-Za-z]|\[enforce fail at [^\]]*\][ .]*"
     r"| INTERNAL ASSERT FAILED at \S+|,? please report a bug to PyTorch"
@@ -26,11 +27,15 @@ _LONGEST = 400
 
 
 class ExportError(Exception):
-    """Base of everything an export raises on purpose; the message is a sentence for the user."""
+    """Base of all errors that an export raises deliberately; the message is a sentence for the user."""
 
 
 class SpecError(ExportError):
-    """The spec is not well formed or contradicts itself."""
+    """The spec is invalid or contradicts itself."""
+
+
+class CheckError(ExportError):
+    """The labelled photos cannot be read, or none of them can be checked."""
 
 
 class CheckpointError(ExportError):
@@ -42,41 +47,41 @@ class NetworkError(ExportError):
 
 
 class AccuracyError(ExportError):
-    """The networks give too many wrong answers on labelled photos."""
+    """A head gives too many wrong answers on labelled photos."""
 
 
 class VerificationError(ExportError):
-    """The exported model disagrees with PyTorch."""
+    """The exported model does not match PyTorch."""
 
 
 class PublishError(ExportError):
-    """The model repository cannot take the new version, or no Triton can serve it."""
+    """The model repository cannot store the new version, or Triton cannot serve it."""
 
 
-class ControlError(PublishError):
-    """The running Triton did not do what it was told."""
+class TritonRequestError(PublishError):
+    """The running Triton rejected a request, or did not answer it."""
 
 
-class BusyError(ControlError):
-    """The running Triton has more requests than it takes."""
+class TritonBusyError(TritonRequestError):
+    """The running Triton is overloaded."""
 
 
-class UnreachableError(ControlError):
+class TritonUnreachableError(TritonRequestError):
     """No Triton answers."""
 
 
 def reason(error: BaseException) -> str:
-    """The line of a library's error that says what went wrong, without a full stop: PyTorch's run over pages.
+    """Returns the line of a library's error that names the problem, without a full stop: PyTorch's messages are pages.
 
-    What torch.onnx raises is about its own steps, and the cause says more. A heading takes its first point with it.
-    TorchScript says first that, and where, something failed: its last line says what.
+    An error from torch.onnx describes its own step, so the cause is used. A heading is joined with the line below it.
+    TorchScript reports the failed call first; its last line has the problem.
     """
     while error.__cause__ is not None and type(error).__module__.startswith("torch.onnx."):
         error = error.__cause__
     lines = [line for line in map(str.strip, _NOISE.sub("", str(error)).splitlines()) if line]
     if any(line.startswith("Traceback of TorchScript") for line in lines):
         lines = [lines[-1].removeprefix("RuntimeError: ").removeprefix("builtins.")]
-    said = lines[0] if lines else type(error).__name__
-    if said.endswith(":") and len(lines) > 1:
-        said += f" {lines[1]}"
-    return "".join(filter(str.isprintable, textwrap.shorten(said, _LONGEST, placeholder=" ..."))).rstrip(" .:")
+    text = lines[0] if lines else type(error).__name__
+    if text.endswith(":") and len(lines) > 1:
+        text += f" {lines[1]}"
+    return "".join(filter(str.isprintable, textwrap.shorten(text, _LONGEST, placeholder=" ..."))).rstrip(" .:")

@@ -1,7 +1,7 @@
-"""The export: checkpoints in, a new version in the model repository out.
+"""The export: adds a new version to the model repository.
 
-`export` runs the networks in the caller's process, and they can end it. The commands run them in a process of their own
-instead (see `network_process`) and give what it wrote to `add_version`, which needs no PyTorch.
+`export` runs the networks in the caller's process, which they can crash. The commands run them in a separate process
+(see `network_process`) and use `add_version`, which needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """What an export published.
+    """The result of an export.
 
     Attributes:
         repository: The model repository.
         version: The version's number, the same for every network and the ensemble.
-        export_id: What no other export has; each answer of the served version says so.
-        networks: Network name → what was compared and recorded in its `export.json`.
-        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
+        export_id: The id of this export; clients send it with their requests.
+        networks: Network name → the record in its `export.json`.
+        skipped: Unreadable files in the folder of photos → the reason; see `PhotoFolder`.
     """
 
     repository: Path
@@ -49,31 +49,25 @@ def export(
     version: int | None = None,
     progress: Callable[[str], None] = lambda _step: None,
     deliver: Callable[[Path, int], None] | None = None,
-    checked: Checked | None = None,
 ) -> Export:
-    """Exports every network, compares it with PyTorch, and puts all of them into the repository together.
+    """Exports every network, compares it with PyTorch, and adds all of them to the repository as one version.
 
     Args:
         plan: What to export.
-        repository: The model repository; made if it is not there.
+        repository: The model repository; created if it is missing.
         version: The version's number; the next free one by default.
         progress: Called with a few words at the start of each step.
         deliver: See `add_version`.
-        checked: See `add_version`.
 
     Raises:
-        ExportError: Something is wrong; the repository is as it was.
+        ExportError: The export failed; the repository is unchanged.
     """
     from .networks import write_networks
 
-    return add_version(
-        plan,
-        repository,
-        lambda staged: write_networks(plan, staged, progress),
-        version=version,
-        deliver=deliver,
-        checked=checked,
-    )
+    def write(staged: Staging) -> Written:
+        return write_networks(plan, staged, progress)
+
+    return add_version(plan, repository, write, version=version, deliver=deliver)
 
 
 def add_version(
@@ -85,19 +79,19 @@ def add_version(
     deliver: Callable[[Path, int], None] | None = None,
     checked: Checked | None = None,
 ) -> Export:
-    """Puts a version into the repository, its networks written by whoever has them.
+    """Adds a version to the repository.
 
     Args:
         plan: What is exported.
-        repository: The model repository; made if it is not there.
-        write: Does what `networks.write_networks` does with a staging folder.
+        repository: The model repository; created if it is missing.
+        write: Writes the networks into a staging folder, like `networks.write_networks`.
         version: The version's number; the next free one by default.
-        deliver: Called with the repository and the number once the version is in its place, to have it served now. If
-            it raises, the version is taken back. By default, a Triton that starts later serves it.
-        checked: How the networks did on labelled photos, for the record.
+        deliver: Called with the repository and the number once the version is in the repository, to serve it now. If it
+            raises, the version is withdrawn. By default, Triton serves the version when it starts.
+        checked: The results on labelled photos, for the record.
 
     Raises:
-        ExportError: Something is wrong; the repository is as it was.
+        ExportError: The export failed; the repository is unchanged.
     """
     with staging(repository, plan) as staged:
         written = write(staged)
@@ -125,8 +119,8 @@ def add_version(
 
 def _describe_check(network: NetworkPlan, checked: Checked | None) -> dict[str, Any]:
     heads = checked.heads if checked is not None else {}
-    known = {head.name: heads[head.name] for head in network.heads if head.name in heads}
-    return {"checked": known} if known else {}
+    found = {head.name: heads[head.name] for head in network.heads if head.name in heads}
+    return {"checked": found} if found else {}
 
 
 def _write_record(folder: Path, facts: dict[str, Any]) -> None:

@@ -1,21 +1,20 @@
-"""The process in which the commands run networks: checkpoints, factories and forward passes are other people's code.
+"""Runs networks in a separate process: checkpoints, factories and forward passes are third-party code.
 
     the command                              this process
     plan()   ── the spec ──────────────────> plan_export
              <─ the plan, without networks ─
     write()  ── the staging folder ────────> write_networks
-             <─ what was compared ──────────
+             <─ the records ────────────────
 
-It can end at any time (a segmentation fault, `os._exit`, no memory left) or never; the command says so, or kills it.
-So a crafted checkpoint that crashes PyTorch's reader, or keeps it busy for hours, is rejected in a sentence, too.
-Whatever has to be undone then, the command holds: the staging folder, the repository, a running Triton. This protects
-from faults, not from malice: the process may do what its user may.
+The process can crash (a segmentation fault, `os._exit`, out of memory) or hang; the command reports or kills it. So a
+crafted checkpoint that crashes PyTorch's reader, or keeps it busy for hours, is rejected in a sentence, too. The command
+owns everything that must be cleaned up: the staging folder, the repository, a running Triton. This protects against
+faults, not against malicious code: the process has all permissions of its user.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -24,6 +23,8 @@ import tempfile
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
+
+from car_analyzer_server.child import end_with_parent
 
 from .errors import ExportError, NetworkError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from .repository.staging import Staging, Written
     from .spec import Plan, Spec
 
-_PR_SET_PDEATHSIG = 1
+
 _START = f"""
 import sys
 descriptor, *sys.path = sys.argv[1:]
@@ -46,7 +47,7 @@ serve(int(descriptor))
 
 
 class NetworkProcess:
-    """Plans an export and writes its networks in a process of its own, which ends with the `with` block.
+    """Plans an export and writes its networks in a separate process, which ends with the `with` block.
 
     Args:
         spec: What to export.
@@ -67,11 +68,11 @@ class NetworkProcess:
     def __enter__(self) -> NetworkProcess:
         self._connection, theirs = Pipe()
         with theirs:
-            # A new interpreter: a fork of one that has threads, as gRPC's, can hang.
+            # A new interpreter: a fork of a process with threads, such as gRPC's, can hang.
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # the answer on stdout is the command's, whatever a network prints
+                stdout=2,  # stdout is for the command's result, not for what networks print
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the command
             )
@@ -94,7 +95,7 @@ class NetworkProcess:
         return plan
 
     def check(self) -> None:
-        """Makes sure that the networks give the same photo the same answer twice."""
+        """Makes sure that the networks are deterministic."""
         self._ask(("check",))
 
     def check_labelled(self, source: Path, minimum: float | None) -> Checked:
@@ -134,7 +135,7 @@ class NetworkProcess:
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else (signal.strsignal(-code) or f"signal {-code}").lower()
         if code == -signal.SIGKILL:
-            how += ", as by Linux when memory runs out"
+            how += ", as Linux does when memory runs out"
         if not self._step:
             return NetworkError(f"The process that runs the networks ended before it loaded one ({how}).")
         network, doing = self._current()
@@ -158,18 +159,18 @@ class NetworkProcess:
 
 
 def serve(descriptor: int) -> None:
-    """Answers the command, in the process that it started.
+    """Serves the command's requests, in the process that it started.
 
     Args:
-        descriptor: Of its connection.
+        descriptor: The file descriptor of the connection.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     connection = Connection(descriptor)
-    os.set_inheritable(descriptor, False)  # what a network starts must not hold it open
+    os.set_inheritable(descriptor, False)  # processes that a network starts must not keep it open
     from .planning import plan_export
 
     command, spec, trust_pickle = connection.recv()
-    if os.getppid() != command:  # it was killed before the first line
+    if os.getppid() != command:  # it was killed before `end_with_parent`
         return
     try:
         plan = plan_export(spec, trust_pickle=trust_pickle, progress=connection.send)
@@ -178,7 +179,7 @@ def serve(descriptor: int) -> None:
             question, *details = connection.recv()
             connection.send(_answer(plan, question, details, connection.send))
     except EOFError:
-        return  # the command has no more questions
+        return  # the command has closed the connection
     except (ExportError, OSError) as error:
         connection.send(error)
 
@@ -197,5 +198,5 @@ def _answer(plan: Plan, question: str, details: list[Any], progress: Callable[[s
             check_repeats(network)
         return None
     (folder,) = details
-    tempfile.tempdir = str(folder)  # what a killed process leaves goes with the folder
+    tempfile.tempdir = str(folder)  # temporary files of a killed process are removed with the folder
     return write_networks(plan, Staging(folder, plan), progress)

@@ -1,4 +1,4 @@
-"""Runs the networks of a plan: writes them as ONNX, compares them with PyTorch, and records what was found."""
+"""Exports the networks of a plan to ONNX, compares them with PyTorch, and records the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .onnx_model.precision import MAX_PICTURES, convert
 from .onnx_model.verify import BATCHES, TOLERANCE, check_repeats, compare
 from .photo_folder import PhotoFolder
 from .pictures import comparison_pixels, read_photos
-from .repository.known_photos import write_known
+from .repository.reference_photos import record_references
 from .repository.staging import Staging, Written
 from .spec import ENSEMBLE
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 def write_networks(plan: Plan, staged: Staging, progress: Callable[[str], None]) -> Written:
-    """Writes every network, compared with PyTorch, and photos with known answers into a staging folder.
+    """Writes every network, compared with PyTorch, and the reference photos into a staging folder.
 
     Args:
         plan: What to export.
-        staged: Where to.
+        staged: The staging folder.
         progress: Called with a few words at the start of each step.
 
     Raises:
-        ExportError: A network cannot be exported, or the model disagrees with it.
+        ExportError: A network cannot be exported, or the ONNX model does not match it.
         OSError: The folder cannot be written.
     """
     photos = PhotoFolder(plan.photos, plan.limits) if plan.photos is not None else None
     records = {network.name: _export_network(network, plan, photos, staged, progress) for network in plan.networks}
     files = {network.name: staged.version_folder(network.name) / "model.onnx" for network in plan.networks}
-    write_known(plan, files, staged.version_folder(ENSEMBLE), photos)
+    record_references(plan, files, staged.version_folder(ENSEMBLE), photos)
     return Written(records, photos.skipped if photos else {})
 
 

@@ -1,4 +1,4 @@
-"""The user's folder of photos: what in it can be read, and why the rest cannot."""
+"""The user's folder of photos, and the files in it that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _NAMED = 3
 
 
 class PhotoFolder:
-    """A folder of photos, and its sub-folders.
+    """A folder of photos with its sub-folders.
 
     Args:
         path: The folder.
-        limits: Larger photos cannot be read.
+        limits: Larger photos are skipped.
 
     Attributes:
-        files: All files in it, in the order of their paths.
-        skipped: Files that were tried and could not be read, relative to the folder → why, in a sentence.
+        path: The folder.
+        files: All its files, in the order of their paths.
+        skipped: Files that could not be read, relative to the folder → the reason, in a sentence.
     """
 
     def __init__(self, path: Path, limits: Limits) -> None:
@@ -37,27 +38,27 @@ class PhotoFolder:
         self._limits = limits
 
     def spread(self, count: int) -> list[Path]:
-        """All files, first so many from all over the folder: it is often sorted by label."""
+        """All files, starting with `count` evenly spaced ones: folders are often sorted by label."""
         first = {number * len(self.files) // count for number in range(count)}
         order = sorted(range(len(self.files)), key=lambda index: (index not in first, index))
         return [self.files[index] for index in order]
 
     def read(self, files: Iterable[Path], take: Callable[[Photo, bytes], T]) -> Iterator[T]:
-        """Decodes files one by one; skips what cannot be read, or not be taken.
+        """Decodes files one by one and yields what `take` returns; skips files for which this fails.
 
         Args:
-            files: Some of the folder's.
-            take: Gets a photo and the bytes of its file.
+            files: Some of the folder's files.
+            take: Called with a photo and the bytes of its file.
 
         Raises:
-            SpecError: None of them can be read.
+            SpecError: None of the files can be read.
         """
         any_read = False
         for file in files:
             try:
                 content = file.read_bytes()
                 taken = take(Photo(content, self._limits.max_bytes, self._limits.max_pixels), content)
-            except Exception as error:  # noqa: BLE001 - a folder of photos also holds lists, notes, and broken files
+            except Exception as error:  # noqa: BLE001 - a folder of photos also has text files and broken files
                 self.skipped[str(file.relative_to(self.path))] = str(error) or type(error).__name__
                 continue
             any_read = True
@@ -68,7 +69,7 @@ class PhotoFolder:
 
 
 def describe(skipped: Mapping[str, str]) -> str:
-    """Names the first files that were skipped, and why, without a full stop at the end."""
+    """Lists the first skipped files with their reasons, without a full stop at the end."""
     named = [f"{name}: {reason.rstrip('.')}" for name, reason in list(skipped.items())[:_NAMED]]
     more = [f"and {len(skipped) - _NAMED} more"] if len(skipped) > _NAMED else []
     return "; ".join(named + more)

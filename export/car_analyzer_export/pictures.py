@@ -1,4 +1,4 @@
-"""The pictures on which ONNX Runtime is compared with PyTorch."""
+"""Pictures to compare ONNX Runtime with PyTorch on."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from .photo_folder import PhotoFolder
-    from .preprocess.photo import Photo
     from .preprocess.view import View
 
 
 def comparison_pixels(view: View, count: int, photos: PhotoFolder | None) -> npt.NDArray[np.uint8]:
-    """Prepares pictures as the service would.
+    """Prepares pictures as the service does.
 
     Args:
-        view: How the network looks at a photo.
+        view: The network's view.
         count: How many pictures.
-        photos: Mirrored and cropped copies fill up what is missing; without a folder, pictures with the edges,
-            gradients and texture of photos are generated, always the same ones.
+        photos: If it has too few photos, mirrored and cropped copies are added. Without a folder, pictures with the
+            edges, gradients and texture of photos are generated, always the same ones.
 
     Returns:
         uint8 [count, height, width, 3].
 
     Raises:
-        SpecError: The folder holds no photo that can be read.
+        SpecError: The folder has no readable photo.
     """
     if photos is None:
         return np.stack([generated(seed, (view.width, view.height)) for seed in range(count)])
@@ -41,17 +40,13 @@ def read_photos(view: View, folder: PhotoFolder, most: int) -> list[npt.NDArray[
     """Prepares up to `most` photos of a folder, in the order of their paths.
 
     Raises:
-        SpecError: It holds no photo that can be read.
+        SpecError: It has no readable photo.
     """
-
-    def look(photo: Photo, _content: bytes) -> npt.NDArray[np.uint8]:
-        return view.pixels(photo.upright() if view.exif_rotation else photo.rgb)
-
-    return list(islice(folder.read(folder.files, look), most))
+    return list(islice(folder.read(folder.files, lambda photo, _: view.prepare(photo)), most))
 
 
 def variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
-    """The `turn`-th look at a picture: as it is, mirrored, then ever tighter crops."""
+    """The `turn`-th variant of a picture: unchanged, mirrored, then ever tighter crops."""
     if turn == 0:
         return pixels
     mirrored = pixels[:, ::-1] if turn % 2 else pixels
@@ -62,7 +57,7 @@ def variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
 
 
 def generated(seed: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Makes a picture of a size, width by height, with the edges, gradients and texture of photos."""
+    """Generates a picture of a size, width by height, with the edges, gradients and texture of photos."""
     random = np.random.default_rng(seed)
     # Noise at several scales has the spectrum of photos; shapes on it give edges and flat areas.
     canvas = np.zeros((size[1], size[0], 3))

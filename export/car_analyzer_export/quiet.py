@@ -1,4 +1,4 @@
-"""Keeps what libraries tell their own developers off the user's terminal."""
+"""Hides libraries' warnings and logs, which are for their developers, from the user's terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences warnings and logs below critical; errors still come as exceptions."""
+    """Silences warnings and logs below CRITICAL; errors are still raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

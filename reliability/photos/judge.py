@@ -47,7 +47,7 @@ _IN_BYTES: Mapping[str | None, Callable[[bytes], bool]] = {
 }
 PATIENCE_S = 120
 # The server says so where it has no reason of its own: a refusal by chance, for a photo that nobody thought of.
-UNFORESEEN = "for a reason that stands in the server's log"
+UNFORESEEN = "the reason is in the server's log"
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
-"""Finds a Triton Inference Server, starts it on a model repository, and stops it without leaving anything behind."""
+"""Finds a Triton Inference Server, starts it on a model repository, supervises it, and cleans up after it."""
 
 from .access import ServerTLS
-from .errors import ControlError, InstallationError, RepositoryError, ServerError, SettingsError, StartError
+from .errors import InstallationError, ModelControlError, RepositoryError, ServingError, SettingsError, StartError
 from .server import Server
 from .settings import Settings
 
 __all__ = [
-    "ControlError",
     "InstallationError",
+    "ModelControlError",
     "RepositoryError",
     "Server",
-    "ServerError",
     "ServerTLS",
+    "ServingError",
     "Settings",
     "SettingsError",
     "StartError",

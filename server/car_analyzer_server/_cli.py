@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ServerError, SettingsError
+from . import signals
+from .errors import ServingError, SettingsError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from .server import Server
     from .settings import Settings
 
@@ -27,21 +25,21 @@ examples:
   car-analyzer serve -- --log-verbose=1 --cache-config=local,size=104857600
 
 With TLS, gRPC is encrypted and HTTP, which Triton cannot encrypt, listens on 127.0.0.1 only.
-Arguments after -- go to tritonserver as they are. Ctrl-C or SIGTERM finishes what is in flight and stops everything.
+Arguments after -- are passed to tritonserver. Ctrl-C or SIGTERM completes the requests in flight and stops everything.
 
-It heals itself: a model whose process died gets a new one, and a Triton that crashed, or has not answered for
-15 seconds, is started again on the same ports, at once and then with growing pauses. After six new starts in a row of
-which none lasted 30 seconds it gives up. A line on stderr says what happened each time.
-At a start it removes what a killed Triton left: processes without a Triton, and shared memory that nobody uses. A start
-that Triton aborts is tried once more.
+It supervises Triton: a model whose process died gets a new one, and a Triton that crashed, or has not answered for
+15 seconds, is restarted on the same ports, immediately and then with increasing pauses. It gives up after six restarts
+in a row of which none lasted 30 seconds. Each event is logged on stderr.
+At start it cleans up after killed Tritons: orphaned processes, and unused shared memory. If Triton aborts while it
+starts, it is started once more.
 
-exit codes: 0 stopped when asked to; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
+exit codes: 0 stopped by a signal; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
 """
 
 OTLP_VARIABLE = "CAR_ANALYZER_OTLP_ENDPOINT"
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Also given by `serve` itself, so that a second value would be ignored or contradict it.
+
+# Set by `serve` itself; a second value would be ignored or contradict it.
 _OWN_ARGUMENTS = {
     "--model-repository": "--repository",
     "--model-store": "--repository",
@@ -70,14 +68,11 @@ def main(argv: list[str]) -> int:
         if name in _OWN_ARGUMENTS:
             parser.error(f"{name} is set by `car-analyzer serve`; use {_OWN_ARGUMENTS[name]}")
         if name == "--allow-http" and value.lower() in ("false", "0"):
-            parser.error("--allow-http cannot be switched off: `car-analyzer serve` asks over HTTP whether it is ready")
-    # A SIGTERM unwinds the stack like a Ctrl-C, wherever it comes: while starting, waiting, or in between.
-    # SIGINT too: a shell starts its background jobs with it ignored, which Python would leave so.
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _interrupt)
+            parser.error("--allow-http cannot be switched off: `car-analyzer serve` checks readiness over HTTP")
     try:
-        _serve(_settings(arguments, passed_on), as_json=arguments.json, restart=not arguments.no_restart)
-    except ServerError as error:
+        with signals.raised_as_keyboard_interrupt():
+            _serve(_settings(arguments, passed_on), as_json=arguments.json, restart=not arguments.no_restart)
+    except ServingError as error:
         print(f"car-analyzer serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -91,7 +86,7 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
 
     certificate, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
     if (certificate is None) != (key is None) or (client_ca is not None and certificate is None):
-        raise SettingsError("--tls-cert and --tls-key come together, and --tls-client-ca only with them.")
+        raise SettingsError("--tls-cert and --tls-key need each other, and --tls-client-ca needs both.")
     return Settings(
         repository=arguments.repository,
         host=arguments.host,
@@ -134,13 +129,6 @@ def _announce(server: Server, *, as_json: bool) -> None:
     )
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # A second one must not interrupt what stops Triton.
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     if "--" not in argv:
         return argv, []
@@ -159,23 +147,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at, IPv4 or IPv6; default: %(default)s")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on, IPv4 or IPv6; default: %(default)s")
     for protocol, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         parser.add_argument(
             f"--{protocol}-port", type=_port, default=port, metavar="N", help="default: %(default)s; 0: any free port"
         )
-    parser.add_argument("--tritonserver", type=Path, metavar="FILE", help="the executable; default: look for one")
+    parser.add_argument("--tritonserver", type=Path, metavar="FILE", help="the executable; default: search for it")
     parser.add_argument(
         "--admin-key-file",
         type=Path,
         metavar="FILE",
-        help="file with the key that callers must send to load models, use shared memory, trace, or change the log; "
-        "default: $CAR_ANALYZER_ADMIN_KEY, or else nobody can",
+        help="file with the key that callers need to load models, use shared memory, trace, or change the log; "
+        "default: $CAR_ANALYZER_ADMIN_KEY; without a key, no caller can",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="encrypt gRPC with this PEM certificate chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
     parser.add_argument(
-        "--tls-client-ca", type=Path, metavar="FILE", help="answer only callers with a certificate of these authorities"
+        "--tls-client-ca", type=Path, metavar="FILE", help="accept only callers with a certificate of these authorities"
     )
     parser.add_argument(
         "--otlp-endpoint",
@@ -186,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-restart",
         action="store_true",
-        help="end with Triton, for platforms that start containers again themselves",
+        help="end with Triton, for platforms that restart containers themselves",
     )
     parser.add_argument("--verbose", action="store_true", help="show Triton's log from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")

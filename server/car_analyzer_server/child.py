@@ -1,4 +1,4 @@
-"""Triton as a child of this process: it goes when this process goes, and its stubs go when it goes."""
+"""Runs Triton as a child process that ends with this process, and whose stubs end with it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 
 
+def end_with_parent(number: int) -> None:
+    """Has the kernel send this process a signal when its parent ends, however that happens.
+
+    For the kernel, the parent is the thread that started this process.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
 def start_child(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Starts Triton in a session of its own; both of its outputs come through one pipe.
+    """Starts Triton in a separate session, with stdout and stderr in one pipe.
 
     Raises:
         OSError: It cannot be started.
@@ -28,7 +36,7 @@ def start_child(command: Sequence[str], environment: Mapping[str, str]) -> subpr
     try:
         return started.result()
     except KeyboardInterrupt:
-        # Nobody else would know of it.
+        # The caller gets no handle, so it must be ended here.
         process = started.result()
         process.kill()
         process.wait()
@@ -38,12 +46,12 @@ def start_child(command: Sequence[str], environment: Mapping[str, str]) -> subpr
 def _start_and_watch(
     command: Sequence[str], environment: Mapping[str, str], started: Future[subprocess.Popen[str]]
 ) -> None:
-    """Starts Triton and kills the stubs of the Python backend as soon as it is gone.
+    """Starts Triton, and kills the stubs of the Python backend when it ends.
 
-    They have inherited its connections. While one of them lives, no caller notices that the other side is dead.
+    The stubs inherit its sockets. While one of them runs, clients do not notice that Triton has ended.
 
-    For the kernel, a parent is the thread that started a process. This one stays as long as there is that process, so
-    that its end is never taken for the end of all of us.
+    This thread runs as long as Triton: for the kernel it is the parent, and its end would be the parent's end (see
+    `end_with_parent`).
     """
     try:
         process = subprocess.Popen(  # noqa: S603 - this is what the module is for
@@ -54,19 +62,14 @@ def _start_and_watch(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Ctrl-C in a terminal reaches the whole group: Triton must get its signal from `Server.stop`, once.
+            # Ctrl-C in a terminal goes to the whole process group, but only `Server.stop` may signal Triton.
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=lambda: end_with_parent(signal.SIGTERM),
         )
-    except BaseException as error:  # noqa: BLE001 - it belongs to who waits for the process
+    except BaseException as error:  # noqa: BLE001 - passed on to the caller of `start_child`
         started.set_exception(error)
         return
     started.set_result(process)
     process.wait()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _die_with_parent() -> None:
-    """Has the kernel send SIGTERM to Triton if this process is killed and cannot stop it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""The number of processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 
 
 def cores() -> int:
-    """The cores that this process may run on; in a container with a limit, no more than that allows."""
+    """The number of cores that this process may use, within the CPU limit of its container."""
     allowed = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         return max(1, min(allowed, math.ceil(_quota())))
@@ -20,7 +20,7 @@ def cores() -> int:
 
 
 def _quota() -> float:
-    """Of the control group, version 2 or 1. ValueError: there is none."""
+    """The CPU quota of the control group, version 2 or 1. Raises ValueError if there is none."""
     if _QUOTAS[0].exists():
         quota, period = _QUOTAS[0].read_text().split()
         return int(quota) / int(period)  # quota is "max" without a limit

@@ -1,33 +1,33 @@
 """What can go wrong with a server.
 
-ServerError
-├── InstallationError   no tritonserver, or not a complete one
-├── SettingsError       a file or a value it was started with is wrong
+ServingError
+├── InstallationError   tritonserver is missing or incomplete
+├── SettingsError       a file or value of the settings is invalid
 ├── RepositoryError     the model repository is missing, broken or not exported yet
-├── StartError          Triton did not start, or stopped by itself
-└── ControlError        a running Triton refused to load or unload a model
+├── StartError          Triton did not start, or ended
+└── ModelControlError   the running Triton rejected loading or unloading a model
 """
 
 
-class ServerError(Exception):
-    """Base of everything raised on purpose; the message is a sentence for the user."""
+class ServingError(Exception):
+    """Base of all errors that are raised deliberately; the message is a sentence for the user."""
 
 
-class InstallationError(ServerError):
+class InstallationError(ServingError):
     """There is no Triton that can be started."""
 
 
-class SettingsError(ServerError):
-    """A setting is wrong."""
+class SettingsError(ServingError):
+    """A setting is invalid."""
 
 
-class RepositoryError(ServerError):
+class RepositoryError(ServingError):
     """The model repository cannot be served."""
 
 
-class StartError(ServerError):
-    """Triton did not become ready, or stopped by itself."""
+class StartError(ServingError):
+    """Triton did not become ready, or ended."""
 
 
-class ControlError(ServerError):
-    """A running Triton did not do what it was told."""
+class ModelControlError(ServingError):
+    """The running Triton rejected a model control request, or did not answer it."""

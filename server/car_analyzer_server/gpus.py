@@ -1,4 +1,4 @@
-"""How many GPUs there are, and what a Triton cannot do with several of them."""
+"""Counts GPUs, and detects a limitation of older Tritons with several of them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pathlib import Path
 from .repository import read_config
 
 _DEVICES = Path("/dev")
-# Of Triton 25.04, whose ONNX Runtime backend was the first to tell TensorRT on which GPU an instance is.
-_MENDED = (2, 57)
+# Triton 25.04: the first whose ONNX Runtime backend passes an instance's GPU to TensorRT.
+_FIXED = (2, 57)
 
 
 def visible_gpus() -> int:
-    """The GPUs that this process may use: those that the system shows it, and CUDA_VISIBLE_DEVICES leaves."""
-    there = len(list(_DEVICES.glob("nvidia[0-9]*")))
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return there if named is None else min(there, len([name for name in named.split(",") if name.strip()]))
+    """The number of GPUs that are visible to this process, within CUDA_VISIBLE_DEVICES."""
+    devices = len(list(_DEVICES.glob("nvidia[0-9]*")))
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return devices if listed is None else min(devices, len([name for name in listed.split(",") if name.strip()]))
 
 
 def engines_on_one_gpu(repository: Path, version: str) -> str | None:
-    """What is wrong with TensorRT on several GPUs under the official ONNX Runtime backend, as a sentence.
+    """Returns a warning if the official ONNX Runtime backend would run TensorRT on only one of several GPUs.
 
     Args:
         repository: The model repository.
-        version: Triton's, such as `2.51.0`.
+        version: Triton's version, such as `2.51.0`.
 
     Raises:
         RepositoryError: A configuration is broken.
     """
     numbers = tuple(int(number) for number in version.split(".")[:2] if number.isdecimal())
-    if (count := visible_gpus()) < 2 or numbers >= _MENDED:
+    if (count := visible_gpus()) < 2 or numbers >= _FIXED:
         return None
     models = [file.parent.name for file in sorted(repository.glob("*/config.pbtxt"))]
     accelerators = [read_config(repository, model).optimization.execution_accelerators for model in models]
@@ -38,5 +38,5 @@ def engines_on_one_gpu(repository: Path, version: str) -> str | None:
         return None
     return (
         f"Triton {version} runs all TensorRT engines on the first of these {count} GPUs; start one Triton for each "
-        "GPU, with CUDA_VISIBLE_DEVICES, or take Triton 25.04 or newer."
+        "GPU, with CUDA_VISIBLE_DEVICES, or use Triton 25.04 or newer."
     )

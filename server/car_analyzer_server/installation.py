@@ -1,8 +1,8 @@
-"""Finds a tritonserver, and completes the one that comes in a Python wheel.
+"""Finds a tritonserver, and completes the one in the Python wheel.
 
-NVIDIA's image has everything. The wheel `nvidia-pytriton` carries the same server and its Python backend, but keeps the
-parts in folders of its own and has no ONNX Runtime backend. Copies in one folder put them where Triton looks for them;
-it refuses links that lead out of that folder.
+NVIDIA's image is complete. The wheel `nvidia-pytriton` has the same server and its Python backend, in other folders and
+without an ONNX Runtime backend. So the parts are copied into one backend directory; Triton rejects symbolic links that
+lead out of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .errors import InstallationError
 
 IMAGE_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 _NO_CACHES = shutil.ignore_patterns("__pycache__")
-_STAND_IN_BACKENDS = Path(__file__).parent / "backends"
+_PYTHON_BACKENDS = Path(__file__).parent / "backends"
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Installation:
 
     Attributes:
         binary: The executable.
-        wheel: The folder of the wheel's server, if that is where it comes from.
+        wheel: The folder of the server in the wheel; None for other installations.
     """
 
     binary: Path
     wheel: Path | None = None
 
     def describe(self) -> str:
-        """Says where it comes from, for people."""
+        """The origin of the server, for messages."""
         return "the nvidia-pytriton wheel" if self.wheel else str(self.binary)
 
     def prepare(self, folder: Path) -> list[str]:
-        """Puts what the server needs beside the executable into a folder that lives as long as the server.
+        """Assembles the backends of the wheel in a folder, which must exist as long as the server.
 
         Returns:
             Arguments for the server.
@@ -58,11 +58,11 @@ class Installation:
         self._check_stub(stub)
         shutil.copytree(self.wheel / "backends", folder, ignore=_NO_CACHES, dirs_exist_ok=True)
         shutil.copy(stub, folder / "python")
-        shutil.copytree(_STAND_IN_BACKENDS, folder, ignore=_NO_CACHES, dirs_exist_ok=True)
+        shutil.copytree(_PYTHON_BACKENDS, folder, ignore=_NO_CACHES, dirs_exist_ok=True)
         return ["--backend-directory", str(folder)]
 
     def _check_stub(self, stub: Path) -> None:
-        """Makes sure that the stub finds its libraries: Triton would wait for one that does not start for minutes."""
+        """Makes sure that the stub finds its libraries: Triton would wait minutes for one that does not start."""
         loaded = subprocess.run([stub], env=self.environment(), capture_output=True, text=True, check=False)  # noqa: S603
         if "error while loading shared libraries" in loaded.stderr:
             raise InstallationError(
@@ -71,31 +71,31 @@ class Installation:
             )
 
     def environment(self) -> dict[str, str]:
-        """The environment in which the server runs."""
+        """The environment variables of the server."""
         variables = dict(os.environ)
         if self.wheel is not None:
             libraries = str(self.wheel.parents[1] / "nvidia_pytriton.libs")
             variables["LD_LIBRARY_PATH"] = _joined(libraries, variables.get("LD_LIBRARY_PATH"))
-            # The stub asks the first `python3` on the path where its packages are.
+            # The stub uses the packages of the first `python3` on the path.
             variables["PATH"] = _joined(str(Path(sys.executable).parent), variables.get("PATH"))
         return variables
 
 
 def find_installation(binary: Path | None = None) -> Installation:
-    """Looks for tritonserver: as told, on the PATH, where NVIDIA's image has it, then in the wheel.
+    """Finds tritonserver: `binary`, on the PATH, at its place in NVIDIA's image, or in the wheel.
 
     Raises:
-        InstallationError: There is none; the message says how to get one.
+        InstallationError: There is none; the message says how to install one.
     """
     if binary is not None:
         if not os.access(binary, os.X_OK) or binary.is_dir():
-            raise InstallationError(f"{binary} is not a program that can be started.")
+            raise InstallationError(f"{binary} is not an executable program.")
         return Installation(binary.absolute())
     if on_path := shutil.which("tritonserver"):
         return Installation(Path(on_path))
     if os.access(IMAGE_BINARY, os.X_OK):
         return Installation(IMAGE_BINARY)
-    # Not imported: that would take a second and start its machinery.
+    # Not imported: that would take a second and start threads.
     wheel = importlib.util.find_spec("pytriton")
     if wheel is not None and wheel.origin is not None:
         folder = Path(wheel.origin).parent / "tritonserver"

@@ -1,4 +1,4 @@
-"""What Triton writes while it runs."""
+"""Triton's log."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GPU_DRIVER = Path("/dev/nvidiactl")
-# Triton's errors that only say that there is no GPU.
-_SAID_WITHOUT_GPU = ("CUDA driver version is insufficient", "CudaDriverHelper", "NVML")
-# How Triton's own lines start: severity, month, day. What the loader or a wrapper says does not.
+# Errors that Triton always logs on machines without a GPU.
+_ERRORS_WITHOUT_GPU = ("CUDA driver version is insufficient", "CudaDriverHelper", "NVML")
+# The prefix of Triton's own lines: severity, month, day. Lines of the loader or of a wrapper do not have it.
 _OWN_LINE = re.compile(r"[IWEF]\d{4} ")
-# What our models, which are Python, say of accelerators: which they use, and when that takes minutes to prepare.
-_ON_ACCELERATORS = re.compile(r"[IW]\d{4} .*\.py:\d+\].*\b(CUDA|DALI|GPU|TensorRT)\b")
-# Said once while it stops, after the last answer.
+# Lines of our Python models about accelerators: which they use, and preparations that take minutes.
+_ACCELERATOR_LINE = re.compile(r"[IW]\d{4} .*\.py:\d+\].*\b(CUDA|DALI|GPU|TensorRT)\b")
+# Logged once during shutdown, after the last response.
 _DRAINED = "All models are stopped, unloading models"
 
 
 class Log:
-    """Triton's log: held back while it starts, but for accelerators, unless it fails; passed on to stderr afterwards.
+    """Collects Triton's log. Forwards it to stderr once Triton is ready; before, only lines about accelerators.
 
     Attributes:
-        drained: Set when Triton, while it stops, says that nothing is in flight any more.
+        drained: Set when Triton logs, during shutdown, that no requests are in flight.
     """
 
     def __init__(self, *, visible: bool, on_first_line: Callable[[], None]) -> None:
@@ -40,16 +40,16 @@ class Log:
         self._reader: threading.Thread | None = None
 
     def follow(self, process: subprocess.Popen[str]) -> None:
-        """Starts to read what a process writes."""
+        """Starts to read the output of a process."""
         self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)
         self._reader.start()
 
     def show(self) -> None:
-        """Passes on what comes from now on."""
+        """Starts to forward lines to stderr."""
         self._visible = True
 
     def hide(self) -> None:
-        """Stops passing it on."""
+        """Stops forwarding."""
         self._visible = self._always
 
     def close(self) -> None:
@@ -58,14 +58,14 @@ class Log:
             self._reader.join(timeout=5)
 
     def errors(self) -> str:
-        """The lines that say what went wrong, if there are any."""
+        """The last error lines; without any, the last lines."""
         found = [line for line in self._lines if line.startswith(("E", "error:", "Unexpected"))]
         if not _GPU_DRIVER.exists():
-            found = [line for line in found if not any(word in line for word in _SAID_WITHOUT_GPU)]
+            found = [line for line in found if not any(word in line for word in _ERRORS_WITHOUT_GPU)]
         return "".join(f"\n  {line}" for line in (found or list(self._lines))[-20:])
 
     def mentions(self, words: str) -> bool:
-        """Whether a line has these words."""
+        """Whether a line contains these words."""
         return any(words in line for line in self._lines)
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -78,5 +78,5 @@ class Log:
                 if self._on_first_line is not None and _OWN_LINE.match(line):
                     self._on_first_line()
                     self._on_first_line = None
-                if self._visible or _ON_ACCELERATORS.match(line):
+                if self._visible or _ACCELERATOR_LINE.match(line):
                     sys.stderr.write(line)

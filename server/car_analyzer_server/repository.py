@@ -1,4 +1,4 @@
-"""Looks a model repository over before Triton does, to say in one sentence what Triton says in fifty lines."""
+"""Validates a model repository before Triton starts, with one sentence where Triton would log fifty lines."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def check_repository(repository: Path) -> list[str]:
         The names of its models, each with the version that will be served.
 
     Raises:
-        RepositoryError: It is missing or empty, a configuration is broken, a head was never exported, or a step of an
+        RepositoryError: It is missing or empty, a configuration is invalid, a head was never exported, or a step of an
             ensemble is missing.
     """
     if not repository.is_dir():
         raise RepositoryError(f"The model repository {repository} does not exist; make one with `car-analyzer export`.")
     if any(letter.isspace() for letter in str(repository.resolve())):
-        # They read their own command line wrongly (`stol`), abort, and Triton waits for them.
+        # The stubs parse their command line incorrectly (`stol`) and abort, and Triton waits for them.
         raise RepositoryError(
             f"The path of the model repository, {repository.resolve()}, has a space in it; the processes of Triton's "
-            "Python backend cannot start there. Move it, or rename the folder."
+            "Python backend cannot start with such a path. Move it, or rename the folder."
         )
     names = [file.parent.name for file in sorted(repository.glob("*/config.pbtxt"))]
     configs = {name: read_config(repository, name) for name in names}
@@ -43,7 +43,7 @@ def check_repository(repository: Path) -> list[str]:
                 raise RepositoryError(
                     f"The ensemble '{name}' needs the model '{step.model_name}', which {repository} does not have."
                 )
-    # Heads first: an ensemble without a version only means that its heads were never exported.
+    # Heads first: if the ensemble has no version, its heads were never exported, which is the clearer message.
     ordered = sorted(configs, key=lambda name: bool(configs[name].ensemble_scheduling.step))
     versions = {name: _served_version(repository / name, configs[name]) for name in ordered}
     return [f"{name} {versions[name]}" for name in configs]
@@ -53,7 +53,7 @@ def read_config(repository: Path, model: str) -> Any:
     """Reads a model's configuration, a `ModelConfig`.
 
     Raises:
-        RepositoryError: There is none, or it is broken.
+        RepositoryError: It is missing or invalid.
     """
     file = repository / model / "config.pbtxt"
     try:
@@ -63,10 +63,10 @@ def read_config(repository: Path, model: str) -> Any:
 
 
 def count_networks(repository: Path) -> int:
-    """How many models run by ONNX Runtime there are, at least 1.
+    """The number of models of the ONNX Runtime backend, at least 1.
 
     Raises:
-        RepositoryError: A configuration is broken.
+        RepositoryError: A configuration is invalid.
     """
     names = [file.parent.name for file in repository.glob("*/config.pbtxt")]
     return max(1, len([name for name in names if read_config(repository, name).backend == "onnxruntime"]))
@@ -77,7 +77,7 @@ def _served_version(model: Path, config: Any) -> int:
     versions = {int(path.name) for path in model.iterdir() if path.name.isdecimal() and path.is_dir()}
     if wanted := set(config.version_policy.specific.versions):
         versions &= wanted
-    # A clean checkout has the labels of a version that was never exported.
+    # A clean checkout has only the labels of version 1, which was never exported.
     exported = [version for version in versions if any((model / str(version) / f).is_file() for f in (needed, _RECORD))]
     if not (exported if needed else versions):
         missing = f"version {max(wanted)}" if wanted else "version"

@@ -1,4 +1,4 @@
-"""One running Triton: started, watched until it is ready, and stopped with everything it started."""
+"""Starts a Triton, waits until it is ready, and stops it with all its processes."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
 from .child import start_child
 from .cores import cores
-from .errors import ControlError, StartError
+from .errors import ModelControlError, StartError
 from .gpus import engines_on_one_gpu
 from .installation import find_installation
-from .leftovers import remove_leftovers
 from .log import Log
 from .repository import check_repository, count_networks, read_config
 from .settings import DRAIN_SECONDS, Settings, in_url, reachable, triton_arguments, with_ports
+from .stale import remove_stale_resources
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .installation import Installation
 
-# Large networks take their time.
+# Large networks load slowly.
 _LOAD_SECONDS = 300
-# Models take a second or two to be unloaded.
+# Unloading takes a second or two.
 _UNLOAD_SECONDS = 5
 _CONFIG_SECONDS = 2
-# How Triton ends when its processes meet a bad moment while they start, not when it finds something wrong.
+# How Triton ends after a race between its starting processes; errors have other exit codes.
 _ABORTS = (-signal.SIGABRT, -signal.SIGSEGV)
 _ABORTED_BY = "boost::interprocess::lock_exception"
 
 
 class _AbortedError(StartError):
-    """Triton was aborted before it was ready. It need not happen again."""
+    """Triton aborted before it was ready; another start may succeed."""
 
 
 class Server:
     """A Triton that runs as a child of this process.
 
-    A context manager: ready when it is entered, gone when it is left.
+    A context manager: starts Triton and waits until it is ready; stops it at the end.
 
     Attributes:
-        settings: With the ports that were really taken.
-        models: The models that are served, with their versions.
-        origin: Which tritonserver this is, for people.
+        settings: Its settings, with the chosen ports instead of 0.
+        models: The served models with their versions.
+        origin: The origin of the tritonserver, for messages.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -75,28 +75,28 @@ class Server:
 
     @property
     def http_url(self) -> str:
-        """Where the SDK finds it over HTTP."""
+        """Its URL for the SDK over HTTP."""
         return f"http://{in_url(reachable(self.settings.http_host))}:{self.settings.http_port}"
 
     @property
     def grpc_url(self) -> str:
-        """Where the SDK finds it over gRPC."""
+        """Its URL for the SDK over gRPC."""
         scheme = "grpc" if self.settings.tls is None else "grpcs"
         return f"{scheme}://{in_url(reachable(self.settings.host))}:{self.settings.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus finds it."""
+        """Its URL for Prometheus."""
         return f"http://{in_url(reachable(self.settings.http_host))}:{self.settings.metrics_port}/metrics"
 
     def start(self, timeout: float = 300) -> None:
         """Starts Triton and waits until every model is ready.
 
         Args:
-            timeout: In seconds. Large models take their time to load.
+            timeout: In seconds. Large models load slowly.
 
         Raises:
-            ServerError: It did not start; nothing of it is left then.
+            ServingError: It did not start; everything is cleaned up.
         """
         try:
             self._try_to_start(timeout)
@@ -118,22 +118,22 @@ class Server:
         return None
 
     def is_alive(self, timeout: float) -> bool:
-        """Asks whether Triton answers at all, be it ready or not.
+        """Checks whether Triton answers at all, ready or not.
 
         Args:
-            timeout: How long to wait for the answer, in seconds.
+            timeout: In seconds.
         """
-        # Thousands of callers can keep HTTP from answering for long; the metrics have a port and a thread of their own.
+        # With thousands of callers HTTP can be slow to answer; the metrics have a separate port and thread.
         for port, path in ((self.settings.metrics_port, "/metrics"), (self.settings.http_port, "/v2/health/live")):
             with contextlib.suppress(OSError, http.client.HTTPException):
                 return bool(self._request("GET", path, timeout / 2, port=port)[0])
         return False
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Stops Triton and removes whatever it leaves behind.
+        """Stops Triton and removes its processes, shared memory and files.
 
         Args:
-            at_once: Do not let it finish what is in flight, for which it otherwise has 20 s.
+            at_once: Do not wait for requests in flight; otherwise they have 20 s.
         """
         process = self._process
         if process is not None:
@@ -151,29 +151,29 @@ class Server:
     def renew(self, model: str) -> bool:
         """Gives a model new instances, which in the Python backend are new processes. No request is lost.
 
-        `load` does nothing when the repository is as it was, even if all processes of the model are dead.
+        `load` has no effect if the repository is unchanged, even if all processes of the model are dead.
 
         Returns:
-            Whether the model is served at all; if not, there is nothing to renew.
+            Whether the model is served; if not, nothing is done.
 
         Raises:
             RepositoryError: The model's configuration cannot be read.
-            ControlError: Triton refused; what it served before is served on.
+            ModelControlError: Triton rejected it; the previous instances remain.
         """
         if model not in self._served():
             return False
         config = read_config(self.settings.repository, model)
-        # Triton takes a model for another one when its configuration is. This is a parameter that no backend knows.
+        # Triton reloads a model if its configuration changed. Backends ignore this parameter.
         config.parameters["renewed"].string_value = str(time.time_ns())
         self._control(model, "load", {"parameters": {"config": json_format.MessageToJson(config)}})
         del config.parameters["renewed"]
         if read_config(self.settings.repository, model) != config:
-            # Somebody published meanwhile, and what was just loaded may have come after what they loaded.
+            # The repository was changed meanwhile, and the load above may have replaced that newer version.
             self.load(model)
         return True
 
     def instances(self, model: str) -> int:
-        """How many instances a served model should have at least; 0 if Triton does not say."""
+        """The number of instances in a served model's configuration; 0 if Triton does not answer."""
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             status, answer = self._request("GET", f"/v2/models/{model}/config", _CONFIG_SECONDS)
             if status == 200:
@@ -186,15 +186,15 @@ class Server:
         No request is lost.
 
         Raises:
-            ControlError: Triton refused; what it served before is served on.
+            ModelControlError: Triton rejected it; what was served before still is.
         """
         self._control(model, "load")
 
     def unload(self, model: str) -> None:
-        """Takes a model out of service.
+        """Unloads a model.
 
         Raises:
-            ControlError: Triton refused.
+            ModelControlError: Triton rejected it.
         """
         self._control(model, "unload")
 
@@ -211,7 +211,7 @@ class Server:
         try:
             installation = self._start()
             self._wait_until_ready(timeout)
-            # The stand-in of the wheel tells TensorRT where it is.
+            # The wheel's Triton uses our backend, which passes the GPU to TensorRT.
             if not installation.wheel and (advice := engines_on_one_gpu(self.settings.repository, self._version())):
                 print(f"warning: {advice}", file=sys.stderr)
         except BaseException:
@@ -224,7 +224,7 @@ class Server:
         self.origin = installation.describe()
         self.models = check_repository(self.settings.repository)
         self.settings = with_ports(self.settings)
-        remove_leftovers()
+        remove_stale_resources()
         folder = Path(tempfile.mkdtemp(prefix="car-analyzer-"))
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         prefix = shared_memory.new_prefix()
@@ -277,17 +277,18 @@ class Server:
             if status == 200:
                 return {entry["name"] for entry in json.loads(answer) if entry.get("state") == "READY"}
         except (OSError, http.client.HTTPException) as error:
-            raise ControlError(f"Triton does not say what it serves: {error or type(error).__name__}.") from error
-        raise ControlError(f"Triton does not say what it serves: {answer.decode('utf-8', 'replace')}")
+            reason = error or type(error).__name__
+            raise ModelControlError(f"Triton does not report its models: {reason}.") from error
+        raise ModelControlError(f"Triton does not report its models: {answer.decode('utf-8', 'replace')}")
 
-    def _control(self, model: str, action: str, order: dict[str, Any] | None = None) -> None:
+    def _control(self, model: str, action: str, body: dict[str, Any] | None = None) -> None:
         path = f"/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}"
         try:
-            status, answer = self._request("POST", path, _LOAD_SECONDS, json.dumps(order or {}))
+            status, answer = self._request("POST", path, _LOAD_SECONDS, json.dumps(body or {}))
         except (OSError, http.client.HTTPException) as error:
-            raise ControlError(f"Triton did not {action} '{model}': {error or type(error).__name__}.") from error
+            raise ModelControlError(f"Triton did not {action} '{model}': {error or type(error).__name__}.") from error
         if status != 200:
-            raise ControlError(f"Triton did not {action} '{model}': {answer.decode('utf-8', 'replace')}")
+            raise ModelControlError(f"Triton did not {action} '{model}': {answer.decode('utf-8', 'replace')}")
 
     def _request(
         self, method: str, path: str, timeout: float, body: str | None = None, port: int | None = None
@@ -299,10 +300,10 @@ class Server:
             return response.status, response.read()
 
     def _drain(self, process: subprocess.Popen[str]) -> None:
-        """Lets Triton finish what is in flight.
+        """Lets Triton complete the requests in flight.
 
-        After that it would wait for its models in vain, until its own time is over, where one cannot be unloaded: a
-        process of it died during a request, or a request came at the very moment of stopping.
+        After that, Triton waits for its own exit timeout if a model cannot be unloaded: because a process of it died
+        during a request, or because a request arrived at the moment of stopping. This is cut short.
         """
         process.terminate()
         deadline = time.monotonic() + DRAIN_SECONDS + 5
@@ -320,8 +321,8 @@ class Server:
     def _hide_key(self) -> None:
         if not hide_in_process_list(self.pid, self.settings.admin_key):
             print(
-                "warning: this system does not let the administrator's key be hidden from the list of processes; "
-                "who can list them here can load models.",
+                "warning: the administrator's key cannot be hidden from the list of processes on this system; anyone "
+                "who can list processes here can load models.",
                 file=sys.stderr,
             )
 

@@ -1,4 +1,4 @@
-"""How to start a Triton."""
+"""The settings of a Triton, and its command line."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from urllib.parse import urlsplit
 from .access import ServerTLS, random_key, restrictions
 from .errors import SettingsError, StartError
 
-# Below the 30 s that platforms give before they kill, and that a photo has by default: what is stuck in a Triton that
-# stops can still be sent to another one.
+# Below the 30 s grace period of platforms, and the client's default deadline of 30 s: a request that is stuck in a
+# stopping Triton can still be retried on another one.
 DRAIN_SECONDS = 20
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to start a Triton.
+    """The settings of a Triton.
 
     Attributes:
         repository: The model repository.
-        host: The address to listen at, IPv4 or IPv6 (without brackets).
-        http_port: For HTTP; 0 takes any free port, as for the other two.
+        host: The address to listen on, IPv4 or IPv6 (without brackets).
+        http_port: For HTTP; 0 chooses a free port, here and for the other two.
         grpc_port: For gRPC.
         metrics_port: For Prometheus.
-        tritonserver: The executable; without it, one is looked for.
-        admin_key: What callers must send to load models, use shared memory, trace, or change the log; without it, a
-            key that nobody knows.
-        tls: Encrypts gRPC. HTTP, which Triton cannot encrypt, is for this machine only then.
-        otlp_endpoint: The collector to which traces of all requests are sent, by OTLP over HTTP; None for no traces.
-        supervised: Somebody replaces processes that end; those of ours end when they cannot be trusted any more.
-        arguments: More arguments for Triton, as they are.
+        tritonserver: The executable; by default, it is searched for.
+        admin_key: The key that callers need to load models, use shared memory, trace, or change the log; by default a
+            random one.
+        tls: Encrypts gRPC. HTTP, which Triton cannot encrypt, then listens on 127.0.0.1 only.
+        otlp_endpoint: The collector for traces of all requests, by OTLP over HTTP; None for no traces.
+        supervised: A supervisor replaces processes that end, so stalled processes of the models may end themselves.
+        arguments: More arguments for Triton.
         verbose: Show Triton's log from the start, not only once it is ready.
     """
 
@@ -52,12 +52,12 @@ class Settings:
 
     @property
     def http_host(self) -> str:
-        """The address to listen at for HTTP."""
+        """The address to listen on for HTTP."""
         return self.host if self.tls is None else "127.0.0.1"
 
 
 def triton_arguments(settings: Settings) -> list[str]:
-    """The command line for Triton, without what depends on the installation."""
+    """Triton's command line, without the arguments that depend on the installation."""
     return [
         f"--model-repository={settings.repository}",
         f"--http-address={_http_address(settings.http_host)}",
@@ -67,12 +67,12 @@ def triton_arguments(settings: Settings) -> list[str]:
         f"--grpc-port={settings.grpc_port}",
         f"--metrics-port={settings.metrics_port}",
         f"--exit-timeout-secs={DRAIN_SECONDS}",
-        # Our configurations are complete; completing them would start every Python model twice.
+        # Our configurations are complete; auto-completion would start every Python model twice.
         "--disable-auto-complete-config",
-        # Loads everything like the default mode, and lets the administrator replace models later.
+        # Loads all models, like the default mode, and allows the administrator to replace them later.
         "--model-control-mode=explicit",
         "--load-model=*",
-        # Or Triton would not be ready while a version is loaded beside the served one, and never again if that fails.
+        # Otherwise Triton is not ready while a second version is loading, and never again if that fails.
         "--strict-readiness=false",
         *restrictions(settings.admin_key),
         *(settings.tls.arguments() if settings.tls is not None else []),
@@ -82,10 +82,10 @@ def triton_arguments(settings: Settings) -> list[str]:
 
 
 def tracing_arguments(endpoint: str) -> list[str]:
-    """What Triton is told so that it sends traces, below the caller's own where a request names one.
+    """Triton's arguments for tracing; if a request has a trace context, its trace continues the caller's.
 
     Raises:
-        SettingsError: The endpoint is no URL.
+        SettingsError: The endpoint is not a URL.
     """
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -103,7 +103,11 @@ def tracing_arguments(endpoint: str) -> list[str]:
 
 
 def with_ports(settings: Settings) -> Settings:
-    """Replaces 0 by free ports, and makes sure that the others are free."""
+    """Replaces port 0 by free ports, and makes sure that the other ports are free.
+
+    Raises:
+        StartError: A port cannot be used.
+    """
     with contextlib.ExitStack() as held:
         chosen = {}
         for name, host in (
@@ -117,28 +121,28 @@ def with_ports(settings: Settings) -> Settings:
                 listener = held.enter_context(socket.create_server((host, wanted), family=family))
             except OSError as error:
                 flag = f"--{name.replace('_', '-')}"
-                # Python adds the address to the system's words, and names that are not found have none.
+                # Python adds the address to the system's message, and has none for host names that are not found.
                 reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
                 raise StartError(
                     f"Port {wanted} on {host} cannot be used ({reason}); "
-                    f"stop what listens there, or choose another with {flag}."
+                    f"stop the program that uses it, or choose another with {flag}."
                 ) from error
             chosen[name] = listener.getsockname()[1]
     return replace(settings, **chosen)
 
 
 def reachable(host: str) -> str:
-    """Where to connect to a server that listens at `host`."""
+    """The address to connect to for a server that listens on `host`."""
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
 def in_url(host: str) -> str:
-    """A host as it stands before a port: IPv6 in brackets."""
+    """A host in the form for URLs: IPv6 in brackets."""
     return f"[{host}]" if _is_ipv6(host) else host
 
 
 def _http_address(host: str) -> str:
-    # The HTTP library of Triton takes what has no such prefix for IPv4.
+    # Triton's HTTP library treats addresses without this prefix as IPv4.
     return f"ipv6:{host}" if _is_ipv6(host) else host
 
 

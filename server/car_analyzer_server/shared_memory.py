@@ -1,4 +1,4 @@
-"""The shared memory through which Triton talks to the processes of its Python backend."""
+"""The shared memory between Triton and the processes of its Python backend."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _ENOUGH = 8_000_000
 
 
 def new_prefix() -> str:
-    """How the names of one Triton's regions start, and nobody else's."""
+    """A unique prefix for the names of one Triton's regions."""
     return f"{_OURS}{os.getpid()}_{secrets.token_hex(4)}_"
 
 
 def remove(prefix: str) -> None:
-    """Removes what a Triton left behind."""
+    """Removes all regions with a prefix."""
     for region in _FOLDER.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
 
 
 def is_ours(region: str) -> bool:
-    """Whether it is the name of a region of a Triton that a `Server` started."""
+    """Whether a region's name is that of a Triton started by a `Server`."""
     return region.startswith(_OURS)
 
 
 def remove_unused() -> int:
-    """Removes the regions of all Tritons that a `Server` of this user started, but for those that somebody has open.
+    """Removes the regions of all Tritons that a `Server` of this user started, unless a process has them open.
 
     Returns:
-        How many.
+        The number of removed regions.
     """
     removed = 0
     for region in _FOLDER.glob(f"{_OURS}*"):
@@ -47,10 +47,10 @@ def remove_unused() -> int:
 
 
 def _is_open(file: Path) -> bool:
-    """Whether any process, be it in another container, has a file open or mapped for writing."""
+    """Whether any process, even in another container, has a file open or mapped for writing."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        # The kernel gives a read lease only where nobody could write.
+        # The kernel grants a read lease only if no process can write.
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError:
         return True
@@ -61,11 +61,11 @@ def _is_open(file: Path) -> bool:
 
 
 def shortage() -> str:
-    """A line that says so where there is too little of it; else nothing."""
+    """A line for an error message if shared memory is full; otherwise an empty string."""
     with contextlib.suppress(OSError):
         if shutil.disk_usage(_FOLDER).free < _ENOUGH:
             return (
-                f"\n{_FOLDER} is full: remove what nobody needs there, or give the container more of it "
+                f"\n{_FOLDER} is full: remove unused files there, or give the container more shared memory "
                 "(docker run --shm-size=1g)."
             )
     return ""

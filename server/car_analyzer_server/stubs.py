@@ -1,6 +1,6 @@
-"""The processes in which Triton's Python backend runs models, and which of them died.
+"""Watches the stub processes, in which Triton's Python backend runs models, and detects which of them died.
 
-Triton neither restarts such a process nor stops calling its model ready.
+Triton does not restart a stub process that died, and still reports its model as ready.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PROC = Path("/proc")
-_NAME = "triton_python_b"  # as far as the kernel keeps a process's name
+_NAME = "triton_python_b"  # the kernel truncates process names
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Stubs:
 
     Args:
         triton: The process id of the Triton.
-        instances: How many processes a model should have at least; 0 for one that is not loaded.
+        instances: Returns the least number of processes of a model; 0 if it is not loaded.
     """
 
     def __init__(self, triton: int, instances: Callable[[str], int]) -> None:
@@ -49,17 +49,17 @@ class Stubs:
         self._instances = instances
         self._models: dict[int, str] = {}
         self._ended: dict[int, int] = {}
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._counts: Counter[str] = Counter()
-        self._judged: Counter[str] = Counter()
+        self._reported_counts: Counter[str] = Counter()
 
     def look(self) -> list[Stub]:
-        """Looks at them now.
+        """Updates the state of the stubs.
 
         Returns:
-            Those that died since, each only once. A stub that Triton ends itself is not among them: Triton takes such
-            a one off the list of processes at once, while one that died is mostly still there when looked at again.
-            Of one that died before the first look nothing is known; `short` tells of both.
+            The stubs that died since the last call, each only once. Stubs that Triton ended itself are not included:
+            Triton reaps them immediately, while a stub that died is usually still a zombie at the second call. Stubs
+            that died before the first call are not known; `short` detects both.
         """
         ended = {}
         models = {}
@@ -77,31 +77,34 @@ class Stubs:
         dead = [
             Stub(pid, models[pid], exit_code)
             for pid, exit_code in ended.items()
-            if pid in self._ended and pid not in self._told
+            if pid in self._ended and pid not in self._reported
         ]
         self._models, self._ended = models, ended
-        self._told = {pid for pid in self._told if pid in models} | {stub.pid for stub in dead}
+        self._reported = {pid for pid in self._reported if pid in models} | {stub.pid for stub in dead}
         return dead
 
     def short(self) -> list[str]:
-        """Models that had too few processes, or none any more, at the last two looks, each only once."""
+        """The models that had too few processes at the last two calls of `look`, each only once."""
         counts = Counter(model for pid, model in self._models.items() if pid not in self._ended)
         steady = [
-            model for model in {**counts, **self._judged} if counts[model] == self._counts[model] != self._judged[model]
+            model
+            for model in {**counts, **self._reported_counts}
+            if counts[model] == self._counts[model] != self._reported_counts[model]
         ]
         self._counts = counts
-        self._judged.update({model: counts[model] - self._judged[model] for model in steady})
+        for model in steady:
+            self._reported_counts[model] = counts[model]
         return [model for model in steady if counts[model] < self._instances(model)]
 
     def alive(self, model: str) -> int:
-        """How many of a model's processes were running at the last look."""
+        """The number of a model's processes that were running at the last call of `look`."""
         return sum(1 for pid, name in self._models.items() if name == model and pid not in self._ended)
 
 
 def _children(triton: int) -> list[int]:
     children: list[int] = []
     with contextlib.suppress(OSError):
-        # A child belongs to the thread that started it, for as long as there is this thread.
+        # A child belongs to the thread that started it, as long as that thread exists.
         for thread in (_PROC / str(triton) / "task").iterdir():
             with contextlib.suppress(OSError):
                 children += map(int, (thread / "children").read_text().split())
@@ -109,9 +112,9 @@ def _children(triton: int) -> list[int]:
 
 
 def orphans() -> list[int]:
-    """The stubs, of this user and of Tritons that a `Server` started, whose Triton is gone.
+    """The stubs of this user, of Tritons that a `Server` started, whose Triton has ended.
 
-    Such a Triton and its stubs have a session of their own. Who is orphaned gets a parent outside of it.
+    Such a Triton and its stubs have a separate session. An orphan's new parent is outside of it.
     """
     found = []
     for process in _PROC.glob("[0-9]*"):
@@ -120,7 +123,7 @@ def orphans() -> list[int]:
             name, (_, parent, _, session, *_) = _stat(pid)
             if name != _NAME or process.stat().st_uid != os.getuid():
                 continue
-            # The second argument is the name of its region. A zombie has none.
+            # The second argument is the name of its region. A zombie has no arguments.
             if is_ours(os.fsdecode(_words(pid)[2])) and _session(parent) != session:
                 found.append(pid)
     return found
@@ -133,13 +136,13 @@ def _session(pid: str) -> str | None:
 
 
 def _read(pid: int) -> tuple[int | None, str] | None:
-    """The exit code and the model of a stub, as far as it still has them; None for any other process."""
+    """The exit code (None while it runs) and the model ("" if unknown) of a stub; None for any other process."""
     try:
         name, fields = _stat(pid)
         if name != _NAME:
             return None
         if fields[0] == "Z":
-            # Field 52 of proc_pid_stat(5); only the state and what follows is counted here.
+            # Field 52 of proc_pid_stat(5); `fields` starts with field 3, the state.
             return os.waitstatus_to_exitcode(int(fields[49])), ""
         words = _words(pid)
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Keeps a Triton running: mends a model whose process died, and starts Triton again when it crashed or hangs."""
+"""Keeps a Triton running: renews models whose process died, and restarts Triton if it crashed or hangs."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from .errors import ControlError, ServerError, StartError
+from . import signals
+from .errors import ModelControlError, ServingError, StartError
 from .stubs import Stub, Stubs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from .server import Server
 
-# Before each new start in a row, in seconds. A Triton that fails after the last one is given up.
+# The back-off before each restart in a row, in seconds. After the last one, the supervisor gives up.
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
-# A Triton that was ready for so long has not failed in a row with those before it.
+# A Triton that ran for this long resets the number of restarts in a row.
 STEADY_S = 30.0
 POLL_S = 0.3
-# How many questions in a row Triton may leave unanswered, and for how long each. Even one that refuses most of its
-# requests answers this question within a second. With the new start it stays below a photo's usual deadline, 30 s.
-QUESTIONS = 3
-ANSWER_S = 5.0
-ASK_EVERY_S = 1.0
-# Between attempts to mend one model, so that a model that dies at once does not keep Triton from all else.
-MEND_EVERY_S = 2.0
+# Triton hangs if this number of health checks in a row time out. Even an overloaded Triton answers them within a
+# second. Including the restart, this takes less than the client's default deadline of 30 s.
+HEALTH_CHECKS = 3
+HEALTH_TIMEOUT_S = 5.0
+HEALTH_EVERY_S = 1.0
+# Between attempts to renew a model, so that a model that dies immediately does not occupy Triton.
+RENEW_EVERY_S = 2.0
 
 
 class Supervisor:
-    """Watches one server.
+    """Supervises one server.
 
     Args:
-        server: A running one, best one that nobody was told of yet: who dies before the first look is not missed.
-        restart: Whether to start Triton again; otherwise its end is the end.
-        pauses: Before each new start in a row, in seconds.
+        server: A running one. Create the supervisor before clients know the server, so that it knows all stubs.
+        restart: Whether to restart Triton; otherwise `run` ends with it.
+        pauses: The back-off before each restart in a row, in seconds.
     """
 
     def __init__(self, server: Server, *, restart: bool = True, pauses: Sequence[float] = PAUSES) -> None:
@@ -44,13 +45,13 @@ class Supervisor:
         self._restart_wanted = restart
         self._pauses = pauses
         self._failures = 0
-        self._stubs = self._look_at_stubs()
+        self._stubs = self._watch_stubs()
 
     def run(self) -> None:
-        """Watches until the process is interrupted.
+        """Supervises the server until the process is interrupted.
 
         Raises:
-            StartError: Triton ended and is not to be started again, or failed too often in a row.
+            StartError: Triton ended and must not be restarted, or failed too often in a row.
         """
         while True:
             ready_at = time.monotonic()
@@ -62,47 +63,47 @@ class Supervisor:
             self._restart(reason)
 
     def _watch(self) -> str:
-        """Watches one Triton to its end; returns what has become of it, as a sentence."""
+        """Watches one Triton until it ends or hangs; returns the reason as a sentence."""
         stubs = self._stubs
-        to_mend: dict[str, float] = {}
-        unanswered, ask_at = 0, time.monotonic()
+        renew_at: dict[str, float] = {}
+        unanswered, check_at = 0, time.monotonic()
         while (code := self._server.wait(POLL_S)) is None:
             for stub in stubs.look():
                 _say(f"A process of the model '{stub.model}' (pid {stub.pid}) {_ending(stub)}.")
-                to_mend.setdefault(stub.model, time.monotonic())
+                renew_at.setdefault(stub.model, time.monotonic())
             for model in stubs.short():
-                to_mend.setdefault(model, time.monotonic())
-            for model in [model for model, due in to_mend.items() if due <= time.monotonic()]:
-                failure = self._mend(model)
+                renew_at.setdefault(model, time.monotonic())
+            for model in [model for model, due in renew_at.items() if due <= time.monotonic()]:
+                failure = self._renew(model)
                 if failure is None:
-                    del to_mend[model]
+                    del renew_at[model]
                 elif stubs.alive(model):
-                    _say(f"{failure} Its other processes go on; trying again in {MEND_EVERY_S:g} s.")
-                    to_mend[model] = time.monotonic() + MEND_EVERY_S
+                    _say(f"{failure} Its other processes continue; trying again in {RENEW_EVERY_S:g} s.")
+                    renew_at[model] = time.monotonic() + RENEW_EVERY_S
                 elif self._server.wait(POLL_S) is None:
                     return failure
-            if time.monotonic() >= ask_at:
-                ask_at = time.monotonic() + ASK_EVERY_S
-                unanswered = 0 if self._server.is_alive(ANSWER_S) else unanswered + 1
-                if unanswered == QUESTIONS and self._server.wait(0) is None:
-                    return f"Triton hangs, or was told to stop: it left {QUESTIONS} questions in a row unanswered."
+            if time.monotonic() >= check_at:
+                check_at = time.monotonic() + HEALTH_EVERY_S
+                unanswered = 0 if self._server.is_alive(HEALTH_TIMEOUT_S) else unanswered + 1
+                if unanswered == HEALTH_CHECKS and self._server.wait(0) is None:
+                    return f"Triton hangs, or is stopping: {HEALTH_CHECKS} health checks in a row timed out."
         return f"Triton stopped by itself with exit code {code}{_signal_name(code)}."
 
-    def _look_at_stubs(self) -> Stubs:
+    def _watch_stubs(self) -> Stubs:
         stubs = Stubs(self._server.pid, self._server.instances)
         stubs.look()
         return stubs
 
-    def _mend(self, model: str) -> str | None:
-        """Gives a model new processes; returns why it could not, as a sentence."""
+    def _renew(self, model: str) -> str | None:
+        """Gives a model new processes; returns a sentence if that fails."""
         start = time.monotonic()
         try:
             if self._server.renew(model):
                 _say(f"The model '{model}' has new processes, after {time.monotonic() - start:.1f} s.")
-        except ControlError as error:
+        except ModelControlError as error:
             return str(error)
-        except ServerError as error:
-            return f"The model '{model}' cannot be loaded again. {error}"
+        except ServingError as error:
+            return f"The model '{model}' cannot be reloaded. {error}"
         return None
 
     def _restart(self, reason: str) -> None:
@@ -112,32 +113,17 @@ class Supervisor:
             pause = self._pauses[self._failures]
             self._failures += 1
             _say(f"{reason} Starting it again{f' in {pause:g} s' if pause else ''}.")
-            with _undisturbed():
+            with signals.deferred():
                 self._server.stop(at_once=True)
             time.sleep(pause)
             try:
                 self._server.start()
-            except ServerError as error:
+            except ServingError as error:
                 reason = str(error)
             else:
-                self._stubs = self._look_at_stubs()
+                self._stubs = self._watch_stubs()
                 _say(f"Triton is ready again and serves {', '.join(self._server.models)}.")
                 return
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Holds signals to stop back until what was begun is done: half of it would leave something behind."""
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
 
 
 def _ending(stub: Stub) -> str:

@@ -1,7 +1,8 @@
-"""A tiny network, its checkpoint, a running Triton to publish it to, and the libraries of well-known networks."""
+"""A tiny network, its checkpoint, a Triton to publish it to, labelled pictures, and the libraries of known networks."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
+from tests.conftest import EXAMPLES
 from tests.export.zoo import import_torchvision
 
+from .labelled_photos import PICTURES
 from .publish_site import ANY, KEY, Site
 from .tiny_network import make_network, write_network
 
@@ -37,6 +40,22 @@ def weights(tmp_path: Path, network_file: Path) -> Path:
 def one_head(weights: Path, network_file: Path) -> Spec:
     head = {"weights": weights, "architecture": f"{network_file}:build", "decoding": "scaled"}
     return Spec.from_values({"heads": {"cleanliness": head}, "photo_size": 64}, "test")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn cars, none of which the demo models were trained with, in folders such as `dirty_intact`."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        from train_demo_models import COMBINATIONS, draw_jpeg
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    folder = tmp_path_factory.mktemp("labelled")
+    for number in range(PICTURES):
+        file = folder / COMBINATIONS[number % 4] / f"{number}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(draw_jpeg(7, 3_000_000 + number))
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing.control import Triton
-from car_analyzer_export.repository.publishing.known import read_known
+from car_analyzer_export.repository.publishing.reference_check import read_references
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server
 from car_analyzer_server.repository import check_repository
@@ -116,7 +116,7 @@ class Site:
         with self.triton() as triton:
             version = triton.served()
             assert version is not None
-            read_known(self.repository, version).ask(triton, "car_analyzer")
+            read_references(self.repository, version).check(triton, "car_analyzer")
         return version
 
     def loaded(self) -> dict[str, set[int]]:

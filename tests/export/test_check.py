@@ -1,14 +1,11 @@
-"""`car-analyzer check` on a real Triton: counts, findings in words, reports, and errors in sentences."""
+"""`car-analyzer check` on a real Triton: counts, advice, reports, and errors in sentences."""
 
 from __future__ import annotations
 
-import csv
 import html
 import json
 import re
 import shutil
-import sys
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +14,17 @@ import torch
 from PIL import Image
 
 from car_analyzer._cli.main import main
-from car_analyzer.heads import HeadSpec
-from car_analyzer_export.checking.advice import advise
-from car_analyzer_export.checking.errors import CheckError
-from car_analyzer_export.checking.labelled import find_labelled
-from car_analyzer_export.checking.readings import IMAGENET, Fit, Reading
-from car_analyzer_export.checking.tally import interval
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
-from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
 from tests.conftest import EXAMPLES, decided
 
+from .labelled_photos import LABELS, PICTURES, Run, write_csv
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
-PICTURES = 24
 
 # Each head is the demo's cleanliness with one thing wrong in its spec, and what is to be said about it.
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -47,19 +36,6 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-class Run(SimpleNamespace):
-    """What a run of the command left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def words(self) -> str:
-        """The output without its line breaks."""
-        return " ".join(self.out.split())
-
-
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
     def call(*arguments: object) -> Run:
@@ -69,22 +45,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
         return Run(code=code, out=out, err=err)
 
     return call
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn cars, none of which the demo models were trained with, in folders such as `dirty_intact`."""
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        from train_demo_models import COMBINATIONS, draw_jpeg
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    folder = tmp_path_factory.mktemp("labelled")
-    for number in range(PICTURES):
-        file = folder / COMBINATIONS[number % 4] / f"{number}.jpg"
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(draw_jpeg(7, 3_000_000 + number))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +68,6 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         yield SimpleNamespace(url=running.grpc_url, repository=repository)
 
 
-def write_csv(file: Path, rows: list[dict[str, Any]]) -> Path:
-    with file.open("w", newline="") as target:
-        writer = csv.DictWriter(target, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return file
-
-
 def test_right_models_are_found_right(run: Any, server: Any, pictures: Path, tmp_path: Path) -> None:
     (pictures / "dirty_intact" / "notes.txt").write_text("no photo")
     page = tmp_path / "check.html"
@@ -134,7 +86,7 @@ def test_right_models_are_found_right(run: Any, server: Any, pictures: Path, tmp
     right = sum(head["right"] for head in found["heads"].values())
     assert right / (2 * PICTURES) >= 0.97
     assert found["warnings"] == found["failed"] == []
-    assert found["notes"] == ["No other reading of the photos fits clearly better."]
+    assert found["notes"] == ["No other preprocessing fits clearly better."]
     # labels, normalisation, channels and crop
     assert len(found["readings"]["condition"]) > 10
 
@@ -153,7 +105,7 @@ def test_a_fault_is_named_with_what_to_change(
     result = run(write_csv(tmp_path / "labels.csv", rows), "--url", faulty.url, "--repository", faulty.repository)
     assert result.code == 0
     assert FAULTS[fault][1] in result.words
-    assert f"of {PICTURES} photos are right; as served" in result.words
+    assert f"of {PICTURES} photos would be correct; now" in result.words
     assert result.out.count("WARNING") == 1
 
 
@@ -186,7 +138,7 @@ def test_csv_with_gaps_and_failures(run: Any, server: Any, pictures: Path, tmp_p
     assert "2 photos could not be analysed" in result.out
     assert "missing.jpg: cannot read" in result.out
     assert "'unknown' in column condition is none of its labels" in result.out
-    assert "were not tried" in result.words
+    assert "was not tried" in result.words
     assert html.escape("<b>broken.jpg") in page.read_text()
     assert "<b>broken" not in page.read_text()
 
@@ -222,7 +174,7 @@ def test_errors_are_sentences(run: Any, server: Any, pictures: Path, tmp_path: P
     Image.new("RGB", (8, 8)).save(tmp_path / "cats" / "1.png")
     result = run(tmp_path, "--url", server.grpc_url)
     assert (result.code, result.out) == (1, "")
-    assert "holds no photo with a label of this model (cleanliness: clean, dirty; condition: intact" in result.err
+    assert "has no photo with a label of this model (cleanliness: clean, dirty; condition: intact" in result.err
     assert "Photos in the folder cats/" in result.err
 
     (tmp_path / "dirty_cars.jpg").write_bytes(b"")
@@ -234,170 +186,3 @@ def test_errors_are_sentences(run: Any, server: Any, pictures: Path, tmp_path: P
 
     for wrong in (["--min-accuracy", "90"], ["--url", "ftp://x"], ["--report", tmp_path / "no" / "x.html"], ["--x"]):
         assert run(pictures, *wrong).code == 2
-
-
-@pytest.fixture
-def export_checked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
-    """Exports the demo's cleanliness with its labels in an order, checked on drawn cars."""
-
-    def call(labels: list[str], *arguments: object) -> Run:
-        spec = tmp_path / "spec.toml"
-        spec.write_text(
-            f"""[heads.cleanliness]
-            weights = "{EXAMPLES / "cleanliness_model.pth"}"
-            architecture = "{EXAMPLES / "demo_network.py"}:build"
-            decoding = "scaled"
-            labels = {json.dumps(labels)}"""
-        )
-        rows = [{"file": path, "cleanliness": path.parent.name.partition("_")[0]} for path in pictures.rglob("*.jpg")]
-        labelled = write_csv(tmp_path / "labels.csv", rows)
-        flags = ("--check", labelled, "--repository", tmp_path / "models", *arguments)
-        code = main(["export", str(spec), *map(str, flags)])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return Run(code=code, out=out, err=err)
-
-    return call
-
-
-def test_an_export_that_knows_the_photos_is_published(export_checked: Any, tmp_path: Path) -> None:
-    result = export_checked(["clean", "dirty"])
-    assert result.code == 0
-    assert f"cleanliness: 100.0% right ({PICTURES} of {PICTURES} photos;" in result.out
-    assert "is \\ says" in result.out
-    record = json.loads((tmp_path / "models" / "cleanliness" / "1" / "export.json").read_text())
-    assert record["checked"] == {"cleanliness": {"photos": PICTURES, "right": PICTURES}}
-
-
-def test_an_export_that_does_not_know_the_photos_is_refused(export_checked: Any, tmp_path: Path) -> None:
-    result = export_checked(["dirty", "clean"])
-    assert result.code == 1
-    assert "cleanliness: 0.0% right" in result.out
-    assert 'under [heads.cleanliness], write labels = ["clean", "dirty"]' in result.words
-    assert "'cleanliness' is right on 0.0% of 24 labelled photos (0.0% on average over the labels), no " in result.err
-    assert "Nothing was published." in result.err
-    assert not (tmp_path / "models").exists()
-    assert export_checked(["dirty", "clean"], "--dry-run", "--min-accuracy", "0").code == 0
-
-
-def test_what_an_export_must_reach_can_be_said(export_checked: Any, pictures: Path, tmp_path: Path) -> None:
-    car = min((pictures / "dirty_intact").iterdir()).read_bytes()
-    for label in ("clean", "dirty"):
-        (tmp_path / "both" / label).mkdir(parents=True)
-        (tmp_path / "both" / label / "car.jpg").write_bytes(car)
-    both = ("--dry-run", "--check", tmp_path / "both")
-    assert "no better than chance (50.0%)" in export_checked(["clean", "dirty"], *both).err
-    assert (
-        "on 50.0% of 2 labelled photos, below 60.0%"
-        in export_checked(["clean", "dirty"], *both, "--min-accuracy", "0.6").err
-    )
-    passed = export_checked(["clean", "dirty"], *both, "--min-accuracy", "0.5", "--json")
-    assert json.loads(passed.out)["check"]["heads"]["cleanliness"]["accuracy"] == 0.5
-
-
-def test_errors_of_a_check_before_publishing_are_sentences(export_checked: Any, tmp_path: Path) -> None:
-    result = export_checked(["clean", "dirty"], "--check", tmp_path / "nowhere")
-    assert result.code == 1
-    assert "--check: " in result.err
-    assert "nowhere does not exist" in result.err
-    (tmp_path / "dirty_1.jpg").write_bytes(b"")
-    assert "The photo is empty" in export_checked(["clean", "dirty"], "--check", tmp_path).err
-
-
-@pytest.mark.parametrize(
-    ("path", "truth"),
-    [
-        ("clean/1.jpg", {"cleanliness": "clean"}),
-        ("train/Dirty/intact.jpg", {"cleanliness": "dirty"}),
-        ("cleanliness/dirty/x.jpg", {"cleanliness": "dirty"}),
-        ("dirty_intact/x.jpg", {"cleanliness": "dirty", "condition": "intact"}),
-        ("dirty/damaged/x.jpg", {"cleanliness": "dirty", "condition": "damaged"}),
-        ("clean/dirty/x.jpg", {"cleanliness": "dirty"}),
-        ("dirty-intact-2.jpg", {"cleanliness": "dirty", "condition": "intact"}),
-        ("others/dirty_intact_2.jpg", {"cleanliness": "dirty", "condition": "intact"}),
-        ("tires/yes/1.jpg", {"tires": "yes"}),
-        ("glass_no/1.jpg", {"glass": "no"}),
-        ("grade/2/1.jpg", {"grade": "2"}),
-        ("yes/1.jpg", None),
-        ("not so clean/1.jpg", None),
-        ("2_3.jpg", None),
-        ("clean/notes.txt", None),
-    ],
-)
-def test_labels_in_paths(path: str, truth: dict[str, str] | None, tmp_path: Path) -> None:
-    labels = {**LABELS, "tires": ("no", "yes"), "glass": ("no", "yes"), "grade": ("1", "2")}
-    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / path).touch()
-    if truth is None:
-        with pytest.raises(CheckError):
-            find_labelled(tmp_path, labels)
-    else:
-        (photo,) = find_labelled(tmp_path, labels).photos
-        assert photo.truth == truth
-
-
-def test_several_labels_at_once(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('file;marks\na.jpg;scratch, dent\nb.jpg;none\nc.jpg;\nd.jpg;dent, "rust"\n')
-    found = find_labelled(tmp_path / "a.csv", {"marks": ("dent", "scratch", "rust")}, frozenset({"marks"}))
-    assert [photo.truth["marks"] for photo in found.photos] == ["dent, scratch", "", "dent, rust"]
-
-
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "file\nx.jpg\n", "file,cleanliness\n", "\0\0"])
-def test_useless_csv(text: str, tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(CheckError):
-        find_labelled(tmp_path / "labels.csv", LABELS)
-
-
-def fits(truths: str, served: str, other: str) -> list[Fit]:
-    """Two readings of the same photos; a letter is a label."""
-    head = HeadSpec("mud", "mud_logits", ("c", "d"), "softmax", None, "d")
-    network: Any = SimpleNamespace(name="mud", heads=[head], combined=frozenset())
-    reading = Reading(View(), "RGB", IMAGENET)
-    changed = replace(reading, channels="BGR")
-    return [
-        Fit(network, head, one, changes, [a == b for a, b in zip(truths, said, strict=True)], list(truths))
-        for one, changes, said in ((reading, 0, served), (changed, 1, other))
-    ]
-
-
-def test_advice_weighs_how_many_photos_there_are() -> None:
-    clear = advise(fits("cd" * 10, "cc" * 10, "cd" * 10))
-    assert clear is not None
-    assert clear.sure
-    assert (clear.photos, clear.right_now, clear.right_then) == (20, 10, 20)
-    few = advise([*fits("cdcdcd", "dcdcdc", "cdcdcd"), *fits("cdcdcd", "dcdcdc", "dcdcdc")[1:] * 5])
-    assert few is not None
-    assert not few.sure
-    assert "6 photos are few" in few.sentence
-
-
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize(("threshold", "said"), [(None, False), (0.5, False), (0.3, True)])
-def test_advice_keeps_the_label_that_a_threshold_is_about(activation: str, threshold: float | None, said: bool) -> None:
-    served, other = fits("cd" * 10, "dc" * 10, "cd" * 10)
-    served.head = replace(served.head, activation=activation, threshold=threshold)
-    other.head = replace(served.head, labels=("d", "c"))
-    found = advise([served, other])
-    assert found is not None
-    assert ('write labels = ["d", "c"] and positive = "d"' in found.sentence) == said
-
-
-@pytest.mark.parametrize(
-    ("truths", "served", "other"),
-    [
-        ("cdcd", "dcdc", "cdcd"),  # too few
-        ("cdcdcdcd", "cccccccd", "ccccdcdd"),  # may be chance
-        ("dddddddd", "cccccccc", "dddddddd"),  # one label only
-        ("dddddddddc", "cccccccccc", "dddddddddd"),  # always the same answer, now the more frequent one
-        ("cd" * 50, "cd" * 45 + "dc" * 5, "cd" * 50),  # good enough as it is
-    ],
-)
-def test_no_advice_without_grounds(truths: str, served: str, other: str) -> None:
-    assert advise(fits(truths, served, other)) is None
-
-
-def test_interval() -> None:
-    assert interval(10, 10) == pytest.approx((0.722, 1), abs=1e-3)
-    assert interval(0, 10) == pytest.approx((0, 0.278), abs=1e-3)
-    assert interval(50, 100) == pytest.approx((0.404, 0.596), abs=1e-3)

@@ -185,17 +185,22 @@ def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_pat
         "P.write = lambda *_: print('held', flush=True) or sys.stdin.read(); sys.exit(main())"
     )
     command = [sys.executable, "-c", hold, "export", write_spec(one_head, tmp_path), "--repository", str(repository)]
-    for signal_number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
-            assert any(b"held" in line for line in process.stdout)
+            assert any("held" in line for line in process.stdout)
             assert list(tmp_path.glob(".repository.export-*"))
-            process.send_signal(signal_number)
-            assert process.wait(PATIENCE_S) != 0
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=PATIENCE_S)
         assert tree(repository) == before
-    # What the kill left beside the repository is cleared away by the next export.
+        if number != signal.SIGKILL:
+            assert process.returncode == 130
+            assert errors.endswith("car-analyzer export: interrupted; nothing was published.\n")
+            assert not list(tmp_path.glob(".repository.export-*"))
+    # The next export removes the staging folder of a killed one.
+    assert list(tmp_path.glob(".repository.export-*"))
     assert publish(one_head, repository).version == 2
     assert not list(tmp_path.glob(".repository.export-*"))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from car_analyzer_export.errors import SpecError
-from car_analyzer_export.onnx_model.verify import read_answers
+from car_analyzer_export.onnx_model.answers import read_answers
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import HeadPlan, Spec
 from tests.conftest import decided

@@ -120,7 +120,9 @@ def test_a_version_that_answers_otherwise_is_taken_back(site: Site, monkeypatch:
     monkeypatch.setattr(NetworkProcess, "write", record_otherwise)
     code, printed = site.run("publish", site.spec(105))
     assert code == 1
-    assert "does not answer as it did when it was exported: for the known photo known/6.jpg, condition is" in printed
+    assert (
+        "does not answer as it did when it was exported: for the reference photo known/6.jpg, condition is" in printed
+    )
     (withdrawn,) = assert_untouched(site, before, files)
     # Whoever has seen the number remembers what it meant.
     assert site.place(106) == withdrawn + 1

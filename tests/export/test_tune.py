@@ -80,7 +80,7 @@ def test_what_is_only_reported(copy: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main([*command, "--budget", "25"]) == 0
     assert "nothing was changed" in capsys.readouterr().out
     assert main([*command, "--budget", "1"]) == 1
-    assert "Nothing answers 99 % within 1 ms." in capsys.readouterr().out
+    assert "No settings reach a p99 latency of 1 ms." in capsys.readouterr().out
     assert texts(copy) == before
 
 
@@ -116,7 +116,7 @@ def test_a_version_that_was_published_meanwhile_stays(
     stored = {file.stem: file.read_text() for file in copy.glob(f"car_analyzer/{published}/configs/*")}
     assert texts(copy) == stored
     out, err = capsys.readouterr()
-    assert f"Version 1 was measured, but {copy} now has version {published} to serve; nothing was written." in err
+    assert f"Version 1 was measured, but {copy} now serves version {published}; nothing was written." in err
     assert "Not written.\n[limits]\npreprocess_instances = 4\n" in out
 
 
@@ -129,7 +129,7 @@ def test_settings_that_were_changed_meanwhile_stay(
     assert tune_while(copy, edit, monkeypatch) == 1
     assert config_on_disk(copy, "condition").instance_group[0].count == 5
     assert Choice.of(configs_of(copy, 1)) == SERVED
-    assert "Somebody else changed the settings" in capsys.readouterr().err
+    assert "were changed during the measurements" in capsys.readouterr().err
 
 
 def test_only_what_was_tuned_is_written(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

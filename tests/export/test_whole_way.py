@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_export.cli.export import report
+from car_analyzer_export.cli.export import print_export
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
@@ -62,7 +62,7 @@ def test_two_bare_torchvision_checkpoints_need_no_architecture(
         torch.save(network.state_dict(), heads[head]["weights"])
     # In this process, where torchvision could be imported.
     plan = plan_export(decided(Spec.from_values({"heads": heads}, "test")))
-    report(plan, export(plan, tmp_path / "repository"), None)
+    print_export(plan, export(plan, tmp_path / "repository"), None)
     told = capsys.readouterr()
     assert "torchvision:resnet18" in told.out
     assert "torchvision:mobilenet_v3_small" in told.out

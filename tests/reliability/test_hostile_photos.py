@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from car_analyzer_export.preprocess.photo import FORMATS, Photo, PhotoError
+from car_analyzer_export.preprocess.photo import FORMATS, InvalidPhotoError, Photo
 from car_analyzer_export.preprocess.view import View, ViewError
 from reliability.known import known_photos
 from reliability.photos import bombs_jpeg, bombs_png
@@ -61,7 +61,7 @@ REFUSED = {
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about oddities
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_dear_to_decode_is_refused(name: str) -> None:
-    with pytest.raises(PhotoError) as refusal:
+    with pytest.raises(InvalidPhotoError) as refusal:
         Photo(BOMBS[name]())
     assert REFUSED[name] in str(refusal.value)
     assert str(refusal.value).endswith(".")
@@ -75,7 +75,7 @@ def test_a_file_without_a_picture_is_refused_in_a_sentence_or_is_pillows_answer(
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             expected = np.asarray(image.convert("RGB"))
     except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a refusal
-        with pytest.raises(PhotoError, match=r"^The .*\.$"):
+        with pytest.raises(InvalidPhotoError, match=r"^The .*\.$"):
             Photo(content)
     else:
         np.testing.assert_array_equal(Photo(content).rgb, expected)
@@ -84,12 +84,12 @@ def test_a_file_without_a_picture_is_refused_in_a_sentence_or_is_pillows_answer(
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["png without IDAT", "apng of no frames", "jpeg without a scan"])
 def test_a_header_without_a_picture_is_named(name: str) -> None:
-    with pytest.raises(PhotoError, match="has a header, but no picture"):
+    with pytest.raises(InvalidPhotoError, match="has a header, but no picture"):
         Photo(hollow()[name])
 
 
 def test_16_bits_a_colour() -> None:
-    with pytest.raises(PhotoError, match="at most 32 megapixels are accepted of PNG with 16 bits a colour"):
+    with pytest.raises(InvalidPhotoError, match="at most 32 megapixels are accepted of PNG with 16 bits a colour"):
         Photo(bombs_png.png(8000, 8000, b"x", bits=16))
 
 
@@ -102,7 +102,7 @@ def test_what_comes_after_a_jpeg_are_not_its_scans() -> None:
 def test_a_photo_may_have_as_many_scans_as_real_ones() -> None:
     content = samples()["jpeg progressive"]
     assert Photo(content, max_pixels=2 * 61 * 43).rgb.size == (61, 43)
-    with pytest.raises(PhotoError, match="JPEG of more than 32 scans"):
+    with pytest.raises(InvalidPhotoError, match="JPEG of more than 32 scans"):
         Photo(bombs_jpeg.progressive(61, 43, 40), max_pixels=2 * 61 * 43)
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_photo_is_pillows_answer_or_an_error(name: str, other: str, se
         warnings.simplefilter("ignore")
         try:
             served = View().pixels(Photo(damaged, max_pixels=8_000_000).rgb)
-        except PhotoError as refusal:
+        except InvalidPhotoError as refusal:
             assert str(refusal).endswith(".")  # noqa: PT017 - that it raises is not promised
             if "at most" in str(refusal) or "JPEG of more than" in str(refusal):
                 return
@@ -180,7 +180,7 @@ def test_a_decoder_gets_no_more_memory_than_it_may_have(server: SimpleNamespace,
 def test_what_nobody_foresaw_is_lost(server: SimpleNamespace, tmp_path: Path) -> None:
     """Be it an error of the server, or a refusal for no reason."""
     photo = samples()["png"]
-    unforeseen = "The photo cannot be processed, for a reason that stands in the server's log; save it again."
+    unforeseen = "The photo cannot be processed; the reason is in the server's log. Save it again."
     broken = BrokenError("grpc StatusCode.INTERNAL: Traceback (most recent call last)")
     with ThreadPoolExecutor(1) as pool, Trial(server, Judge(pool), tmp_path) as trial:
         for answer in (unforeseen, broken):

@@ -16,12 +16,12 @@ GUARD = ROOT / "export" / "car_analyzer_export" / "preprocess"
 # Told "go on" only when whatever happens to it has happened.
 WORK = """
 import sys, time, guard
-guard._HELD_UP_S = {limit}
-begun = guard.begin()
+guard._STALL_S = {limit}
+start = guard.begin()
 print("begun", flush=True)
 sys.stdin.readline()
 {after}
-guard.end(begun)
+guard.end(start)
 """
 
 
@@ -32,7 +32,7 @@ NEVER = 600.0
 def jump(*, awake: float = 0, worked: float = 0, clock: float = 0) -> str:
     """Moves what the guard sees, all at once, by seconds: the monotonic clock, its own work, and the system's clock."""
     shifts = (awake, worked, clock)
-    now = "real = guard._Watch._now\nguard._Watch._now = staticmethod(lambda: tuple(map(sum, zip(real(), {}))))"
+    now = "real = guard._Watchdog._now\nguard._Watchdog._now = staticmethod(lambda: tuple(map(sum, zip(real(), {}))))"
     return now.format(shifts)
 
 

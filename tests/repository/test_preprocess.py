@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from car_analyzer_export.preprocess.photo import Photo, PhotoError
+from car_analyzer_export.preprocess.photo import InvalidPhotoError, Photo
 from car_analyzer_export.preprocess.view import View
 
 RANDOM = np.random.default_rng(7)
@@ -89,8 +89,8 @@ def test_a_truncated_photo_is_pillows_answer_or_an_error(name: str) -> None:
         try:
             with Image.open(io.BytesIO(part)) as image:
                 expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
-        except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a PhotoError
-            with pytest.raises(PhotoError):
+        except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a InvalidPhotoError
+            with pytest.raises(InvalidPhotoError):
                 Photo(part)
         else:
             np.testing.assert_array_equal(View().pixels(Photo(part).rgb), expected)
@@ -119,14 +119,14 @@ def png_header(width: int, height: int) -> bytes:
     ],
 )
 def test_a_bad_photo_is_described(photo: bytes, message: str) -> None:
-    with pytest.raises(PhotoError, match=message):
+    with pytest.raises(InvalidPhotoError, match=message):
         Photo(photo)
 
 
 def test_the_limits_are_settings() -> None:
     photo = PHOTOS["jpeg"]
     assert Photo(photo, max_bytes=len(photo), max_pixels=37 * 53).rgb.size == (53, 37)
-    with pytest.raises(PhotoError, match="at most"):
+    with pytest.raises(InvalidPhotoError, match="at most"):
         Photo(photo, max_bytes=len(photo) - 1)
-    with pytest.raises(PhotoError, match="at most"):
+    with pytest.raises(InvalidPhotoError, match="at most"):
         Photo(photo, max_pixels=37 * 53 - 1)

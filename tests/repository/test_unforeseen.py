@@ -29,7 +29,7 @@ def _open(content, *limits):
         raise KeyError("/srv/secret/place\\nsecond line")
     return _open_before(content, *limits)
 """
-ANSWER = "The photo cannot be processed, for a reason that stands in the server's log; save it again in another way."
+ANSWER = "The photo cannot be processed; the reason is in the server's log. Save the photo again in another way."
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,13 @@ def test_the_client_gets_a_sentence_and_the_operator_the_facts(
     before = len(log.read_text())
 
     def logged() -> list[str]:
-        return [line for line in log.read_text()[before:].splitlines() if "failed unforeseen" in line]
+        return [line for line in log.read_text()[before:].splitlines() if "failed unexpectedly" in line]
 
     # Anything but INVALID_ARGUMENT or 400 would raise.
     assert asker.ask(protocol, photo) == f"in ensemble 'car_analyzer', {ANSWER}"
     until(lambda: bool(logged()))  # Triton writes it beside the answer
     (line,) = logged()
-    assert f"A photo of {len(photo)} bytes failed unforeseen: {kind} " in line
+    assert f"A photo of {len(photo)} bytes failed unexpectedly: {kind} " in line
     assert fact in line
     assert "model.py:" in line
     assert "photo.py:" in line

@@ -1,4 +1,4 @@
-"""The stand-in backend reads the official backend's names, and takes the best that a machine has."""
+"""Our ONNX Runtime backend reads the official backend's names, and takes the best that a machine has."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_engines_that_cannot_be_kept_are_built_without_a_cache(choose: Any, tmp_
     choice = choose(configured(cache), 0, [TENSORRT, CUDA, CPU])
     assert choice.engine_cache is None
     assert choice.providers[0][1]["trt_engine_cache_enable"] == "0"
-    assert "are not kept" in choice.warnings[0]
+    assert "are not cached" in choice.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -249,9 +249,9 @@ def test_tls_files_are_looked_at_before_triton_starts(files: dict[str, Path], tm
     with pytest.raises(SettingsError, match="absent.pem cannot be read: No such file"):
         ServerTLS(tmp_path / "absent.pem", files["server_key"])
     (tmp_path / "text.pem").write_text("no certificate")
-    with pytest.raises(SettingsError, match="is no PEM file"):
+    with pytest.raises(SettingsError, match="is not a PEM file"):
         ServerTLS(files["server"], tmp_path / "text.pem")
     command = [sys.executable, "-m", "car_analyzer", "serve", "--tls-cert", str(files["server"])]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert refused.returncode == 1
-    assert "--tls-cert and --tls-key come together" in refused.stderr
+    assert "--tls-cert and --tls-key need each other" in refused.stderr

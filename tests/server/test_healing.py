@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import text_format
 
 from car_analyzer import CarAnalyzer
-from car_analyzer_server import ControlError, Server, Settings, StartError, supervisor
+from car_analyzer_server import ModelControlError, Server, Settings, StartError, supervisor
 from car_analyzer_server import stubs as stubs_module
 from car_analyzer_server.repository import read_config
 from car_analyzer_server.stubs import Stubs
@@ -113,11 +113,11 @@ def test_a_lost_cause_is_given_up(copy: Path) -> None:
 
 
 def test_a_triton_that_hangs_is_noticed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "ANSWER_S", 0.5)
+    monkeypatch.setattr(supervisor, "HEALTH_TIMEOUT_S", 0.5)
     with Server(Settings(repository, **ANY_PORTS)) as server:
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            with pytest.raises(StartError, match="left 3 questions in a row unanswered"):
+            with pytest.raises(StartError, match="3 health checks in a row timed out"):
                 Supervisor(server, restart=False).run()
         finally:
             server.stop(at_once=True)
@@ -177,5 +177,5 @@ def test_renewing(copy: Path) -> None:
             server.renew("condition")
         server.unload("condition")
         assert not server.renew("condition")
-        with pytest.raises(ControlError):
+        with pytest.raises(ModelControlError):
             server.load("no-such-model")

@@ -189,7 +189,7 @@ def test_a_path_in_which_triton_would_wait_for_ever(repository: Path, tmp_path: 
 def test_the_wheel_is_found_and_a_wrong_executable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_installation().describe() == "the nvidia-pytriton wheel"
-    with pytest.raises(InstallationError, match="nowhere is not a program"):
+    with pytest.raises(InstallationError, match="nowhere is not an executable program"):
         find_installation(tmp_path / "nowhere")
     on_path = tmp_path / "tritonserver"
     on_path.write_text("#!/bin/sh\nexit 3\n")

@@ -1,5 +1,5 @@
-"""Whether a served model is right about photos whose answers are known, and if not, what the spec says wrongly.
+"""Checks a served model on labelled photos, and finds mistakes in the spec.
 
-`labelled` finds the photos, `asking` sends them, `tally` counts, `local` runs the same models here with other
-`readings` of the photos, `advice` says in words what fits better, `text` and `report` show it all.
+`labelled` finds the photos, `answers` sends them, `tally` counts, `local` runs the same models here with
+`alternatives` to their preprocessing, `advice` describes one that fits better, `text` and `report` show the outcome.
 """

@@ -1,4 +1,4 @@
-"""Says in words which other reading of the photos fits much better, and what to change in the spec."""
+"""Describes the preprocessing or label order that fits much better, and how to change the spec."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .readings import NONE
+from .alternatives import NONE
 
 if TYPE_CHECKING:
-    from .readings import Fit
+    from .alternatives import Fit
 
 LEAST_PHOTOS = 5
 LEAST_GAIN = 0.15
-# What a further change of the spec has to gain.
+# The minimum gain of a further change of the spec.
 LEAST_EXTRA_GAIN = 0.05
-# Fits this close to each other cannot be told apart.
+# Fits this close to each other are equally likely.
 CLOSE = 0.02
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Another reading that fits one head much better.
+    """A change of the spec that fits one head much better.
 
     Attributes:
-        head: Its name.
-        sentence: All of it, for people.
-        changes: Lines of the spec: (table, line).
-        photos: How many photos were tried.
-        right_now: How many of them are right as served.
-        right_then: How many would be right.
-        sure: Too clear for chance, though many readings were tried.
-        also: What fits about as well.
+        head: The name of the head.
+        sentence: The whole advice as text.
+        changes: The changes of the spec: (table, line).
+        photos: The number of photos.
+        right_now: How many answers are right as served.
+        right_then: How many would be right with the changes.
+        sure: Significant, even though many alternatives were tried.
+        also: Other changes that fit about as well.
     """
 
     head: str
@@ -47,7 +47,7 @@ class Advice:
 
 
 def advise(fits: list[Fit]) -> Advice | None:
-    """What fits one head clearly better than what is served, the first of its fits; None if nothing does."""
+    """Advises on one head, given its fits, of which the first is what is served; None if no other is clearly better."""
     served, *others = fits
     photos = len(served.right)
     if photos < LEAST_PHOTOS or len(set(served.truths)) < 2 or not others:
@@ -60,23 +60,23 @@ def advise(fits: list[Fit]) -> Advice | None:
         return None
     sure = chance * len(others) < SIGNIFICANT
     also = tuple(
-        " and ".join(what for what, *_ in _differences(served, fit))
+        describe(served, fit)
         for fit in others
         if fit is not best and fit.changes <= best.changes and fit.balanced > best.balanced - CLOSE
     )
     differences = _differences(served, best)
     right_now, right_then = sum(served.right), sum(best.right)
-    what = " and ".join(one for one, *_ in differences)
     tables: dict[str, list[str]] = {}
     for _, table, change in differences:
         tables.setdefault(table, []).append(change)
-    todo = "; ".join(f"under {table}, {' and '.join(changes)}" for table, changes in tables.items())
+    edits = "; ".join(f"under {table}, {' and '.join(changes)}" for table, changes in tables.items())
     sentence = (
-        f"{served.head.name}: it looks as if {what}. Read so, {right_then} of {photos} photos are right; as served, "
-        f"{right_now} are. In the spec, {todo}; then export again."
+        f"{served.head.name}: it looks as if {describe(served, best)}. With this change {right_then} of {photos} "
+        f"photos would be correct; now {right_now} {'is' if right_now == 1 else 'are'}. In the spec, {edits}; then "
+        "export again."
     )
     if also:
-        sentence += f" As likely by these photos: that {'; or that '.join(also[:3])}."
+        sentence += f" Equally likely with these photos: that {'; or that '.join(also[:3])}."
     if not sure:
         sentence += f" {photos} photos are few, and this may be chance: check with more."
     return Advice(
@@ -92,12 +92,12 @@ def advise(fits: list[Fit]) -> Advice | None:
 
 
 def describe(served: Fit, fit: Fit) -> str:
-    """A fit in a few words."""
-    return " and ".join(what for what, *_ in _differences(served, fit)) or "as served"
+    """Describes how a fit differs from what is served."""
+    return " and ".join(cause for cause, *_ in _differences(served, fit)) or "as served"
 
 
 def _simplest_best(fits: list[Fit]) -> Fit:
-    """The best fit with the fewest changes: one more has to show on more photos than chance explains."""
+    """The best fit with the fewest changes: each further change must gain significantly."""
     levels = sorted({fit.changes for fit in fits})
     best, *larger = (
         max((fit for fit in fits if fit.changes == level), key=lambda fit: fit.balanced) for level in levels
@@ -109,9 +109,9 @@ def _simplest_best(fits: list[Fit]) -> Fit:
 
 
 def _chance(served: Fit, other: Fit) -> float:
-    """The probability that a reading no better than what is served wins by so much: the exact sign test.
+    """The p-value of the exact sign test: how likely such a gain is if the other fit is no better than what is served.
 
-    Only photos on which the two disagree tell them apart.
+    Only photos on which the two disagree count.
     """
     pairs = list(zip(served.right, other.right, strict=True))
     won, lost = pairs.count((False, True)), pairs.count((True, False))
@@ -120,7 +120,7 @@ def _chance(served: Fit, other: Fit) -> float:
 
 
 def _differences(served: Fit, fit: Fit) -> list[tuple[str, str, str]]:
-    """What differs: (what seems to be the case, table of the spec, what to write there)."""
+    """The differences: (probable cause, table of the spec, change)."""
     network, head = fit.network, fit.head
     owner = (
         f"[heads.{network.name}]"
@@ -132,48 +132,37 @@ def _differences(served: Fit, fit: Fit) -> list[tuple[str, str, str]]:
         order = _toml(head.labels)
         if head.name in network.combined:
             pairs = zip(head.labels, served.head.labels, strict=True)
-            meant = " and ".join(f"{new} where the spec says {old}" for new, old in pairs if new != old)
-            what = f"the network's classes had another order in training: {meant}"
-            found.append((what, owner, "put classes into that order"))
+            moved = " and ".join(f"{new} where the spec has {old}" for new, old in pairs if new != old)
+            cause = f"the network's classes had another order in training: {moved}"
+            found.append((cause, owner, "put classes into that order"))
         else:
             change = f"write labels = {order}"
-            # At one half it does not matter which of the two labels a threshold is about.
+            # At 0.5 it does not matter which of the two labels a threshold applies to.
             if head.activation != "multilabel" and (served.head.unsure or served.head.threshold not in (None, 0.5)):
                 change += f' and positive = "{head.positive}"'
             found.append((f"the labels had the order {order} in training", f"[heads.{head.name}]", change))
-    reading, before = fit.reading, served.reading
-    if reading.channels != before.channels:
-        found.append(
-            (
-                f"the network was trained with {reading.channels} pictures",
-                owner,
-                f'write channels = "{reading.channels}"',
-            )
-        )
-    if reading.normalisation != before.normalisation:
-        mean, std = reading.normalisation
-        if reading.normalisation == NONE:
-            found.append(("the network was trained without normalisation", owner, "write normalize = false"))
+    tried, before = fit.preprocessing, served.preprocessing
+
+    def add(trained: str, change: str) -> None:
+        found.append((f"the network was trained {trained}", owner, change))
+
+    if tried.channels != before.channels:
+        add(f"with {tried.channels} pictures", f'write channels = "{tried.channels}"')
+    if tried.normalisation == NONE != before.normalisation:
+        add("without normalisation", "write normalize = false")
+    elif tried.normalisation != before.normalisation:
+        mean, std = tried.normalisation
+        values = f"mean = {_toml(mean)} and std = {_toml(std)}"
+        instead = " in place of normalize = false" if before.normalisation == NONE else ""
+        add(f"with the {values}", f"write {values}{instead}")
+    if (edge := tried.view.shortest_edge) != before.view.shortest_edge:
+        if edge:
+            add(f"on center crops of photos scaled to {edge}, not squashed", f"write shortest_edge = {edge}")
         else:
-            values = f"mean = {_toml(mean)} and std = {_toml(std)}"
-            instead = " in place of normalize = false" if before.normalisation == NONE else ""
-            found.append((f"the network was trained with the {values}", owner, f"write {values}{instead}"))
-    if reading.view.shortest_edge != before.view.shortest_edge:
-        if reading.view.shortest_edge:
-            what = (
-                f"the network was trained on the middle of photos scaled to {reading.view.shortest_edge}, not squashed"
-            )
-            found.append((what, owner, f"write shortest_edge = {reading.view.shortest_edge}"))
-        else:
-            found.append(
-                ("the network was trained on squashed photos, not their middle", owner, "remove shortest_edge")
-            )
-    if reading.view.exif_rotation != before.view.exif_rotation:
-        upright = (
-            "turned upright by their EXIF data" if reading.view.exif_rotation else "as stored, without regard to EXIF"
-        )
-        change = f"write exif_rotation = {str(reading.view.exif_rotation).lower()}"
-        found.append((f"the network was trained with photos {upright}", owner, change))
+            add("on squashed photos, not on center crops", "remove shortest_edge")
+    if (rotation := tried.view.exif_rotation) != before.view.exif_rotation:
+        orientation = "rotated by their EXIF orientation" if rotation else "as stored, without their EXIF orientation"
+        add(f"with photos {orientation}", f"write exif_rotation = {str(rotation).lower()}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Photos whose right answers are known: from a folder's structure, or from a CSV file."""
+"""Finds labelled photos, by the structure of a folder or in a CSV file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from car_analyzer.folders import find_photos
 
-from .errors import CheckError
+from ..errors import CheckError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ FILE_COLUMNS = ("file", "photo", "image", "path", "filename")
 
 @dataclass(frozen=True)
 class LabelledPhoto:
-    """A photo and what is true of it.
+    """A photo and its labels.
 
     Attributes:
-        path: Where it lies.
-        name: For people, and printable: relative to what was given.
-        truth: Head → its label. A head that nothing is known of is missing.
+        path: Its file.
+        name: A printable name, relative to the folder or CSV file.
+        truth: Head → its label. Heads without a label are missing.
     """
 
     path: Path
@@ -38,11 +38,11 @@ class LabelledPhoto:
 
 @dataclass
 class Found:
-    """What a folder or CSV file holds.
+    """The photos in a folder or CSV file.
 
     Attributes:
         photos: Those with at least one label.
-        unlabelled: Why other photos have none → how many of them.
+        unlabelled: Why other photos have no label → how many.
     """
 
     photos: list[LabelledPhoto] = field(default_factory=list)
@@ -50,31 +50,31 @@ class Found:
 
 
 def find_labelled(source: Path, labels: Labels, multilabel: frozenset[str] = frozenset()) -> Found:
-    """Looks for photos with labels.
+    """Finds photos with labels.
 
     Args:
         source: A folder, or a CSV file.
         labels: Head → its labels.
-        multilabel: The heads of which several labels can be true at once.
+        multilabel: The heads whose labels do not exclude each other.
 
     Raises:
-        CheckError: There is no such file or folder, it cannot be read, or nothing in it has a label.
+        CheckError: The file or folder is missing, cannot be read, or has no labelled photo.
     """
     if not source.exists():
         raise CheckError(f"{source} does not exist; give a folder of photos, or a CSV file.")
     found = _from_folder(source, labels) if source.is_dir() else _from_csv(source, labels, multilabel)
     if not found.photos:
-        known = "; ".join(f"{head}: {', '.join(names)}" for head, names in labels.items())
+        expected = "; ".join(f"{head}: {', '.join(names)}" for head, names in labels.items())
         reasons = "".join(f"\n  {reason}" for reason, _ in found.unlabelled.most_common(5))
         raise CheckError(
-            f"{source} holds no photo with a label of this model ({known}). Put the photos into sub-folders named by "
+            f"{source} has no photo with a label of this model ({expected}). Put the photos into sub-folders named by "
             f"label, such as {_example(labels)}, or list them in a CSV file.{reasons}"
         )
     return found
 
 
 def printable(text: str) -> str:
-    """A file's name may hold bytes that are no text in any encoding."""
+    """Escapes the bytes of a file name that are not valid UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -113,7 +113,7 @@ class _Vocabulary:
         self._phrases = sorted({*self._heads, *self._labels} - {()}, key=len, reverse=True)
 
     def of_folders(self, parts: Sequence[str]) -> dict[str, str]:
-        """What a path of folders says; the deepest is believed most."""
+        """The labels in the names of folders; deeper folders take precedence."""
         truth: dict[str, str] = {}
         head: str | None = None
         for part in parts:
@@ -124,9 +124,9 @@ class _Vocabulary:
         return truth
 
     def of_file(self, stem: str) -> dict[str, str]:
-        """What a file's name starts with: `dirty_intact_2`."""
+        """The labels at the start of a file name, such as `dirty_intact_2`."""
         phrases, _ = self._split(_words(stem))
-        # Photos are numbered, so a label that is a number is none in a file's name.
+        # Photos are numbered, so a number in a file name is not a label.
         return self._read([phrase for phrase in phrases if not "".join(phrase).isdecimal()], None)[0]
 
     def _read(self, phrases: list[tuple[str, ...]], head: str | None) -> tuple[dict[str, str], str | None]:
@@ -142,7 +142,7 @@ class _Vocabulary:
         return truth, head
 
     def _split(self, words: tuple[str, ...]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-        """The phrases that some words start with, and the words that are left."""
+        """The phrases at the start of some words, and the remaining words."""
         phrases = []
         while phrase := next((one for one in self._phrases if words[: len(one)] == one), None):
             phrases.append(phrase)
@@ -205,7 +205,7 @@ def _one(value: str, labels: Sequence[str]) -> str | None:
 
 
 def _several(value: str, labels: Sequence[str]) -> str | None:
-    """Labels separated by commas, semicolons or bars, or `none`, in the way in which the client joins them."""
+    """Labels separated by commas, semicolons or bars, or `none`, joined as the client joins them."""
     if value.casefold() == "none":
         return ""
     found = [_one(part, labels) for part in re.split(r"[,;|]", value)]

@@ -1,7 +1,7 @@
-"""The served models, run here with ONNX Runtime, so that their photos can be prepared in other ways.
+"""Runs the served models here with ONNX Runtime, so that other preprocessing can be tried.
 
-The normalisation is a multiplication and an addition inside the ONNX graph. Their constants are made inputs here, so
-another normalisation is computed exactly, and not by bending 8-bit pixels.
+The normalisation is a multiplication and an addition inside the ONNX graph. Their constants become inputs here, so that
+another normalisation is computed exactly, not by changing 8-bit pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
 
-from car_analyzer.heads import HeadSpec, Tensor, parse_heads
+from car_analyzer.heads import HeadSpec, parse_heads
 
 from ..preprocess.view import View
 from ..spec import ENSEMBLE, PREPROCESS
@@ -36,7 +36,7 @@ _CONSTANTS = ("scale", "shift")
 
 
 class LocalError(Exception):
-    """The models cannot be run here; the message says why, without a full stop."""
+    """The models cannot be run here; the message is the reason, without a full stop."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class LocalNetwork:
 
     Attributes:
         name: Its name, which is also its table's in the spec.
-        view: How it looks at a photo.
+        view: How photos are prepared for it.
         normalisation: Mean and std in RGB order.
         channels: `RGB` or `BGR`.
-        heads: What it answers, with the name of the output for each.
+        heads: Its heads, each with the name of its output.
         combined: The heads whose logits are sums over the network's classes.
         session: Takes `pixels`, and `scale` and `shift` if `adjustable`.
-        adjustable: Other normalisations and orders of channels can be tried.
+        adjustable: Other normalisations and channel orders can be tried.
     """
 
     name: str
@@ -70,15 +70,15 @@ class LocalNetwork:
 
         Args:
             pixels: uint8 RGB, [batch, height, width, 3].
-            channels: The order in which the network is to get them.
+            channels: The channel order of the network's input.
             normalisation: Mean and std in RGB order.
         """
         inputs: dict[str, Any] = {"pixels": pixels}
         if self.adjustable:
-            # The graph turns RGB into its own order, whatever that is; so turn beforehand to end up in the other.
-            turned = pixels if channels == self.channels else pixels[..., ::-1]
+            # The graph converts RGB to its own order; reversed pixels end up in the other order.
+            ordered = pixels if channels == self.channels else pixels[..., ::-1]
             scale, shift = _constants(normalisation)
-            inputs = {"pixels": np.ascontiguousarray(turned), "scale": scale, "shift": shift}
+            inputs = {"pixels": np.ascontiguousarray(ordered), "scale": scale, "shift": shift}
         found = self.session.run(list(self.heads.values()), inputs)
         return {head.name: rows for head, rows in zip(self.heads, found, strict=True)}
 
@@ -88,11 +88,11 @@ def open_networks(repository: Path, served: Mapping[str, Head], wanted: Collecti
 
     Args:
         repository: The model repository.
-        served: The heads as the server describes them.
-        wanted: Only networks that answer one of these heads.
+        served: The heads of the server.
+        wanted: Only networks with one of these heads are loaded.
 
     Raises:
-        LocalError: They are not there, or cannot be loaded, or are not those that are served.
+        LocalError: They are missing, cannot be loaded, or are not those that are served.
     """
     try:
         text = (repository / ENSEMBLE / "config.pbtxt").read_text(encoding="utf-8")
@@ -105,8 +105,8 @@ def open_networks(repository: Path, served: Mapping[str, Head], wanted: Collecti
     except LocalError:
         raise
     except FileNotFoundError as error:
-        raise LocalError(f"{error.filename} is not there") from error
-    except Exception as error:  # protobuf and ONNX Runtime have error classes of their own, without a common base
+        raise LocalError(f"{error.filename} is missing") from error
+    except Exception as error:  # the error classes of protobuf and ONNX Runtime have no common base
         raise LocalError(f"the models in {repository} cannot be loaded: {error}".rstrip(".")) from error
 
 
@@ -136,7 +136,7 @@ def _open(repository: Path, step: Any, heads: Iterable[HeadSpec]) -> LocalNetwor
 
 
 def _load(file: Path, expected: tuple[npt.NDArray[np.float32], ...]) -> tuple[Any, bool]:
-    """A session, and whether the constants of the normalisation were found and made inputs of it."""
+    """A session, and whether the constants of the normalisation were found and are inputs of it."""
     model = onnx.load(file)
     found = {one.name: one for one in model.graph.initializer if one.name in _CONSTANTS}
     adjustable = len(found) == len(_CONSTANTS) and all(
@@ -154,11 +154,6 @@ def _load(file: Path, expected: tuple[npt.NDArray[np.float32], ...]) -> tuple[An
 
 
 def _constants(normalisation: Normalisation) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Scale and shift as the graph holds them."""
+    """Scale and shift in the form of the graph's constants."""
     mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in normalisation)
     return 1 / (255 * std), -mean / std
-
-
-def read_label(head: HeadSpec, logits: npt.NDArray[np.float32]) -> str:
-    """The label that the client would make of one photo's logits."""
-    return head.read(Tensor((1, len(logits)), tuple(map(float, logits)))).label

@@ -1,4 +1,4 @@
-"""All that a check found out."""
+"""The outcome of a check."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from .advice import Advice
-    from .asking import Answer
-    from .readings import Fit
+    from .alternatives import Fit
+    from .answers import Answer
     from .tally import Mistake, Tally
 
 LISTED_MISTAKES = 20
@@ -21,13 +21,13 @@ LISTED_MISTAKES = 20
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check before publishing found, for the command, which has none of the networks.
+    """The outcome of a check before publishing, for the command's process, which has no networks.
 
     Attributes:
-        text: For people.
+        text: For the terminal.
         facts: JSON-ready; see `Outcome.to_dict`.
-        heads: Head → how many `photos` were checked, and how many were `right`.
-        refused: A sentence for each head that is not good enough.
+        heads: Head → how many `photos` were checked, and how many answers were `right`.
+        refused: A sentence for each head whose accuracy is too low.
     """
 
     text: str
@@ -38,17 +38,17 @@ class Checked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found out.
+    """The outcome of a check.
 
     Attributes:
         source: The folder or CSV file.
-        url: The server; None before anything is published.
+        url: The server; None for a check before publishing.
         answers: For every photo with a label.
         unlabelled: Why photos were left out → how many.
         tallies: Head → counts.
-        fits: Head → the readings that were tried.
-        advice: What fits much better.
-        notes: What else a user should know, in sentences.
+        fits: Head → the alternatives that were tried.
+        advice: Changes of the spec that fit much better.
+        notes: Sentences for the user.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def mistakes(self) -> list[Mistake]:
-        """Of all heads, the most confident ones first."""
+        """The mistakes of all heads, the most confident ones first."""
         return sorted(
             (one for tally in self.tallies.values() for one in tally.mistakes), key=lambda one: -one.confidence
         )

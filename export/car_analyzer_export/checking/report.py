@@ -1,4 +1,4 @@
-"""A check's outcome as one HTML page that needs nothing else."""
+"""A check's outcome as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .text import count, summary
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .asking import Answer
+    from .alternatives import Fit
+    from .answers import Answer
     from .outcome import Outcome
-    from .readings import Fit
 
-# A thousand thumbnails are some 10 MB, which a browser still opens at once.
+# A thousand thumbnails are about 10 MB, which a browser opens without delay.
 MOST_PHOTOS = 1000
 SIDE = 256
 QUALITY = 72
@@ -39,7 +39,7 @@ class Verdict:
 
     @property
     def wrong(self) -> bool:
-        """Known to be wrong."""
+        """Whether it differs from the label."""
         return self.truth is not None and self.truth != self.label
 
 
@@ -54,12 +54,12 @@ class Card:
 
     @property
     def wrong(self) -> bool:
-        """At least one head is wrong, or there is no answer."""
+        """Whether a head is wrong, or there is no answer."""
         return self.error is not None or any(verdict.wrong for verdict in self.verdicts)
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """Mistakes first, the most confident one at the top; then failures; then the least confident right answers."""
+        """The sort key: the most confident mistakes, then failures, then the least confident right answers."""
         if self.error is not None:
             return (1,)
         wrong = [verdict.confidence for verdict in self.verdicts if verdict.wrong]
@@ -115,11 +115,11 @@ def _thumbnail(path: Path) -> str | None:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes a large JPEG at a fraction of its size
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes large JPEGs at a fraction of their size
             small = ImageOps.exif_transpose(image)
             small.thumbnail((SIDE, SIDE))
             content = io.BytesIO()
             small.convert("RGB").save(content, "JPEG", quality=QUALITY)
-    except Exception:  # noqa: BLE001 - Pillow's errors are many, and the page does without this picture
+    except Exception:  # noqa: BLE001 - Pillow raises many types; the page then has no thumbnail
         return None
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from car_analyzer import Head
 
-    from .asking import Answer
+    from .answers import Answer
 
 
-# With more labels than these, a confusion table leaves out those that never occur.
+# With more labels than this, a confusion table leaves out those that never occur.
 WIDEST_FULL_TABLE = 8
 
 
@@ -34,12 +34,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Tally:
-    """How one head did.
+    """The counts of one head.
 
     Attributes:
         head: Its name.
         confusion: (truth, answer) → how many photos.
-        truths: What occurs as truth, in the model's order.
+        truths: The labels that occur as truth, in the model's order.
         answers: The columns of the confusion table, in the model's order; `unsure` at the end.
         mistakes: The most confident ones first.
         labels: How many labels the head has.
@@ -69,30 +69,30 @@ class Tally:
 
     @property
     def balanced(self) -> float:
-        """The mean of each label's share of right answers: a network that always says the same gains nothing here."""
+        """The balanced accuracy: the mean of the labels' recalls."""
         return sum(map(self.recall, self.truths)) / len(self.truths)
 
     @property
     def chance(self) -> float:
-        """What a network that knows nothing reaches of `balanced`."""
+        """The balanced accuracy of guessing."""
         return 1 / (len(self.truths) if len(self.truths) > 1 else max(self.labels, 2))
 
     @property
     def commonest(self) -> float:
-        """The accuracy of always giving the commonest label; of guessing where all photos have the same."""
+        """The accuracy of always giving the most common label; of guessing if all photos have the same label."""
         return max(map(self.total, self.truths)) / self.photos if len(self.truths) > 1 else self.chance
 
     def recall(self, truth: str) -> float:
-        """The share of right answers among the photos of which `truth` is true."""
+        """The share of right answers among the photos with the label `truth`."""
         return self.confusion[truth, truth] / self.total(truth)
 
     def total(self, truth: str) -> int:
-        """How many photos there are of which `truth` is true."""
+        """The number of photos with the label `truth`."""
         return sum(count for (one, _), count in self.confusion.items() if one == truth)
 
 
 def tally(answers: Iterable[Answer], heads: dict[str, Head]) -> dict[str, Tally]:
-    """Counts for every head that has photos."""
+    """Counts the answers of every head that has photos."""
     answered = [answer for answer in answers if answer.analysis is not None]
     return {
         head: _tally_head(head, described, relevant)
@@ -114,7 +114,7 @@ def _tally_head(head: str, described: Head, answers: list[Answer]) -> Tally:
     shown = {name for pair in confusion for name in pair}
     if described.labels is None and len(labels) <= WIDEST_FULL_TABLE:
         shown |= set(labels)
-    # `unsure` admits that it does not know, so it is no confident mistake.
+    # `unsure` is not a confident mistake.
     mistakes.sort(key=lambda mistake: (mistake.label == UNSURE, -mistake.confidence))
     return Tally(
         head,
@@ -127,12 +127,12 @@ def _tally_head(head: str, described: Head, answers: list[Answer]) -> Tally:
 
 
 def _ordered(found: set[str], labels: list[str]) -> list[str]:
-    known = {label: position for position, label in enumerate(labels)}
-    return sorted(found, key=lambda name: (known.get(name, len(known)), name))
+    positions = {label: position for position, label in enumerate(labels)}
+    return sorted(found, key=lambda name: (positions.get(name, len(positions)), name))
 
 
 def interval(right: int, photos: int) -> tuple[float, float]:
-    """Where the accuracy on all such photos lies with 95 % confidence, after Wilson."""
+    """The 95 % confidence interval of the accuracy, after Wilson."""
     z, share = 1.96, right / photos
     middle = (share + z * z / (2 * photos)) / (1 + z * z / photos)
     reach = z / (1 + z * z / photos) * math.sqrt(share * (1 - share) / photos + z * z / (4 * photos * photos))

@@ -22,7 +22,7 @@ CORNER = "is \\ says"
 
 
 def as_text(outcome: Outcome) -> str:
-    """Lays out the outcome."""
+    """Formats the outcome."""
     lines: list[str] = []
     for advice in outcome.advice:
         sentence = advice.sentence
@@ -34,8 +34,8 @@ def as_text(outcome: Outcome) -> str:
     if mistakes := outcome.mistakes[:WORST]:
         lines.append("Most confident mistakes:")
         for one in mistakes:
-            said = f"says {one.label or 'none'}, is {one.truth or 'none'}"
-            lines.append(f"  {one.confidence:6.1%}  {one.head}: {said}  {one.answer.photo.name}")
+            labels = f"says {one.label or 'none'}, is {one.truth or 'none'}"
+            lines.append(f"  {one.confidence:6.1%}  {one.head}: {labels}  {one.answer.photo.name}")
         lines.append("")
     if outcome.failed:
         lines.append(f"{count(len(outcome.failed), 'photo')} could not be analysed:")
@@ -51,13 +51,13 @@ def as_text(outcome: Outcome) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text with what this terminal cannot show written as escapes."""
+    """Escapes the characters that this terminal cannot show."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def summary(tally: Tally) -> str:
-    """One head's accuracy, and how far it can be trusted."""
+    """One head's accuracy with its confidence interval."""
     low, high = interval(tally.right, tally.photos)
     return (
         f"{tally.accuracy:.1%} right ({tally.right} of {count(tally.photos, 'photo')}; "

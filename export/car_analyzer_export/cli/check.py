@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -13,13 +12,16 @@ from tqdm import tqdm
 from car_analyzer import TLS, CarAnalyzer, CarAnalyzerError, ConfigurationError, Retry, UnreachableError
 from car_analyzer.command_line import DONE, FAILED, INTERRUPTED, UNREACHABLE, USAGE, add_tls, count, positive, share
 
-from ..checking.errors import CheckError
+from ..errors import CheckError
+from .common import add_repository, make_parser
 
 if TYPE_CHECKING:
+    import argparse
+
     from ..checking.outcome import Outcome
 
 
-# A person waits at the other end, so a server that is not there gets little patience.
+# Somebody waits at the terminal, so retries end soon if the server is down.
 RETRY = Retry(reconnect_patience=2.0)
 
 _EPILOG = """\
@@ -29,9 +31,9 @@ examples:
   car-analyzer check labels.csv --report check.html  columns: file, and one for each head; unknown values are skipped
   car-analyzer check labelled/ --min-accuracy 0.9 --json
 
-Where the exported models lie in --repository, too, other readings of the photos are tried: another order of the
-labels, other normalisations, BGR, a crop from the middle, EXIF rotation. If one of them fits much better, it says so,
-and what to change in the spec.
+If the exported models are in --repository, it also tries other preprocessing: another order of the labels, other
+normalisations, BGR, a center crop, EXIF rotation. If one of them gives much better answers, it says so, and what to
+change in the spec.
 
 exit codes: 0 checked, 1 nothing could be checked or an accuracy is below --min-accuracy, 2 wrong usage,
 3 no server answers
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> int:
             write_report(outcome, arguments.report)
         _print(outcome, arguments)
     except BrokenPipeError:
-        raise  # whoever read has seen enough
+        raise  # the reader closed the pipe
     except (CheckError, CarAnalyzerError, OSError) as error:
         print(f"car-analyzer check: {error}", file=sys.stderr)
         if isinstance(error, UnreachableError):
@@ -61,16 +63,14 @@ def main(argv: list[str]) -> int:
         return USAGE if isinstance(error, ConfigurationError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    return _judge(outcome, arguments.min_accuracy)
+    return _exit_code(outcome, arguments.min_accuracy)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="car-analyzer check",
-        description="Compare a served model's answers with photos whose labels are known, and find what the spec says "
-        "wrongly.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        "check",
+        "Compare a served model's answers with labelled photos, and find mistakes in the spec.",
+        _EPILOG,
     )
     parser.add_argument(
         "source", type=Path, metavar="FOLDER", help="photos in sub-folders named by label, or a CSV file"
@@ -78,20 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--url", metavar="URL", help="of the server; default: $CAR_ANALYZER_URL or grpc://localhost:8001"
     )
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=Path("model_repository"),
-        metavar="DIR",
-        help="where the exported models lie; default: %(default)s",
-    )
+    add_repository(parser)
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with all photos and answers")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
     parser.add_argument(
         "--min-accuracy", type=share, metavar="X", help="from 0 to 1; exit with 1 if a head's accuracy is below"
     )
     parser.add_argument(
-        "--concurrency", type=count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"
+        "--concurrency", type=count, default=8, metavar="N", help="concurrent requests; default: %(default)s"
     )
     parser.add_argument(
         "--timeout", type=positive, default=30.0, metavar="SECONDS", help="for each answer; default: %(default)g"
@@ -103,12 +97,12 @@ def _parser() -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> Outcome:
     # `disable=None` shows a bar on a terminal only.
     with tqdm(unit="photo", disable=None, leave=False, dynamic_ncols=True) as bar:
-        bar.set_description_str("asking the server")
+        bar.set_description_str("connecting to the server")
         from ..checking.check import check
 
-        def begin(what: str, total: int) -> None:
+        def begin(part: str, total: int) -> None:
             bar.reset(total)
-            bar.set_description_str(what)
+            bar.set_description_str(part)
 
         tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
         with CarAnalyzer(arguments.url, timeout=arguments.timeout, retry=RETRY, tls=tls) as analyzer:
@@ -128,7 +122,7 @@ def _print(outcome: Outcome, arguments: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
-def _judge(outcome: Outcome, minimum: float | None) -> int:
+def _exit_code(outcome: Outcome, minimum: float | None) -> int:
     below = [tally for tally in outcome.tallies.values() if minimum is not None and tally.accuracy < minimum]
     for tally in below:
         print(

@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from ..network_process import NetworkProcess
     from ..spec import Plan
 
-# What it adds to the steps that a command reports.
+# Steps that the check adds to the progress bar of a command.
 STEPS = 2
 
 
 def add_check_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what says which photos the networks have to know, and how well."""
+    """Adds the options for labelled photos and for the accuracy that is required on them."""
     parser.add_argument(
         "--check",
         type=Path,
         metavar="LABELLED",
-        help="labelled photos, a folder or a CSV file as of `car-analyzer check`; publish nothing if the networks do "
-        "not know them",
+        help="labelled photos, a folder or a CSV file as for `car-analyzer check`; publish nothing if a head's "
+        "accuracy on them is too low",
     )
     parser.add_argument(
         "--min-accuracy",
         type=share,
         metavar="X",
-        help="with --check: what every head must reach, from 0 to 1; default: better than chance",
+        help="with --check: the accuracy that every head must reach, from 0 to 1; default: better than chance",
     )
 
 
 def check_labelled(plan: Plan, networks: NetworkProcess, arguments: argparse.Namespace) -> Checked | None:
-    """Checks the networks on the photos of `--check`; None without it.
+    """Checks the networks on the photos of `--check`; returns None without that option.
 
     Raises:
-        AccuracyError: They do not know them well enough. What was found out is printed already.
-        SpecError: There is nothing to be checked.
+        AccuracyError: A head's accuracy is too low. The details are printed already.
+        SpecError: There is nothing to check.
     """
     if arguments.check is None:
         return None
@@ -57,10 +57,11 @@ def check_labelled(plan: Plan, networks: NetworkProcess, arguments: argparse.Nam
     for network in plan.networks:
         for note in network.notes:
             tqdm.write(note, file=sys.stderr)
-    tqdm.write(json.dumps({"check": checked.facts}) if arguments.json else lines(checked), file=sys.stdout)
+    text = json.dumps({"check": checked.facts}) if arguments.json else printable_text(checked)
+    tqdm.write(text, file=sys.stdout)
     raise AccuracyError("\n".join([*checked.refused, "Nothing was published."]))
 
 
-def lines(checked: Checked) -> str:
-    """What was found out, as text for this terminal."""
+def printable_text(checked: Checked) -> str:
+    """The findings as text that this terminal can show."""
     return encodable(checked.text).rstrip("\n")

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
 from car_analyzer.command_line import count
 
 from ..network_process import NetworkProcess
-from .export import add_options, check_choice, progress_bar, read_spec, says_what
-from .export import report as report_export
+from .common import make_parser, progress_bar, run
+from .export import add_options, check_source, has_source, print_export, read_spec
 from .labelled import STEPS, check_labelled
-from .publishing import EXIT_CODES, add_server_options, alone_in, connected, report, run, switch_to
+from .publishing import EXIT_CODES, STILL_SERVED, add_server_options, connected, exclusive, report, switch_to
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
 
+    from ..checking.outcome import Checked
+    from ..export import Export
     from ..repository.publishing.control import Triton
     from ..repository.publishing.switch import Switch
+    from ..spec import Plan
 
-# What a change of versions reports.
+    Exported = tuple[Plan, Export, Checked | None]
+
+# Steps of a switch to another version on the progress bar.
 _SWITCH_STEPS = 4
 
 _EPILOG = f"""\
@@ -28,8 +33,8 @@ examples:
   car-analyzer publish --cleanliness cleanliness_model.pth --condition condition_model.pth
   car-analyzer publish --version 4              a version that was exported before
 
-The new version is exported, loaded beside the served one, and sent photos with known answers. Only if it answers as it
-did in PyTorch, it is served; otherwise everything stays as it was. --repository must be the folder that Triton serves.
+Exports the new version, loads it beside the served one, and sends it the reference photos. It is served only if its
+answers match PyTorch's; otherwise nothing changes. --repository must be the folder that Triton serves.
 
 {EXIT_CODES}"""
 
@@ -38,29 +43,28 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if says_what(arguments) or arguments.version is None:
-        check_choice(parser, arguments)
+    if has_source(arguments) or arguments.version is None:
+        check_source(parser, arguments)
     elif arguments.check is not None:
-        parser.error("--check is for a new version; ask the running server with `car-analyzer check`")
-    return run("publish", lambda: _publish(arguments))
+        parser.error("--check is for a new version; check the running server with `car-analyzer check`")
+    return run(
+        "publish",
+        lambda: _publish(arguments),
+        lambda result: _report(arguments, *result),
+        interrupted=STILL_SERVED,
+    )
 
 
-def _publish(arguments: argparse.Namespace) -> None:
-    # Before the export, which takes its time: a wrong key or URL is known at once.
+def _publish(arguments: argparse.Namespace) -> tuple[Switch, Exported | None]:
+    # Connects before the export, which takes long, so that a wrong key or URL fails at once.
     with connected(arguments) as triton:
-        if says_what(arguments):
-            _publish_new(arguments, triton)
-        else:
-            _publish_exported(arguments, triton)
+        if has_source(arguments):
+            return _publish_new(arguments, triton)
+        with progress_bar(_SWITCH_STEPS) as progress, exclusive(arguments.repository):
+            return switch_to(triton, arguments.repository, arguments.version, progress, keep=arguments.keep), None
 
 
-def _publish_exported(arguments: argparse.Namespace, triton: Triton) -> None:
-    with progress_bar(_SWITCH_STEPS) as progress, alone_in(arguments.repository):
-        switch = switch_to(triton, arguments.repository, arguments.version, progress, keep=arguments.keep)
-    report(switch, as_json=arguments.json)
-
-
-def _publish_new(arguments: argparse.Namespace, triton: Triton) -> None:
+def _publish_new(arguments: argparse.Namespace, triton: Triton) -> tuple[Switch, Exported]:
     spec = read_spec(arguments)
     switches: list[Switch] = []
     steps = 1 + spec.steps + (STEPS if arguments.check else 0) + _SWITCH_STEPS
@@ -75,28 +79,27 @@ def _publish_new(arguments: argparse.Namespace, triton: Triton) -> None:
 
         plan = networks.plan()
         checked = check_labelled(plan, networks, arguments)
-        done = add_version(
-            plan,
-            arguments.repository,
-            networks.write,
-            version=arguments.version,
-            deliver=deliver,
-            checked=checked,
+        exported = add_version(
+            plan, arguments.repository, networks.write, version=arguments.version, deliver=deliver, checked=checked
         )
-    facts: dict[str, Any] = {"networks": done.networks}
-    if checked is not None:
-        facts["check"] = checked.facts
-    if not arguments.json:
-        report_export(plan, done, checked)
-    report(switches[0], as_json=arguments.json, facts=facts)
+    return switches[0], (plan, exported, checked)
+
+
+def _report(arguments: argparse.Namespace, switch: Switch, exported: Exported | None) -> None:
+    facts: dict[str, Any] = {}
+    if exported is not None:
+        _, export, checked = exported
+        facts = {"networks": export.networks} | ({} if checked is None else {"check": checked.facts})
+        if not arguments.json:
+            print_export(*exported)
+    report(switch, as_json=arguments.json, facts=facts)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="car-analyzer publish",
-        description="Put a new version into a running Triton, without downtime, if it answers as it should.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        "publish",
+        "Serve a new version from a running Triton without downtime, if its answers are as expected.",
+        _EPILOG,
     )
     add_options(parser)
     parser.add_argument(

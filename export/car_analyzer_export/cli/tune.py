@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
 import tempfile
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from car_analyzer import CarAnalyzerError
-from car_analyzer.command_line import count, positive
-from car_analyzer_server import ServerError
+from car_analyzer.command_line import FAILED, USAGE, count, positive
 from car_analyzer_server.cores import cores
 
-from ..errors import ExportError, PublishError, SpecError
+from ..errors import PublishError, SpecError
 from ..repository.config import as_text
-from ..repository.versions import KNOWN, config_on_disk, configs_of, locked, on_disk, write, writing
+from ..repository.versions import REFERENCES, config_on_disk, configs_of, locked, on_disk, write, writing
 from ..tuning.choice import Choice, around, variations
 from ..tuning.trial import Trial, serve_and_measure
+from .common import add_repository, make_parser, run
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from ..repository.versions import Configs
 
 _EPILOG = """\
 examples:
-  car-analyzer tune                                       most photos a second
-  car-analyzer tune --photos photos/ --budget 200         ... of which 99 % are answered within 200 ms
+  car-analyzer tune                                       for the highest throughput
+  car-analyzer tune --photos photos/ --budget 200         ... with a p99 latency of at most 200 ms
   car-analyzer tune --dry-run --plot tune.png
 
-It serves copies of the repository, on free ports, for some two minutes; nothing else should run meanwhile. The best
-settings are written into the configurations (a running `serve` takes them when it is started again), and shown as lines
-for the spec, for the next export.
-exit codes: 0 done, 1 it cannot be measured, or nothing is within the budget, 2 wrong usage
+Serves copies of the repository on free ports for about two minutes; stop other work on the machine meanwhile. The best
+settings are written into the configurations (restart `serve` to apply them) and printed as lines for the spec of the
+next export.
+exit codes: 0 done, 1 nothing could be measured, or nothing is within the budget, 2 wrong usage, 130 interrupted
 """
-# What is less than this better may be chance.
+# A smaller gain may be chance.
 GAIN = 1.03
 MOST_PHOTOS = 64
 
@@ -48,14 +48,10 @@ MOST_PHOTOS = 64
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    if arguments.plot is not None and not _can_plot():
+    if arguments.plot is not None and find_spec("matplotlib") is None:
         print("car-analyzer tune: --plot needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 2
-    try:
-        return _tune(arguments)
-    except (ExportError, ServerError, CarAnalyzerError) as error:
-        print(f"car-analyzer tune: {error}", file=sys.stderr)
-        return 1
+        return USAGE
+    return run("tune", lambda: _tune(arguments), lambda code: code, interrupted="the measurements are incomplete")
 
 
 def _tune(arguments: argparse.Namespace) -> int:
@@ -65,7 +61,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         raise SpecError(f"The model repository {repository} serves no version; make one with `car-analyzer export`.")
     configs = configs_of(repository, version)
     served = Choice.of_each(configs)
-    photos = _photos(arguments.photos or repository / "car_analyzer" / str(version) / KNOWN)
+    photos = _photos(arguments.photos or repository / "car_analyzer" / str(version) / REFERENCES)
     trials = _search(arguments, configs, photos)
     budget = arguments.budget or math.inf
     best, current = _winner(trials, budget), trials[0]
@@ -79,13 +75,13 @@ def _tune(arguments: argparse.Namespace) -> int:
             _write(repository, version, served, best.choice)
             written = True
     finally:
-        # What was measured for minutes is shown, whatever is in the way of writing it.
+        # Measurements that took minutes are printed even if the result cannot be written.
         _report(trials, best, arguments, written=written)
-    return 0 if best is not None else 1
+    return 0 if best is not None else FAILED
 
 
 def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[bytes]) -> list[Trial]:
-    """Tries one thing after the other, each with the best of the others so far; what is served now comes first."""
+    """Varies one setting after the other, starting from the best trial so far; the current settings come first."""
     networks = sum(config.backend == "onnxruntime" for config in configs.values())
     plan = variations(cores(), networks)
     budget = arguments.budget or math.inf
@@ -95,12 +91,12 @@ def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[by
         tempfile.TemporaryDirectory(prefix=".tune-", dir=arguments.repository.absolute().parent) as folder,
         tqdm(total=1 + sum(len(values) - 1 for _, values in plan), disable=None, leave=False) as bar,
     ):
+        copy = Path(folder) / "model_repository"
 
         def measure(choice: Choice) -> None:
             bar.set_description_str(str(choice))
-            place = Path(folder) / "model_repository"
             trials.append(
-                serve_and_measure(arguments.repository, place, configs, choice, photos, callers, arguments.seconds)
+                serve_and_measure(arguments.repository, copy, configs, choice, photos, callers, arguments.seconds)
             )
             bar.update()
 
@@ -114,7 +110,7 @@ def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[by
 
 
 def _winner(trials: Sequence[Trial], budget: float) -> Trial | None:
-    """The best; what is served now, unless another one is clearly better."""
+    """The trial with the highest rate; the current settings, unless another trial is clearly better."""
     rates = {trial.choice: point.rate for trial in trials if (point := trial.best(budget)) is not None}
     if not rates:
         return None
@@ -126,23 +122,23 @@ def _winner(trials: Sequence[Trial], budget: float) -> Trial | None:
 
 
 def _write(repository: Path, version: int, served: dict[str, Choice], choice: Choice) -> None:
-    """Changes the settings in the configurations as they are now; not if they are others than those that were measured.
+    """Writes the settings into the configurations, unless these changed since they were measured.
 
     Raises:
-        PublishError: They are, or cannot be written.
+        PublishError: They changed, or cannot be written.
     """
     with writing(repository), locked(repository):
         now = on_disk(repository)
         if now != version:
-            found = "no whole version" if now is None else f"version {now}"
+            found = "no complete version" if now is None else f"version {now}"
             raise PublishError(
-                f"Version {version} was measured, but {repository} now has {found} to serve; nothing was written. "
+                f"Version {version} was measured, but {repository} now serves {found}; nothing was written. "
                 "Run `car-analyzer tune` again."
             )
         configs = configs_of(repository, version)
         if Choice.of_each(configs) != served:
             raise PublishError(
-                f"Somebody else changed the settings in {repository} meanwhile; nothing was written. Run "
+                f"The settings in {repository} were changed during the measurements; nothing was written. Run "
                 "`car-analyzer tune` again."
             )
         choice.write_to(configs)
@@ -154,7 +150,7 @@ def _write(repository: Path, version: int, served: dict[str, Choice], choice: Ch
 def _photos(folder: Path) -> list[bytes]:
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     if not files:
-        raise SpecError(f"{folder} is no folder with photos; name one with --photos.")
+        raise SpecError(f"{folder} is not a folder with photos; give one with --photos.")
     return [file.read_bytes() for file in files[:: math.ceil(len(files) / MOST_PHOTOS)]]
 
 
@@ -167,38 +163,31 @@ def _report(trials: Sequence[Trial], best: Trial | None, arguments: argparse.Nam
         points = "   ".join(f"{p.callers:3d} callers {p.rate:6.1f}/s p99 {p.p99:6.1f} ms" for p in trial.points)
         print(f"{'->' if trial is best else '  '} {trial.choice!s:64} {points}")
     if best is None:
-        print(f"Nothing answers 99 % within {arguments.budget:g} ms.")
+        print(f"No settings reach a p99 latency of {arguments.budget:g} ms.")
     elif best is trials[0]:
-        print("What is served now is as good as anything tried; nothing was changed.")
+        print("The current settings are as good as any that were tried; nothing was changed.")
     else:
-        print("Written; start `car-analyzer serve` again. For the spec:" if written else "Not written.")
+        print("Written; restart `car-analyzer serve`. For the spec:" if written else "Not written.")
         lines = [f"{name} = {value}" for name, value in asdict(best.choice).items()]
         print("\n".join(["[limits]", *lines]))
 
 
-def _can_plot() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("matplotlib") is not None
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="car-analyzer tune",
-        description="Find the numbers of processes and threads that serve most photos on this machine.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        "tune", "Find the numbers of processes and threads with the highest throughput on this machine.", _EPILOG
+    )
+    add_repository(parser)
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="photos like those in production; default: those of the export"
+    )
+    parser.add_argument("--budget", type=positive, metavar="MS", help="for the p99 latency; default: none")
+    parser.add_argument(
+        "--callers", type=count, nargs="+", metavar="N", help="concurrent callers; default: 1, and 2 and 8 per core"
     )
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s"
+        "--seconds", type=positive, default=4.0, metavar="S", help="of each measurement; default: %(default)g"
     )
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="such as will come; default: those of the export")
-    parser.add_argument("--budget", type=positive, metavar="MS", help="for the p99 of an answer; default: none")
-    parser.add_argument(
-        "--callers", type=count, nargs="+", metavar="N", help="at once; default: 1, and 2 and 8 for each core"
-    )
-    parser.add_argument("--seconds", type=positive, default=4.0, metavar="S", help="each time; default: %(default)g")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw photos a second against p99")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the throughput against the p99 latency")
     parser.add_argument("--dry-run", action="store_true", help="change nothing")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     return parser

@@ -1,4 +1,4 @@
-"""Whether networks answer the same when they look at photos in another, faster way."""
+"""Compares a network's answers in two views, to decide whether a faster view may replace the one of training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from car_analyzer_server.cores import cores
 from ..errors import ExportError
 from ..preprocess.photo import Photo
 from ..preprocess.view import least_side_for
+from .answers import head_spec, read_answers
 from .verify import torch_logits, torch_outputs
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from ..preprocess.view import View
     from ..spec import HeadPlan, NetworkPlan
 
-    Floats = npt.NDArray[np.float32]
+    Floats = npt.NDArray[np.floating[Any]]
 
 MIN_AGREEMENT = 0.995
 MAX_PIXEL_DIFFERENCE = 0.5
-# From so many photos on, how near to a line between two answers they lie says how near others will.
+# With at least this many photos, their distances from the decision boundaries represent those of other photos.
 ENOUGH_PHOTOS = 8
 _BATCH = 16
+_FLOAT = np.finfo(float)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Agreement:
     """How a network's answers in one view compare with those in another.
 
     Attributes:
-        photos: On how many it was compared.
+        photos: How many photos were compared.
         changed: How many of them get another answer from some head.
-        expected_change: The share of photos like these that can be expected to get another answer; see `_expected`.
+        expected_change: The expected share of similar photos that get another answer; see `_expected`.
         max_probability_change: The largest change of a label's probability.
         pixel_difference: The mean difference of the pixels, of 255.
     """
@@ -53,8 +55,7 @@ class Agreement:
 
     @property
     def is_enough(self) -> bool:
-        """Whether the views can stand for each other."""
-        # Not `>`: NaN must not count as agreement.
+        """Whether one view may replace the other."""
         return (
             self.changed <= (1 - MIN_AGREEMENT) * self.photos
             and self.expected_change <= 1 - MIN_AGREEMENT
@@ -70,14 +71,14 @@ def compare_views(
     *,
     distinct: int,
 ) -> list[Agreement]:
-    """Compares what networks say of photos in two views, one of each kind for each network.
+    """Compares the answers of networks to photos in two views.
 
     Args:
         networks: The networks.
-        reference: Network by network, the view that it was trained with.
-        other: Network by network, the view that is to stand for it.
+        reference: For each network, the view that it was trained with.
+        other: For each network, the view that may replace it.
         photos: Files that can be decoded.
-        distinct: How many of them, at least, are different photos of the kind that will come.
+        distinct: How many of them, at least, are different photos like those in production.
 
     Raises:
         NetworkError: A network fails on them; the message names it.
@@ -94,84 +95,87 @@ def compare_views(
 
 @lru_cache(maxsize=4)
 def look(views: tuple[View, ...], photos: tuple[bytes, ...]) -> dict[View, npt.NDArray[np.uint8]]:
-    """What each view sees of photos, uint8 [photos, height, width, 3], each decoded once for all, as it is served."""
+    """Prepares photos for views: uint8 [photos, height, width, 3]. Decodes each photo once for all, as when served."""
     least = least_side_for(views)
 
-    def see(content: bytes) -> list[npt.NDArray[np.uint8]]:
+    def prepare(content: bytes) -> list[npt.NDArray[np.uint8]]:
         photo = Photo(content, max_bytes=len(content), max_pixels=2**40, least_side=least)
-        return [view.pixels(photo.upright() if view.exif_rotation else photo.rgb) for view in views]
+        return [view.prepare(photo) for view in views]
 
-    # Pillow works without Python's lock.
+    # Pillow releases the GIL.
     with ThreadPoolExecutor(cores()) as pool:
-        seen = zip(*pool.map(see, photos), strict=True)
-    return {view: np.stack(pictures) for view, pictures in zip(views, seen, strict=True)}
+        prepared = zip(*pool.map(prepare, photos), strict=True)
+    return {view: np.stack(pictures) for view, pictures in zip(views, prepared, strict=True)}
 
 
 def _compare(
     network: NetworkPlan, before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], distinct: int
 ) -> Agreement:
+    difference = float(np.abs(before.astype(np.int16) - after).mean())
     one, two = _logits(network, before), _logits(network, after)
+    if not all(np.isfinite(rows).all() for logits in (one, two) for rows in logits.values()):
+        # No agreement. The verification of the ONNX model rejects such a network, with a better message.
+        return Agreement(len(before), len(before), 1.0, 1.0, difference)
     changed = np.zeros(len(before), bool)
     expected, largest = 0.0, 0.0
-    with np.errstate(all="ignore"):  # a network that gives NaN is refused later, with more words
-        for head in network.heads:
-            distances = _distances(head, one[head.name], one[head.name])
-            moved = _distances(head, two[head.name], one[head.name])
-            changed |= ((distances >= 0) != (moved >= 0)).any(axis=1)
-            expected += _expected(distances, moved, distinct)
-            change = np.abs(_probabilities(head, two[head.name]) - _probabilities(head, one[head.name])).max()
-            largest = max(largest, float(change))
-    difference = np.abs(before.astype(np.int16) - after).mean()
-    return Agreement(len(before), int(changed.sum()), float(expected), largest, float(difference))
+    for head in network.heads:
+        old, new = one[head.name], two[head.name]
+        answers = (read_answers(head, logits) for logits in (old, new))
+        changed |= [a.label != b.label for a, b in zip(*answers, strict=True)]
+        expected += _expected(_distances(head, old, old), _distances(head, new, old), distinct)
+        largest = max(largest, float(np.abs(_probabilities(head, new) - _probabilities(head, old)).max()))
+    return Agreement(len(before), int(changed.sum()), expected, largest, difference)
 
 
 def _expected(distances: Floats, moved: Floats, distinct: int) -> float:
-    """The share of photos that can be expected to cross a line between two answers.
+    """The expected share of photos that cross a decision boundary.
 
-    That none of 24 photos does proves little: it happens to one network in three of which 5 % do. But all of them say
-    by how much a distance changes, and how many come near the line. A photo crosses it if the change is larger than
-    its distance, and points to the line, as half of them do. So the share is half of the mean change of photos on the
-    line, times the density of distances there, 2 x the mean of a kernel over all photos.
+    If none of 24 photos crosses one, that proves little: it happens to one network in three for which 5 % do. But all
+    photos show how much a distance changes, and how many photos are near a boundary. A photo crosses it if the change
+    is larger than its distance and towards the boundary, as half of the changes are. So the share is half of the mean
+    change of photos on the boundary, times the density of distances there, 2 x the mean of a kernel over all photos.
 
-    The kernel's width is Silverman's for the distances of the user's photos. Generated pictures say nothing of how many
-    photos come near the line, only on which scale a network's logits are: it is as wide as that scale.
+    The kernel's width is Silverman's for the distances of the user's photos. Generated pictures do not show how many
+    photos are near the boundary, only the scale of a network's logits, so this scale is the width.
     """
     size, change = np.abs(distances), np.abs(moved - distances)
     if distinct >= ENOUGH_PHOTOS:
         width = 1.06 * distinct**-0.2 * size.std(axis=0)
     else:
         width = np.sqrt((size**2).mean(axis=0))
-    width = np.maximum(width, np.finfo(np.float32).tiny)
+    width = np.maximum(width, _FLOAT.tiny)
     kernel = np.exp(-0.5 * (size / width) ** 2) / (width * np.sqrt(2 * np.pi))
     return float((change * kernel).mean(axis=0).sum())
 
 
 def _distances(head: HeadPlan, logits: Floats, reference: Floats) -> Floats:
-    """How far logits, [photos, logits], are from each line between two answers; the sign says on which side they are.
+    """The distance of logits, [photos, logits], from each decision boundary, in log-odds; the sign is the side.
 
     Returns:
-        [photos, lines]. For more than two labels that exclude each other, the line is that between the label which
-        `reference` stands for and the likeliest other one.
+        [photos, boundaries]. For more than two labels that exclude each other, the boundary is between the label that
+        `reference` chooses and the most likely other one.
     """
-    if head.activation == "softmax" and len(head.labels) > 2:
-        best = reference.argmax(axis=1)[:, None]
-        others = logits.copy()
+    spec = head_spec(head)
+    probabilities = _probabilities(head, logits)
+    logs = np.log(np.maximum(probabilities, _FLOAT.tiny))
+    if spec.activation == "softmax" and len(spec.labels) > 2:
+        best = _probabilities(head, reference).argmax(axis=1)[:, None]
+        others = logs.copy()
         np.put_along_axis(others, best, -np.inf, axis=1)
-        ahead: Floats = np.take_along_axis(logits, best, axis=1) - others.max(axis=1, keepdims=True)
+        ahead: Floats = np.take_along_axis(logs, best, axis=1) - others.max(axis=1, keepdims=True)
         return ahead
-    positive = logits
-    if head.activation == "softmax":
-        index = head.labels.index(head.positive) if head.positive else 1
-        positive = logits[:, [index]] - logits[:, [1 - index]]
-    lines = head.unsure or (0.5 if head.threshold is None else head.threshold,)
-    return np.concatenate([positive - np.log(line / (1 - line)) for line in lines], axis=1)
+    if spec.activation == "multilabel":
+        odds = logs - np.log(np.maximum(1 - probabilities, _FLOAT.eps))
+    else:
+        positive = spec.labels.index(spec.positive)
+        odds = logs[:, [positive]] - logs[:, [1 - positive]]
+    boundaries = spec.unsure or (0.5 if spec.threshold is None else spec.threshold,)
+    return np.concatenate([odds - np.log(share / (1 - share)) for share in boundaries], axis=1)
 
 
-def _probabilities(head: HeadPlan, logits: Floats) -> Any:
-    if head.activation != "softmax":
-        return 1 / (1 + np.exp(-logits))
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+def _probabilities(head: HeadPlan, logits: Floats) -> Floats:
+    """The probability of each label, [photos, labels]."""
+    return np.array([list(answer.probabilities.values()) for answer in read_answers(head, logits)])
 
 
 def _logits(network: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> dict[str, Floats]:

@@ -1,4 +1,4 @@
-"""Turns a network into an ONNX model that takes the pixels of the preprocess step."""
+"""Exports a network to an ONNX model that takes the pixels of the preprocess step."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from ..spec import HeadPlan, NetworkPlan
 
-# The oldest opset that PyTorch's exporter writes without converting, so that older servers load it too.
+# The oldest opset that PyTorch's exporter writes without converting, so that older servers load it, too.
 OPSET = 18
 
 
 class PixelsToLogits(torch.nn.Module):
-    """A network with its normalisation in front, and its heads' logits picked out behind.
+    """A network with its normalisation, and with one output of logits for each head.
 
-    Takes `pixels`, uint8 [batch, height, width, 3], RGB; gives float32 [batch, logits] for every head.
+    Takes `pixels`, uint8 [batch, height, width, 3], RGB; returns float32 [batch, logits] for every head.
 
     Args:
         plan: The network.
-        cast_first: For TensorRT, which can do nothing with uint8 but make floats of it. Otherwise pixels are transposed
-            while they are uint8: on a CPU, a quarter of the memory traffic of transposing floats.
+        cast_first: For TensorRT, which can only cast uint8 to float. Otherwise pixels are transposed while they are
+            uint8: on a CPU, a quarter of the memory traffic of transposing floats.
     """
 
     scale: torch.Tensor
@@ -52,20 +52,20 @@ class PixelsToLogits(torch.nn.Module):
         channels_first = (pixels.float() if self._cast_first else pixels).permute(0, 3, 1, 2)
         if self._bgr:
             channels_first = channels_first[:, [2, 1, 0]]
-        # ONNX knows no strides, so this adds no node; but a network may call view(), which does.
+        # ONNX has no strides, so contiguous() adds no node; but view() in a network needs it.
         outputs = self.network(channels_first.contiguous().float() * self.scale + self.shift)
         return tuple(head.read(outputs).float() for head in self._heads)
 
 
 def run_network(plan: NetworkPlan, images: torch.Tensor) -> object:
-    """Runs the network, so that a wrong network is told apart from a failed export.
+    """Runs the network, so that errors of the network differ from errors of the export.
 
     Args:
         plan: The network.
         images: Normalised, float32 [batch, 3, height, width].
 
     Raises:
-        NetworkError: It does not take photos of this size or number.
+        NetworkError: The network fails on photos of this size or number.
     """
     try:
         with torch.inference_mode():
@@ -76,10 +76,10 @@ def run_network(plan: NetworkPlan, images: torch.Tensor) -> object:
 
 
 def check_network(plan: NetworkPlan) -> None:
-    """Makes sure that the network gives what its heads read, for one photo and for two.
+    """Makes sure that the network's outputs have the shapes that its heads need, for one photo and for two.
 
     Raises:
-        NetworkError: It does not; the message names the head.
+        NetworkError: They do not; the message names the head.
     """
     for batch in (1, 2):
         outputs = run_network(plan, torch.zeros(batch, 3, plan.view.height, plan.view.width))
@@ -94,18 +94,18 @@ def _check_output(outputs: object, head: HeadPlan, batch: int) -> None:
             found = outputs[head.output]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             raise NetworkError(
-                f"The network has no output {head.output!r} for head '{head.name}'; it gives {_described(outputs)}."
+                f"The network has no output {head.output!r} for head '{head.name}'; it returns {_described(outputs)}."
             ) from None
     if not isinstance(found, torch.Tensor):
         raise NetworkError(
-            f"The network gives {_described(found)}, not a tensor of logits; "
-            f"if it answers several questions, say which with `output` in head '{head.name}'."
+            f"The network returns {_described(found)}, not a tensor of logits; "
+            f"if it has several outputs, select one with `output` in head '{head.name}'."
         )
     if found.shape == (batch,) and head.classes == 1:
         return
     if found.shape != (batch, head.classes):
         raise NetworkError(
-            f"The network gives an output of shape {list(found.shape)} for a batch of {batch}, "
+            f"The network returns an output of shape {list(found.shape)} for a batch of {batch}, "
             f"but head '{head.name}' with its labels {list(head.labels)} needs [{batch}, {head.classes}]."
         )
 
@@ -119,7 +119,7 @@ def _described(outputs: object) -> str:
 
 
 def write_onnx(plan: NetworkPlan, path: Path, *, cast_first: bool = False) -> None:
-    """Exports to ONNX with a dynamic batch, weights inside the file, and checks what was written.
+    """Exports to ONNX with a dynamic batch and the weights inside the file, and validates the file.
 
     Args:
         plan: The network.
@@ -130,12 +130,12 @@ def write_onnx(plan: NetworkPlan, path: Path, *, cast_first: bool = False) -> No
         ExportError: PyTorch cannot export this network, or onnx.checker rejects the result.
         OSError: The file cannot be written.
     """
-    # Two examples: with one, the exporter may take the batch for a constant.
+    # Two examples: with one, the exporter may turn the batch size into a constant.
     example = torch.zeros(2, plan.view.height, plan.view.width, 3, dtype=torch.uint8)
     model = PixelsToLogits(plan, cast_first=cast_first).eval()
     outputs = [plan.output_name(head) for head in plan.heads]
     try:
-        # PyTorch prints the graph of what it cannot export.
+        # If the export fails, PyTorch prints the graph.
         with quiet(), contextlib.redirect_stderr(io.StringIO()):
             if any(isinstance(module, torch.jit.ScriptModule) for module in plan.network.modules()):
                 _write_script(model, example, path, outputs)
@@ -143,7 +143,7 @@ def write_onnx(plan: NetworkPlan, path: Path, *, cast_first: bool = False) -> No
                 _write_exported(model, example, path, outputs)
         onnx.checker.check_model(path, full_check=True)
     except OSError:
-        raise  # about the disk, not about the network
+        raise  # a problem of the disk, not of the network
     except Exception as error:
         raise ExportError(f"PyTorch cannot export this network to ONNX: {reason(error)}.") from error
 
@@ -160,14 +160,14 @@ def _write_exported(model: PixelsToLogits, example: torch.Tensor, path: Path, ou
         verbose=False,
     )
     assert program is not None  # noqa: S101 - it is None only when a file is named
-    # Each node carries the stack trace it came from, with the paths of this machine.
+    # Each node carries a stack trace with paths of this machine.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
     program.save(path, external_data=False)
 
 
 def _write_script(model: PixelsToLogits, example: torch.Tensor, path: Path, outputs: list[str]) -> None:
-    """PyTorch's present exporter takes no TorchScript; the one before it takes nothing else."""
+    """Exports TorchScript, which only PyTorch's older exporter supports."""
     torch.onnx.export(
         torch.jit.trace(model, example),  # type: ignore[no-untyped-call]
         (example,),

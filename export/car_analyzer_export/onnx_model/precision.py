@@ -1,4 +1,4 @@
-"""Smaller, faster models that still give the same answers: half precision and 8-bit integers."""
+"""Converts models to half precision or 8-bit integers, if they still give the same answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from ..errors import ExportError, VerificationError, reason
 from ..quiet import quiet
 from .agreement import MIN_AGREEMENT
-from .verify import read_answers
+from .answers import read_answers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ..spec import NetworkPlan
 
-# More photos than these change neither the agreement nor the calibration by much.
+# More photos hardly change the agreement or the calibration.
 MAX_PICTURES = 1000
 _MAX_CALIBRATION = 200
 _BATCH = 16
@@ -34,14 +34,14 @@ _SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBia
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a converted model compares with the one in single precision.
+    """How a converted model compares with the fp32 model.
 
     Attributes:
         precision: `fp16` or `int8`.
-        pictures: On how many they were compared.
+        pictures: How many pictures were compared.
         answers_agreeing: The share of pictures with the same answer; the smallest over all heads.
         max_difference: The largest difference of a logit.
-        fp32_bytes: The size of the model in single precision.
+        fp32_bytes: The size of the fp32 model.
     """
 
     precision: str
@@ -54,20 +54,20 @@ class Agreement:
 def convert(
     file: Path, precision: str, plan: NetworkPlan, pixels: npt.NDArray[np.uint8], *, symmetric: bool = False
 ) -> dict[str, Any]:
-    """Replaces a model by one of lower precision; its inputs and outputs stay as they are.
+    """Replaces a model by one of lower precision; its inputs and outputs keep their types.
 
     Args:
-        file: The model in single precision.
+        file: The fp32 model.
         precision: `fp16` or `int8`.
         plan: Its network.
-        pixels: What to compare on, and to calibrate int8 with: uint8 [count, height, width, 3].
-        symmetric: Write int8 as TensorRT takes it: without zero points, and with float32 biases.
+        pixels: Pictures to compare, and to calibrate int8 with: uint8 [count, height, width, 3].
+        symmetric: Write int8 for TensorRT: without zero points, and with float32 biases.
 
     Returns:
         The agreement, JSON-ready.
 
     Raises:
-        VerificationError: Fewer than `MIN_AGREEMENT` of the answers agree; the file is as it was.
+        VerificationError: Fewer than `MIN_AGREEMENT` of the answers agree; the file is unchanged.
         ExportError: The conversion failed.
     """
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, quiet():
@@ -92,9 +92,9 @@ def convert(
 
 
 def _halved(model: onnx.ModelProto, plan: NetworkPlan) -> onnx.ModelProto:
-    kept = _behind_the_layers(model, plan)
+    kept = _probability_nodes(model, plan)
     halved: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
-    # Between two nodes that stay as they are, the converter rounds to half precision and back.
+    # Between two nodes that stay in fp32, the converter inserts casts to half precision and back.
     makers = {output: node for node in halved.graph.node for output in node.output}
     for node in halved.graph.node:
         for position, name in enumerate(node.input if node.name in kept else ()):
@@ -109,8 +109,8 @@ def _is_cast(node: onnx.NodeProto | None, to: int) -> TypeGuard[onnx.NodeProto]:
     return node is not None and node.op_type == "Cast" and node.attribute[0].i == to
 
 
-def _behind_the_layers(model: onnx.ModelProto, plan: NetworkPlan) -> list[str]:
-    """The nodes that make probabilities, and logits of them: half precision cannot tell 0.9998 from 1."""
+def _probability_nodes(model: onnx.ModelProto, plan: NetworkPlan) -> list[str]:
+    """The nodes that compute probabilities, and logits from them: half precision rounds 0.9998 to 1."""
     makers = {output: node for node in model.graph.node for output in node.output}
     wanted = [plan.output_name(head) for head in plan.heads if head.probabilities]
     kept: dict[str, None] = {}
@@ -124,13 +124,13 @@ def _behind_the_layers(model: onnx.ModelProto, plan: NetworkPlan) -> list[str]:
 
 def _quantize(file: Path, converted: Path, pixels: npt.NDArray[np.uint8], *, symmetric: bool) -> None:
     prepared = converted.with_name("prepared.onnx")
-    quant_pre_process(file, prepared, skip_symbolic_shape=True)  # made for transformers, and stumbles over others
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)  # made for transformers, it fails on others
     quantize_static(
         prepared,
         converted,
         _Pictures(pixels),
         quant_format=QuantFormat.QDQ,
-        # The normalisation in front is cheap, and everything behind depends on it.
+        # The normalisation is cheap, and everything after it depends on its precision.
         op_types_to_quantize=_LAYERS,
         per_channel=True,
         extra_options=_SYMMETRIC if symmetric else {},
@@ -138,7 +138,7 @@ def _quantize(file: Path, converted: Path, pixels: npt.NDArray[np.uint8], *, sym
 
 
 class _Pictures(CalibrationDataReader):  # type: ignore[misc]
-    """Hands pictures to the calibration, one batch after the other."""
+    """Feeds pictures to the calibration, batch by batch."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
         self._batches = iter([pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)])

@@ -1,8 +1,7 @@
-"""Compares an exported model with the network it came from."""
+"""Compares an exported model with its PyTorch network."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,9 @@ import numpy as np
 import onnxruntime
 import torch
 
-from car_analyzer.heads import Tensor, parse_heads
-
 from ..errors import NetworkError, VerificationError, reason
-from ..spec import ENSEMBLE, describe_head, normalised
+from ..spec import normalised
+from .answers import read_answers
 from .graph import run_network
 
 if TYPE_CHECKING:
@@ -21,21 +19,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from car_analyzer import Head
-
     from ..spec import HeadPlan, NetworkPlan
 
 BATCHES = (1, 2, 7, 32)
 TOLERANCE = 1e-4
-# Enough pictures for a part that is rarely dropped.
+# Enough pictures to notice even a low dropout rate.
 _REPEATED = 7
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one batch size gave: the largest difference, and how many of the answers agree.
+    """The result for one batch size: the largest difference, and how many answers agree.
 
-    The difference is of a logit or, where the network gives probabilities, of a probability as the client reads it.
+    The difference is that of a logit or, if the network returns probabilities, of a probability as the client reads it.
     """
 
     batch: int
@@ -44,10 +40,10 @@ class Comparison:
 
 
 def check_repeats(plan: NetworkPlan) -> None:
-    """Makes sure that the network gives the same pictures the same logits twice.
+    """Makes sure that the network is deterministic: the same pictures give the same logits twice.
 
     Raises:
-        NetworkError: It does not.
+        NetworkError: It is not.
     """
     shape = (_REPEATED, plan.view.height, plan.view.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -56,8 +52,8 @@ def check_repeats(plan: NetworkPlan) -> None:
     if difference > TOLERANCE:
         raise NetworkError(
             f"The network itself is random: its logits for the same pictures differ by {difference:.2g} from run to "
-            "run. The usual cause is F.dropout(x) without training=self.training, which drops even after eval(); add "
-            "it, or use nn.Dropout."
+            "run. The usual cause is F.dropout(x) without training=self.training, which is active even after eval(); "
+            "add it, or use nn.Dropout."
         )
 
 
@@ -92,32 +88,26 @@ def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -
 
 
 def torch_outputs(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> object:
-    """What PyTorch says of pixels by the recipe of training, not by the graph that was exported.
+    """Runs the network with PyTorch and the preprocessing of training, not with the exported graph.
 
     Args:
         plan: The network.
         pixels: uint8 [batch, height, width, 3], RGB.
 
     Returns:
-        What the network gives.
+        The output of the network.
 
     Raises:
-        NetworkError: The network fails on them.
+        NetworkError: The network fails.
     """
     return run_network(plan, normalised(pixels, plan.mean, plan.std, bgr=plan.bgr))
 
 
 def torch_logits(head: HeadPlan, outputs: object) -> npt.NDArray[np.float32]:
-    """A head's logits, float32 [batch, logits], of what PyTorch says."""
+    """A head's logits, float32 [batch, logits], from the network's output."""
     with torch.inference_mode():
         logits: npt.NDArray[np.float32] = head.read(outputs).float().numpy()
         return logits
-
-
-def read_answers(head: HeadPlan, logits: npt.NDArray[np.float32]) -> list[Head]:
-    """What the client makes of finite logits, float32 [batch, logits]."""
-    (spec,) = parse_heads(json.dumps({head.name: describe_head(head)}), ENSEMBLE)
-    return [spec.read(Tensor((1, len(row)), tuple(map(float, row)))) for row in logits]
 
 
 def _compare(head: HeadPlan, served: npt.NDArray[np.float32], outputs: object) -> Comparison:
@@ -129,11 +119,10 @@ def _compare(head: HeadPlan, served: npt.NDArray[np.float32], outputs: object) -
         )
     difference, agreeing = float(np.abs(served - expected).max()), 0
     if np.isfinite(difference):
-        answers = read_answers(head, served)
-        pairs = zip(answers, read_answers(head, expected), strict=True)
-        agreeing = sum(one.label == other.label for one, other in pairs)
+        answers, others = (read_answers(head, logits) for logits in (served, expected))
+        agreeing = sum(one.label == other.label for one, other in zip(answers, others, strict=True))
         if head.probabilities:
-            # By what the network itself says: not by its logits, which both sides could have made wrongly.
+            # With the network's own probabilities: the logits made of them could be wrong on both sides.
             read = np.array([list(answer.probabilities.values()) for answer in answers])
             difference = float(np.abs(read - _own_probabilities(head, outputs)).max())
     # Not `difference > TOLERANCE`: NaN must fail, too.
@@ -146,7 +135,7 @@ def _compare(head: HeadPlan, served: npt.NDArray[np.float32], outputs: object) -
 
 
 def _own_probabilities(head: HeadPlan, outputs: object) -> npt.NDArray[np.float64]:
-    """A probability for each label, [batch, labels], from a network that gives probabilities."""
+    """The probability of each label, [batch, labels], from a network that returns probabilities."""
     given = head.pick(outputs).double().numpy()
     if head.groups:
         given = np.stack([given[:, group].sum(axis=1) for group in head.groups], axis=1)

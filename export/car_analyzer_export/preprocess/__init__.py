@@ -1,1 +1,1 @@
-"""The preprocess step, as it is copied into every model repository."""
+"""The preprocess step, which every export copies into the model repository."""

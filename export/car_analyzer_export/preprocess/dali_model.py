@@ -1,6 +1,6 @@
-"""Triton's Python backend runs this as `model.py`: the same step as Pillow's, with DALI for the photos that it can do.
+"""The preprocess step with DALI, as `model.py` of Triton's Python backend.
 
-Everything else, and everything that goes wrong, is for the Pillow step, which lies beside this as `pillow_model.py`.
+The Pillow step, `pillow_model.py` in the same folder, handles the photos that DALI cannot decode, and all errors.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _PARAMETERS = ("hw_decoder_load", "fancy_upsampling", "threads")
 
 
 class TritonPythonModel:
-    """Decodes and resizes the photos of a batch together; a bad photo fails its own request and no other."""
+    """Decodes and resizes the photos of a batch together; an invalid photo fails only its own request."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Reads limits, views and parameters, builds the pipeline, and runs it once."""
+        """Reads limits, views and parameters, builds the pipeline, and warms it up."""
         self._export_id = identity.read()
         self._pillow = PillowModel()
         self._pillow.initialize(args)
@@ -39,17 +39,17 @@ class TritonPythonModel:
         self._decoder = _decoder(config, parameters, device, args["model_instance_name"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers every request of a batch on its own."""
-        begun = guard.begin()
+        """Answers every request of a batch separately."""
+        start = guard.begin()
         responses = self._with_dali(requests) if self._decoder is not None else [None] * len(requests)
-        left = [position for position, response in enumerate(responses) if response is None]
-        for position, response in zip(left, self._pillow.execute([requests[each] for each in left]), strict=True):
+        rest = [position for position, response in enumerate(responses) if response is None]
+        for position, response in zip(rest, self._pillow.execute([requests[each] for each in rest]), strict=True):
             responses[position] = response
-        guard.end(begun)
+        guard.end(start)
         return responses
 
     def _with_dali(self, requests: list[Any]) -> list[Any]:
-        """The answers to those requests all of whose photos DALI can do; None for the others."""
+        """The responses to requests whose photos DALI can all decode; None for the others."""
         try:
             jobs = [self._jobs(request) for request in requests]
             with silence():
@@ -57,13 +57,13 @@ class TritonPythonModel:
             return [self._response([next(decoded) for _ in few]) if few else None for few in jobs]
         except RuntimeError as error:
             pb_utils.Logger.log_verbose(f"DALI failed, and Pillow decodes the batch: {error}")
-        except Exception as error:  # noqa: BLE001 - no photo may fail the others of its batch
+        except Exception as error:  # noqa: BLE001 - a photo must not fail the others of its batch
             log(error, f"DALI on {len(requests)} requests, which Pillow decodes,")
         return [None] * len(requests)
 
     def _jobs(self, request: Any) -> list[Any]:
         if identity.rejection(request, self._export_id):
-            return []  # Pillow's step answers it
+            return []  # the Pillow step answers it
         photos = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         jobs = [self._decoder.job(content) for content in photos]
         return jobs if all(jobs) else []
@@ -75,17 +75,15 @@ class TritonPythonModel:
         if self._stays_on_gpu and len(parts) == 1 and not isinstance(parts[0], np.ndarray):
             try:
                 return pb_utils.Tensor.from_dlpack(name, parts[0].__dlpack__())
-            except Exception as error:  # noqa: BLE001 - Triton's, of whatever kind; the pixels can go another way
+            except Exception as error:  # noqa: BLE001 - Triton raises many types; the CPU is the fallback
                 self._stays_on_gpu = False
-                pb_utils.Logger.log_warn(
-                    f"Pixels go by way of the CPU, since Triton does not take them on a GPU: {error}"
-                )
+                pb_utils.Logger.log_warn(f"Triton does not accept pixels on a GPU; they are copied to the CPU: {error}")
         arrays = [part if isinstance(part, np.ndarray) else np.array(part.as_cpu()) for part in parts]
         return pb_utils.Tensor(name, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 
 
 def _decoder(config: dict[str, Any], parameters: dict[str, Any], device: int | None, name: str) -> Any:
-    """DALI, if it is there and works; a sentence in the log says which."""
+    """The DALI decoder; None, with the reason in the log, if DALI is missing or does not work."""
     views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
     try:
         with silence():
@@ -93,8 +91,8 @@ def _decoder(config: dict[str, Any], parameters: dict[str, Any], device: int | N
     except ImportError as error:
         pb_utils.Logger.log_warn(f"{name}: Pillow decodes everything, since DALI cannot be imported: {error}")
         return None
-    looks = {view_name: View(**view) for view_name, view in views.items()}
-    if not all(map(dali_pipeline.can_look, looks.values())):
+    prepared = {view_name: View(**view) for view_name, view in views.items()}
+    if not all(map(dali_pipeline.supports, prepared.values())):
         pb_utils.Logger.log_warn(f"{name}: Pillow decodes everything: DALI does bilinear, antialiased views only")
         return None
     limits = {each: parameters[each] for each in ("max_bytes", "max_pixels")}
@@ -102,7 +100,7 @@ def _decoder(config: dict[str, Any], parameters: dict[str, Any], device: int | N
     settings = dali_pipeline.Settings(max(config["max_batch_size"], 1), device, **given)
     try:
         with silence():
-            decoder = dali_pipeline.Decoder(looks, limits, settings)
+            decoder = dali_pipeline.Decoder(prepared, limits, settings)
             decoder.warm_up()
     except RuntimeError as error:
         reason = dali_pipeline.reason(error)

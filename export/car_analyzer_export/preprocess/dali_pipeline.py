@@ -1,6 +1,6 @@
-"""JPEGs to pixels with NVIDIA DALI: on a GPU, with its JPEG hardware if it has some, or with DALI's CPU operators.
+"""Decodes and resizes JPEGs with NVIDIA DALI, on a GPU (with its JPEG hardware, if it has any) or on the CPU.
 
-Runs inside Triton, beside the files of the Pillow step, to which everything goes that DALI does not do as Pillow does.
+Runs inside Triton, beside the Pillow step, which handles all photos that DALI would decode differently from Pillow.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
     from view import View
 
-# What one run may hold as decoded pixels. Photos beyond that are decoded in several runs.
+# The most decoded pixels in one run; larger batches are split into several runs.
 _PIXELS_AT_ONCE = 256_000_000
 _ORIENTATION = 0x0112
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
-# Otherwise decoders take the three colours for RGB, and not all decoders do.
+# With other component ids, some decoders assume RGB instead of YCbCr.
 _YCBCR = ([1, 2, 3], [0, 1, 2])
 
 
 class DaliError(RuntimeError):
-    """DALI failed on a whole run, be it for one photo only."""
+    """DALI failed on a whole run, possibly because of a single photo."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to decode.
+    """The settings of the decoder.
 
     Attributes:
-        max_batch_size: Photos in one run at most.
+        max_batch_size: The most photos in one run.
         device: The GPU; None for the CPU.
-        hw_decoder_load: The share of the JPEGs for the GPU's JPEG hardware; where there is none, this is nothing.
+        hw_decoder_load: The share of the JPEGs for the GPU's JPEG hardware; ignored if there is none.
         fancy_upsampling: Interpolate colours as Pillow does, instead of repeating them.
-        threads: Of the CPU.
+        threads: CPU threads.
     """
 
     max_batch_size: int
@@ -57,7 +57,7 @@ class Job:
     Attributes:
         content: Its bytes.
         pixels: Width times height.
-        sizes: For each view height and width to scale to, and top and left of what is cut out.
+        sizes: For each view the height and width to scale to, and the top and left of the crop.
     """
 
     content: bytes
@@ -66,12 +66,12 @@ class Job:
 
 
 class Decoder:
-    """Decodes batches of JPEGs, and looks at each in every way that is asked for.
+    """Decodes batches of JPEGs, and resizes each for every view.
 
     Args:
-        views: By name; each must be one that `can_look`.
+        views: By name; DALI must support each, see `supports`.
         limits: `max_bytes` and `max_pixels`, see `photo.Photo`.
-        settings: How to decode.
+        settings: The settings of the decoder.
     """
 
     def __init__(self, views: Mapping[str, View], limits: Mapping[str, int], settings: Settings) -> None:
@@ -82,13 +82,13 @@ class Decoder:
         self._pipeline = self._build()
 
     def job(self, content: bytes) -> Job | None:
-        """What to do with a photo; None if DALI would not decode it as Pillow does, or if it must be refused."""
+        """The job for a photo; None if DALI would decode it differently from Pillow, or if it must be rejected."""
         try:
             image = header(content, **self._limits)
             if not self._is_plain(image) or not _is_whole(content):
                 return None
             sizes = [(view, view.scaled_size(image.size)) for view in self._views.values()]
-        except Exception:  # noqa: BLE001 - whatever it is, the other step says it
+        except Exception:  # noqa: BLE001 - the Pillow step reports the error
             return None
         placed = [(*size[::-1], *view.corner(size)[::-1]) for view, size in sizes]
         return Job(content, image.width * image.height, tuple(placed))
@@ -100,14 +100,14 @@ class Decoder:
             For each photo: view → uint8 [1, height, width, 3], a numpy array, or DALI's tensor in the GPU's memory.
 
         Raises:
-            DaliError: It failed, and can be called again.
+            DaliError: DALI failed. The decoder can be used again.
         """
         found: list[dict[str, Any]] = []
         for run in _in_runs(jobs, self._settings.max_batch_size):
             try:
                 outputs = self._run(run)
             except Exception as error:
-                # A pipeline that failed once is of no use any more.
+                # A pipeline cannot be used after an error.
                 self._pipeline = self._build()
                 raise DaliError(reason(error)) from error
             for position in range(len(run)):
@@ -120,12 +120,12 @@ class Decoder:
         """Decodes a full batch, so that the first request does not wait for libraries and memory.
 
         Raises:
-            DaliError: This machine cannot do it.
+            DaliError: DALI does not work on this machine.
         """
         file = io.BytesIO()
         Image.new("RGB", (640, 480), "gray").save(file, "JPEG")
         job = self.job(file.getvalue())
-        assert job is not None  # noqa: S101 - just made to be one
+        assert job is not None  # noqa: S101 - it is a plain JPEG
         for size in (1, self._settings.max_batch_size):
             self.decode([job] * size)
 
@@ -153,9 +153,9 @@ class Decoder:
             batch_size=settings.max_batch_size,
             num_threads=settings.threads,
             device_id=settings.device,
-            # One run at a time: the answer to a request must not wait for the next request.
+            # No prefetching: a response must not wait for the next request.
             prefetch_queue_depth=1,
-            # Outputs live as long as they are needed, not only until the next run.
+            # Outputs stay valid after the next run.
             exec_dynamic=True,
         )
         with pipeline:
@@ -169,33 +169,33 @@ class Decoder:
                 }
             )
             jpegs = fn.external_source(name="jpegs", dtype=types.UINT8, ndim=1)
-            # EXIF orientation is not the decoder's: photos to be turned are not given to it.
+            # Photos with an EXIF orientation that must be applied are left to Pillow.
             pictures = fn.decoders.image(jpegs, output_type=types.RGB, adjust_orientation=False, **options)
-            outputs = [self._look(number, view, pictures) for number, view in enumerate(self._views.values())]
+            outputs = [self._resized(number, view, pictures) for number, view in enumerate(self._views.values())]
             pipeline.set_outputs(*outputs)
         pipeline.build()
         return pipeline
 
     @staticmethod
-    def _look(number: int, view: View, pictures: Any) -> Any:
+    def _resized(number: int, view: View, pictures: Any) -> Any:
         linear = {"interp_type": types.INTERP_LINEAR, "antialias": True, "dtype": types.UINT8}
         if view.shortest_edge is None:
-            seen = fn.resize(pictures, size=[view.height, view.width], **linear)
+            pixels = fn.resize(pictures, size=[view.height, view.width], **linear)
         else:
             size = fn.external_source(name=f"size_{number}", dtype=types.FLOAT, ndim=1)
             corner = fn.external_source(name=f"corner_{number}", dtype=types.INT32, ndim=1)
             scaled = fn.resize(pictures, size=size, **linear)
-            seen = fn.slice(scaled, start=corner, shape=[view.height, view.width], axes=[0, 1])
-        return fn.expand_dims(seen, axes=0)
+            pixels = fn.slice(scaled, start=corner, shape=[view.height, view.width], axes=[0, 1])
+        return fn.expand_dims(pixels, axes=0)
 
 
-def can_look(view: View) -> bool:
-    """Whether DALI scales as this view asks for; its other filters are not Pillow's."""
+def supports(view: View) -> bool:
+    """Whether DALI resizes for this view like Pillow; its other filters differ."""
     return bool(view.antialias and view.interpolation == "bilinear")
 
 
 def reason(error: Exception) -> str:
-    """The line of an error of DALI that says what happened, not where."""
+    """The line of a DALI error with the reason, without the location."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if "encountered:" in lines:
         lines = lines[lines.index("encountered:") + 1 :]
@@ -203,7 +203,7 @@ def reason(error: Exception) -> str:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Whether the last picture in a file comes to its end. Of one that breaks off, DALI may hand out what there is."""
+    """Whether the last picture in a file is complete. DALI may return part of an incomplete one."""
     return content.find(_END, max(content.rfind(_START_OF_SCAN), 0)) >= 0
 
 

@@ -1,11 +1,10 @@
-"""Ends this process if Triton may have given up on it while it worked.
+"""Ends this process if Triton may have declared it dead during a request.
 
-Triton's Python backend expects a sign of life from each of its processes within a second, by the system's clock. When
-one was held up for longer (stopped, starved, on a machine that slept), or when that clock was set forwards, it fails
-the requests that the process works on and gives their memory to other requests. But it does not end the process, which
-then reads and answers what is no longer its own: another photo's pixels. A process that is gone is replaced, and what
-it worked on is asked again: by `car-analyzer serve`, which says so in the environment. Where nobody would replace it,
-it goes on.
+Triton's Python backend expects a heartbeat from each of its processes within a second of the system clock. If a process
+was stalled for longer (stopped, starved, suspended with the machine), or if the clock was set forwards, Triton fails
+the requests of the process and reuses their shared memory for other requests. But it does not end the process, which
+would then read and answer another photo's pixels. `car-analyzer serve` replaces a process that has ended, and the
+client retries its requests; `serve` sets an environment variable for this. Without it, the process continues.
 """
 
 from __future__ import annotations
@@ -16,31 +15,31 @@ import signal
 import threading
 import time
 
-# Signs of life come every 0.3 s, so that this much of the second can be all that was left.
-_HELD_UP_S = 0.6
+# Heartbeats come every 0.3 s, so a stall of this length can use up the second.
+_STALL_S = 0.6
 _TICK_S = 0.1
-# A request that came while this process was held up reaches it right afterwards.
+# A request that arrives during a stall reaches this process right after it.
 _SUSPECT_S = 1.0
-_REPLACED = os.environ.get("CAR_ANALYZER_SUPERVISED") == "1"
+_SUPERVISED = os.environ.get("CAR_ANALYZER_SUPERVISED") == "1"
 
 
-class _Watch:
-    """Notices time in which this process could do nothing, and a clock that was set forwards."""
+class _Watchdog:
+    """Detects stalls of this process, and jumps of the system clock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = self._now()
-        self._held_up = self._set_forwards = float("-inf")
+        self._stalled = self._jumped = float("-inf")
         threading.Thread(target=self._tick, daemon=True).start()
 
-    def held_up_since(self, moment: float) -> bool:
-        """Whether it was held up since a moment of the monotonic clock."""
-        self._look()
-        return self._held_up >= moment
+    def stalled_since(self, moment: float) -> bool:
+        """Whether this process stalled since a moment of the monotonic clock."""
+        self._check()
+        return self._stalled >= moment
 
-    def doubtful_since(self, moment: float) -> bool:
-        """Whether it was held up, or the clock was set forwards, since a moment of the monotonic clock."""
-        return self.held_up_since(moment) or self._set_forwards >= moment
+    def unsafe_since(self, moment: float) -> bool:
+        """Whether it stalled, or the clock was set forwards, since a moment of the monotonic clock."""
+        return self.stalled_since(moment) or self._jumped >= moment
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
@@ -49,37 +48,37 @@ class _Watch:
     def _tick(self) -> None:
         while True:
             time.sleep(_TICK_S)
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         with self._lock:
             now = self._now()
-            passed, worked, by_clock = (new - old for new, old in zip(now, self._last, strict=True))
+            passed, cpu, by_clock = (new - old for new, old in zip(now, self._last, strict=True))
             self._last = now
-            # What it worked itself it was not held up, even if the thread above had to wait for that.
-            if passed - worked > _HELD_UP_S:
-                self._held_up = now[0]
-            if by_clock - passed > _HELD_UP_S:
-                self._set_forwards = now[0]
+            # CPU time of this process is no stall, even if the thread above had to wait for it.
+            if passed - cpu > _STALL_S:
+                self._stalled = now[0]
+            if by_clock - passed > _STALL_S:
+                self._jumped = now[0]
 
 
 @functools.cache
-def _watch() -> _Watch:
-    """Made with the first request: until then, libraries are read from disk, which looks like being held up."""
-    return _Watch()
+def _watchdog() -> _Watchdog:
+    """Created with the first request: loading libraries from disk before that looks like a stall."""
+    return _Watchdog()
 
 
 def begin() -> float:
-    """To be called before a request is read; returns what `end` wants to know."""
+    """Call this before reading a request; returns the start time for `end`."""
     now = time.monotonic()
-    if _REPLACED and _watch().held_up_since(now - _SUSPECT_S):
+    if _SUPERVISED and _watchdog().stalled_since(now - _SUSPECT_S):
         _die()
     return now
 
 
-def end(begun: float) -> None:
-    """To be called before a request is answered. Does not return if the answer may be another one's."""
-    if _REPLACED and _watch().doubtful_since(begun):
+def end(start: float) -> None:
+    """Call this before answering a request. Does not return if the answer may be for another request."""
+    if _SUPERVISED and _watchdog().unsafe_since(start):
         _die()
 
 

@@ -1,8 +1,8 @@
-"""Rejects requests that are meant for another export than this one.
+"""Rejects requests for another export.
 
-A client reads the labels once and keeps them. Behind its address, Triton may be replaced by another one meanwhile, or
-there may be several. So it says with each request which export's labels it holds, in the request parameter `export_id`,
-as HTTP clients do with `If-Match`. Requests without this parameter are answered as they are.
+A client caches the labels. Meanwhile another Triton may answer at its address, or there may be several. So it sends the
+id of the export whose labels it has with each request, in the parameter `export_id`, like `If-Match` in HTTP. Requests
+without this parameter are always accepted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _PARAMETER = "export_id"
 
 
 def read() -> str:
-    """The identity of the export that this version of the step belongs to."""
+    """Reads the id of the export that this version of the step belongs to."""
     return str(json.loads(Path(__file__).with_name("export.json").read_text(encoding="utf-8"))[_PARAMETER])
 
 
 def rejection(request: Any, export_id: str) -> Any:
-    """An error (NOT_FOUND, HTTP 404) for a request that asks for another export; None for all others."""
+    """The error (NOT_FOUND, HTTP 404) for a request for another export; None for all others."""
     text = request.parameters()
     if _PARAMETER not in text:
         return None

@@ -1,6 +1,6 @@
-"""Triton's Python backend runs this: `image` (photo bytes) in, uint8 RGB pixels [height, width, 3] out.
+"""The model of Triton's Python backend: takes `image` (photo bytes), returns uint8 RGB pixels [height, width, 3].
 
-There is one output for each way in which the heads' networks look at a photo; all of them share one decoding.
+It has one output for each view of the networks; a photo is decoded once for all views.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import guard
 import identity
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from photo import Photo, PhotoError
+from photo import InvalidPhotoError, Photo
 from view import View, ViewError, least_side_for
 
 if TYPE_CHECKING:
@@ -27,53 +27,53 @@ if TYPE_CHECKING:
 
 _C = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
-# A picture of so many bytes is memory of its own, and given back with it; what is smaller is kept for the next one.
+# Allocations of this size are mapped separately and returned to the system; smaller ones are kept for the next photo.
 _LARGE = 8 << 20
 _KEPT = 2 * _LARGE
 # Opened once, not for every photo.
-_NOWHERE = os.open(os.devnull, os.O_WRONLY)
-_SIZES = os.open("/proc/self/statm", os.O_RDONLY)
+_DEV_NULL = os.open(os.devnull, os.O_WRONLY)
+_STATM = os.open("/proc/self/statm", os.O_RDONLY)
 
 
 class TritonPythonModel:
-    """Decodes and resizes the photos of each request; a bad photo fails its own request and no other."""
+    """Decodes and resizes the photos of each request; an invalid photo fails only its own request."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Reads the limits from the model's configuration, and the views from beside this file.
+        """Reads the limits from the model's configuration, and the views from `views.json`.
 
-        The configuration is one for all versions that are loaded at once; how to look at a photo is each version's own.
+        All loaded versions share one configuration, but each version has its own views.
         """
         self._export_id = identity.read()
         parameters = json.loads(args["model_config"])["parameters"]
         self._limits = {name: json.loads(parameters[name]["string_value"]) for name in ("max_bytes", "max_pixels")}
-        # What the largest photo takes: 4 bytes a pixel as decoded, and again as RGB.
+        # For the largest photo: 4 bytes per decoded pixel, and again as RGB.
         self._memory = 8 * self._limits["max_pixels"] + 32_000_000
         views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
         self._views = {name: View(**view) for name, view in views.items()}
         self._least_side = least_side_for(self._views.values())
         self._bytes = 0
-        warnings.simplefilter("ignore")  # Pillow's, about oddities of single photos
+        warnings.simplefilter("ignore")  # Pillow warns about single photos
         with contextlib.suppress(AttributeError):  # not glibc
-            # Otherwise it keeps what large photos took, and the next one takes more on top of it.
+            # Otherwise glibc keeps the memory of large photos, and the next one allocates more.
             _C.mallopt(_M_MMAP_THRESHOLD, _LARGE)
             _C.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers every request of a batch on its own."""
+        """Answers every request of a batch separately."""
         responses = [self._respond(request) for request in requests]
-        self._give_memory_back()
+        self._trim_memory()
         return responses
 
     def _respond(self, request: Any) -> Any:
         if rejection := identity.rejection(request, self._export_id):
             return pb_utils.InferenceResponse(error=rejection)
-        begun = guard.begin()
+        start = guard.begin()
         try:
             response = self._answer(request)
-        except Exception as error:  # noqa: BLE001 - of Triton, or of this machine: no photo gets here
+        except Exception as error:  # noqa: BLE001 - an error of Triton or of this machine, not of a photo
             log(error, "A request")
             response = _failure("The server failed on this request.", "INTERNAL")
-        guard.end(begun)
+        guard.end(start)
         return response
 
     def _answer(self, request: Any) -> Any:
@@ -81,25 +81,22 @@ class TritonPythonModel:
         pixels: dict[str, list[Any]] = {name: [] for name in self._views}
         for position, content in enumerate(photos, start=1):
             try:
-                for name, picture in self._look_at(content).items():
+                for name, picture in self._prepare(content).items():
                     pixels[name].append(picture)
-            except Exception as error:  # noqa: BLE001 - whatever it is, this photo set it off
+            except Exception as error:  # noqa: BLE001 - any error here is caused by this photo
                 message = _describe(error, content)
                 message = message if len(photos) == 1 else f"Photo {position} of {len(photos)}: {message}"
                 return _failure(message, "INVALID_ARG")
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.stack(parts)) for name, parts in pixels.items()])
 
-    def _look_at(self, content: bytes) -> dict[str, Any]:
-        # In a function of its own: a large photo is gone before the next one is decoded.
+    def _prepare(self, content: bytes) -> dict[str, Any]:
+        # A separate function, so that a large photo is freed before the next one is decoded.
         self._bytes += len(content)
         photo = Photo(content, **self._limits, decoding=self._decoding(), least_side=self._least_side)
-        return {
-            name: view.pixels(photo.upright() if view.exif_rotation else photo.rgb)
-            for name, view in self._views.items()
-        }
+        return {name: view.prepare(photo) for name, view in self._views.items()}
 
-    def _give_memory_back(self) -> None:
-        # Some decoders take memory in millions of small pieces, which glibc would keep.
+    def _trim_memory(self) -> None:
+        # Some decoders allocate millions of small blocks, which glibc would keep.
         if self._bytes > _LARGE:
             self._bytes = 0
             with contextlib.suppress(AttributeError):
@@ -107,16 +104,16 @@ class TritonPythonModel:
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
-        with _bounded_memory(self._memory), silence():
+        with _memory_limit(self._memory), silence():
             yield
 
 
 def _describe(error: Exception, content: bytes) -> str:
-    """What is wrong with a photo, in a sentence. What nobody foresaw stands in the log, for the operator only."""
-    if isinstance(error, (PhotoError, ViewError)):
+    """The sentence for the client. Details of unexpected errors are only logged."""
+    if isinstance(error, (InvalidPhotoError, ViewError)):
         return str(error)
     log(error, f"A photo of {len(content):,} bytes")
-    return "The photo cannot be processed, for a reason that stands in the server's log; save it again in another way."
+    return "The photo cannot be processed; the reason is in the server's log. Save the photo again in another way."
 
 
 def _failure(message: str, code: str) -> Any:
@@ -124,31 +121,31 @@ def _failure(message: str, code: str) -> Any:
 
 
 def log(error: Exception, what: str) -> None:
-    """Tells the operator of an error that nobody foresaw, in one line: of which type, what it says, and where."""
+    """Logs an unexpected error in one line: its type, message and location."""
     places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
     reason = ascii(str(error))[:500]
-    pb_utils.Logger.log_error(f"{what} failed unforeseen: {type(error).__name__} {reason} at {' > '.join(places)}")
+    pb_utils.Logger.log_error(f"{what} failed unexpectedly: {type(error).__name__} {reason} at {' > '.join(places)}")
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Throws away what libraries write. libtiff has a line for each damaged row, which would end up in Triton's log."""
-    kept = os.dup(2)
+    """Discards what libraries write to stderr. libtiff writes a line for each damaged row, which would fill the log."""
+    stderr = os.dup(2)
     try:
-        os.dup2(_NOWHERE, 2)
+        os.dup2(_DEV_NULL, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @contextlib.contextmanager
-def _bounded_memory(size: int) -> Iterator[None]:
-    """Lets this process allocate at most so many more bytes. Decoders take that for a machine that has no more."""
+def _memory_limit(size: int) -> Iterator[None]:
+    """Lets this process allocate at most `size` more bytes. For decoders this looks like a machine without memory."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    held = int(os.pread(_SIZES, 200, 0).split()[5]) * resource.getpagesize()
-    bound = held + size
-    resource.setrlimit(resource.RLIMIT_DATA, (bound if hard < 0 else min(bound, hard), hard))
+    used = int(os.pread(_STATM, 200, 0).split()[5]) * resource.getpagesize()
+    limit = used + size
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
-"""Photo bytes to a decoded picture, or a sentence that says what is wrong with the photo.
+"""Decodes photos, and rejects invalid ones with a sentence.
 
-Runs inside Triton, so it needs nothing but Pillow, and it is also what the exporter uses to prepare the photos it
-compares with.
+Runs inside Triton, so it needs only Pillow. The exporter uses it, too, so that it prepares photos as the server does.
 """
 
 from __future__ import annotations
@@ -18,29 +17,29 @@ from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v1
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-# An allow-list: Pillow also opens formats that start other programs (EPS) or that no camera writes.
+# An allow-list: Pillow also opens formats that start external programs (EPS) or that no camera writes.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 ACCEPTED = "JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF"
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 64_000_000
-# What a JPEG can have at most. Resizing takes memory with the length of a side, whatever the other is.
+# The maximum of a JPEG. The memory for resizing grows with the length of a side, whatever the other side is.
 MAX_SIDE = 65_535
-# Pillow reads what stands around a picture piece by piece, in Python; real photos have some thousands of pieces.
+# Pillow parses metadata in small reads, in Python; real photos need some thousands.
 MAX_READS = 500_000
-# Each scan of a progressive JPEG can touch every pixel, with a handful of bytes; real ones have ten or so. So many are
-# accepted of a photo of the most pixels, and of smaller ones more in proportion.
+# Each scan of a progressive JPEG can change every pixel with a few bytes; real photos have about ten scans. This is the
+# limit for a photo of `max_pixels`; smaller photos may have proportionally more.
 MAX_SCANS = 16
 MAX_SEGMENTS = 10_000
-# Pillow joins them again for each.
+# Pillow concatenates all segments again for each one.
 MAX_EXIF_SEGMENTS = 64
-# Pillow inflates each, and keeps the last.
+# Pillow inflates each profile, and keeps only the last.
 MAX_PROFILES = 64
 MAX_STRIPS = 65_536
 
-# Our own limit is checked at the header, too; Pillow's would refuse what the configuration may allow.
+# The header is checked against `max_pixels`; Pillow's own limit would reject photos that the configuration allows.
 Image.MAX_IMAGE_PIXELS = None
-# Each thread has a stack that counts as memory; the pixels are the same with any number.
+# Each thread has a stack that counts as memory; the pixels do not depend on the number of threads.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 2
 
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
@@ -56,8 +55,8 @@ _TURNS = {
 }
 
 
-class PhotoError(ValueError):
-    """The photo is at fault; the message says what is wrong with it, in a sentence."""
+class InvalidPhotoError(ValueError):
+    """The photo is invalid; the message is a sentence with the reason."""
 
 
 class Photo:
@@ -66,17 +65,17 @@ class Photo:
     Args:
         content: The bytes of the file.
         max_bytes: The size of the largest accepted file.
-        max_pixels: Width times height of the largest accepted photo, checked before it is decoded. Kinds of files that
-            take more time or memory for each pixel than others may have fewer.
-        decoding: Entered while the photo is decoded, to watch or bound what that takes.
-        least_side: How many pixels each side of the picture must keep. Of a larger JPEG, only an eighth, a quarter or
-            half of each side is decoded, where that is a whole number: a fraction of the work. None: all of it is.
+        max_pixels: Width times height of the largest accepted photo, checked before it is decoded. Formats that take
+            more time or memory per pixel have a lower limit.
+        decoding: A context manager around decoding, to monitor or limit its resources.
+        least_side: The pixels that each side of the picture must keep. A larger JPEG is decoded at an eighth, a quarter
+            or half of its size if both sides are divisible, which is much faster. None decodes all pixels.
 
     Attributes:
-        rgb: The picture as it is stored, without regard to its EXIF orientation.
+        rgb: The picture as stored, without its EXIF orientation.
 
     Raises:
-        PhotoError: The photo is empty, too large, damaged, or in a format that is not accepted.
+        InvalidPhotoError: The photo is empty, too large, damaged, or in a format that is not accepted.
     """
 
     def __init__(
@@ -87,50 +86,67 @@ class Photo:
         decoding: AbstractContextManager[Any] | None = None,
         least_side: int | None = None,
     ) -> None:
-        self._image = _open(content, max_bytes, max_pixels)
+        self._image = header(content, max_bytes, max_pixels)
         try:
             if least_side is not None and (scale := _scale_of(self._image, least_side)) > 1:
                 self._image.draft(None, (self._image.width // scale, self._image.height // scale))
             with decoding or nullcontext():
-                # Once only: a second attempt to load a damaged file can succeed and hand out half a picture.
+                # Only once: a second attempt to load a damaged file can succeed and return half a picture.
                 self._image.load()
-                # Converting RGB to RGB would copy it.
+                # Converting RGB to RGB would copy the picture.
                 self.rgb: Image.Image = self._image if self._image.mode == "RGB" else self._image.convert("RGB")
-        except PhotoError:
+        except InvalidPhotoError:
             raise
         except MemoryError:
-            raise PhotoError("Decoding the photo would take too much memory; save it smaller, or as JPEG.") from None
+            raise InvalidPhotoError(
+                "Decoding the photo would take too much memory; save it smaller, or as JPEG."
+            ) from None
         except Exception as error:
-            raise PhotoError(f"The photo is damaged and cannot be decoded: {_reason(error)}.") from error
+            raise InvalidPhotoError(f"The photo is damaged and cannot be decoded: {_reason(error)}.") from error
 
     def scale(self, least_side: int) -> int:
-        """By how much fewer pixels of each side would do, as of `least_side`: 8, 4, 2, or 1 for all of them."""
+        """The factor by which a photo is scaled down for a `least_side`: 8, 4, 2, or 1."""
         return _scale_of(self._image, least_side)
 
     def upright(self) -> Image.Image:
-        """The picture turned and mirrored as its EXIF orientation says.
+        """The picture with its EXIF orientation applied.
 
         Raises:
-            PhotoError: The EXIF data cannot be read.
+            InvalidPhotoError: The EXIF data cannot be read.
         """
         try:
             turn = _TURNS.get(self._image.getexif().get(_ORIENTATION, 1))
         except Exception as error:
-            raise PhotoError(f"The photo's EXIF data is damaged: {_reason(error)}.") from error
+            raise InvalidPhotoError(f"The photo's EXIF data is damaged: {_reason(error)}.") from error
         return self.rgb if turn is None else self.rgb.transpose(turn)
 
 
 def header(content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Checks a photo as `Photo` does before it decodes, and returns it undecoded.
+    """Checks a photo without decoding it.
 
     Raises:
-        PhotoError: As of `Photo`, as far as the header tells.
+        InvalidPhotoError: See `Photo`; damage after the header is not detected.
     """
-    return _open(content, max_bytes, max_pixels)
+    if not content:
+        raise InvalidPhotoError("The photo is empty: it has 0 bytes.")
+    if len(content) > max_bytes:
+        raise InvalidPhotoError(f"The photo has {len(content):,} bytes; at most {max_bytes:,} are accepted.")
+    try:
+        _check_pieces(content)
+        image = Image.open(_File(content), formats=FORMATS)
+        _check_picture(image)
+        _check_size(image, content, max_pixels)
+    except InvalidPhotoError:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidPhotoError(_describe_unknown(content)) from None
+    except Exception as error:
+        raise InvalidPhotoError(f"The photo's header is damaged: {_reason(error)}.") from error
+    return image
 
 
 class _File(io.BytesIO):
-    """A photo's bytes, which Pillow may ask for only so many times."""
+    """A photo's bytes, with a limit on the number of reads."""
 
     reads = 0
     exif_segments = 0
@@ -138,98 +154,80 @@ class _File(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > MAX_READS:
-            raise PhotoError("The photo's file is cut into too many small pieces; save it again with another program.")
+            raise InvalidPhotoError(
+                "The photo's file is cut into too many small pieces; save it again with another program."
+            )
         piece = super().read(size)
         if piece.startswith(b"Exif\0\0"):
             self.exif_segments += 1
             if self.exif_segments > MAX_EXIF_SEGMENTS:
-                raise PhotoError(f"The photo's EXIF data has more than {MAX_EXIF_SEGMENTS} parts.")
+                raise InvalidPhotoError(f"The photo's EXIF data has more than {MAX_EXIF_SEGMENTS} parts.")
         return piece
 
 
-def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFile:
-    if not content:
-        raise PhotoError("The photo is empty: it has 0 bytes.")
-    if len(content) > max_bytes:
-        raise PhotoError(f"The photo has {len(content):,} bytes; at most {max_bytes:,} are accepted.")
-    try:
-        _check_pieces(content)
-        image = Image.open(_File(content), formats=FORMATS)
-        _check_picture(image)
-        _check_size(image, content, max_pixels)
-    except PhotoError:
-        raise
-    except UnidentifiedImageError:
-        raise PhotoError(_describe_unknown(content)) from None
-    except Exception as error:
-        raise PhotoError(f"The photo's header is damaged: {_reason(error)}.") from error
-    return image
-
-
 def _scale_of(image: ImageFile.ImageFile, least_side: int) -> int:
-    """By how much the decoder of a JPEG can scale a picture down, leaving out the finest detail.
+    """The factor by which the JPEG decoder can scale a picture down, leaving out the finest detail.
 
-    Only by what divides both sides: otherwise the last row or column would be stretched, and the picture with it.
+    It must divide both sides: otherwise the last row or column would be stretched, and with it the picture.
     """
     width, height = image.size
-    for scale in (8, 4, 2):
-        if (
-            image.format == "JPEG"
-            and not width % scale
-            and not height % scale
-            and min(image.size) >= scale * least_side
-        ):
+    for scale in (8, 4, 2) if image.format == "JPEG" else ():
+        if width % scale == height % scale == 0 and min(width, height) >= scale * least_side:
             return scale
     return 1
 
 
 def _check_pieces(content: bytes) -> None:
-    """Refuses files that cost Pillow much time merely to open. Each starts with what Pillow knows its format by."""
+    """Rejects files that are slow merely to open, by the signatures with which Pillow detects their format."""
     if content.startswith(b"\x89PNG") and (count := content.count(b"iCCP")) > MAX_PROFILES:
-        raise PhotoError(f"The photo has {count} colour profiles; at most {MAX_PROFILES} are accepted.")
+        raise InvalidPhotoError(f"The photo has {count} colour profiles; at most {MAX_PROFILES} are accepted.")
     if content.startswith(tuple(PREFIXES)) and (count := _strips(content)) > MAX_STRIPS:
-        raise PhotoError(f"The photo is cut into {count:,} strips or tiles; at most {MAX_STRIPS:,} are accepted.")
+        raise InvalidPhotoError(
+            f"The photo is cut into {count:,} strips or tiles; at most {MAX_STRIPS:,} are accepted."
+        )
 
 
 def _strips(content: bytes) -> int:
-    """How many strips or tiles a TIFF says it has."""
+    """The number of strips or tiles in the header of a TIFF."""
     file = _File(content)
     try:
         directory = ImageFileDirectory_v1(content[: 16 if content[2:3] == b"+" else 8])
         file.seek(directory.next)
         directory.load(file)
     except (OverflowError, struct.error):
-        return 0  # Pillow will say the same
+        return 0  # Pillow will fail in the same way, with a message
     sizes = {3: 2, 4: 4, 16: 8}
     tables = (273, 279, 324, 325)
     return max(len(directory.tagdata.get(tag, b"")) // sizes.get(directory.tagtype.get(tag, 0), 1) for tag in tables)
 
 
 def _check_picture(image: ImageFile.ImageFile) -> None:
-    # Of other formats, Pillow knows only later what follows the header.
+    # For other formats, Pillow detects that only when it decodes.
     if not image.tile and image.format in ("JPEG", "MPO", "PNG"):
-        raise PhotoError("The photo's file has a header, but no picture; send it again.")
+        raise InvalidPhotoError("The photo's file has a header, but no picture; send it again.")
 
 
 def _check_size(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> None:
     width, height = image.size
     if max(width, height) > MAX_SIDE and width * height <= max_pixels:
-        raise PhotoError(f"The photo is {width} x {height} pixels; at most {MAX_SIDE:,} are accepted along a side.")
+        raise InvalidPhotoError(
+            f"The photo is {width} x {height} pixels; at most {MAX_SIDE:,} are accepted along a side."
+        )
     if width * height <= max_pixels and image.format in ("JPEG", "MPO"):
         _check_scans(image, content, MAX_SCANS * max_pixels // (width * height))
     kind, share = _kind(image)
     if width * height > max_pixels * share:
-        raise PhotoError(
+        raise InvalidPhotoError(
             f"The photo is {width} x {height} pixels ({width * height / 1e6:.0f} megapixels); "
             f"at most {max_pixels * share / 1e6:.3g} megapixels are accepted{kind}."
         )
 
 
 def _kind(image: ImageFile.ImageFile) -> tuple[str, float]:
-    """Of which kind a file is, and which share of the accepted pixels it may have.
+    """The kind of a file for messages, and its limit as a share of `max_pixels`.
 
-    Pillow holds a picture with 4 bytes a pixel, twice while it converts it. A decoder that holds more, or takes longer,
-    gets fewer pixels, so that no photo takes more memory than the largest PNG or more time than twice its.
+    Pillow stores a picture with 4 bytes per pixel, twice during a conversion. Decoders that need more memory or time
+    get a lower limit, so that no photo takes more memory than the largest PNG, or more than twice its time.
     """
     if image.format in ("WEBP", "AVIF", "TIFF"):
         return {"WEBP": " of WebP", "AVIF": " of AVIF", "TIFF": " of TIFF"}[image.format], 1 / 2
@@ -238,18 +236,18 @@ def _kind(image: ImageFile.ImageFile) -> tuple[str, float]:
     if image.format == "BMP" and image.info.get("compression") in (1, 2):
         return " of run-length encoded BMP", 1 / 8
     if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
-        # The decoder holds two bytes for each colour of each pixel until the last scan.
+        # The decoder keeps two bytes for each colour of each pixel until the last scan.
         return " of progressive JPEG", min(1.0, 8 / (4 + 2 * len(image.getbands())))
     return "", 1.0
 
 
-# Neither a byte of a picture that looks like a marker, nor a marker without data.
+# A marker with data; neither an escaped 0xFF in the picture nor a marker without data.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _START_OF_SCAN, _END = 0xDA, 0xD9
 
 
 def _check_scans(image: ImageFile.ImageFile, content: bytes, most: int) -> None:
-    """Counts the scans of a JPEG as its decoder will meet them."""
+    """Limits the number of scans of a JPEG, counted as its decoder does."""
     position, scans = 2, 0
     colours = None if image.info.get("progressive") else bytes([len(image.getbands())])
     for _ in range(MAX_SEGMENTS):
@@ -259,11 +257,13 @@ def _check_scans(image: ImageFile.ImageFile, content: bytes, most: int) -> None:
         if found[1][0] == _START_OF_SCAN:
             scans += 1
             if scans == 1 and content[found.end() + 2 : found.end() + 3] == colours:
-                return  # Each has its data in this one, and the decoder refuses another.
+                return  # This scan has the data of all colours, and the decoder rejects a second one.
         if scans > most:
-            raise PhotoError(f"The photo is a JPEG of more than {most:,} scans; save it again as baseline JPEG.")
+            raise InvalidPhotoError(f"The photo is a JPEG of more than {most:,} scans; save it again as baseline JPEG.")
         position = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
-    raise PhotoError(f"The photo is a JPEG of more than {MAX_SEGMENTS:,} segments; save it again as baseline JPEG.")
+    raise InvalidPhotoError(
+        f"The photo is a JPEG of more than {MAX_SEGMENTS:,} segments; save it again as baseline JPEG."
+    )
 
 
 def _describe_unknown(content: bytes) -> str:
@@ -273,5 +273,5 @@ def _describe_unknown(content: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    # Some of Pillow's errors carry no text (MemoryError) or end in a full stop of their own.
+    # Some of Pillow's errors have no text (MemoryError) or end with a full stop.
     return str(error).rstrip(".") or type(error).__name__

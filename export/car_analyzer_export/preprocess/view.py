@@ -1,6 +1,6 @@
-"""A decoded picture to the pixels that a network was trained with, by the arithmetic of torchvision's transforms.
+"""Resizes a decoded picture to the pixels that a network was trained with, like torchvision's transforms.
 
-Runs inside Triton, so it needs nothing but Pillow and numpy.
+Runs inside Triton, so it needs only Pillow and numpy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from .photo import Photo
+
 _PILLOW_FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -23,31 +25,31 @@ _PILLOW_FILTERS = {
 }
 
 
-# Of a photo that is scaled before its middle is cut out. A photo of 224 x 60,000 pixels would become far larger.
+# Of a photo that is scaled before the center crop. A photo of 224 x 60,000 pixels would become far larger.
 MAX_SCALED_PIXELS = 64_000_000
-# So many pixels for each one that is seen. Whether answers stay the same is compared network by network.
+# Scaled decoding keeps this many pixels for each pixel of the view. The export compares the answers of each network.
 DETAIL = 3
 
 
 class ViewError(ValueError):
-    """A picture has a shape that cannot be looked at; the message says so in a sentence."""
+    """A picture's shape cannot be resized for this view; the message is a sentence."""
 
 
 @dataclass(frozen=True)
 class View:
-    """How one group of networks looks at a photo.
+    """How photos are prepared for one group of networks.
 
     Attributes:
         width: Of the pixels.
         height: Of the pixels.
-        shortest_edge: Scale the photo until its shorter side has this length, and cut width x height out of its
-            middle; None squashes the photo into width x height.
+        shortest_edge: Scale the photo until its shorter side has this length, then take a center crop of
+            width x height; None squashes the photo into width x height.
         interpolation: `bilinear`, `bicubic` or `nearest`.
-        antialias: Average over all that falls into a pixel, as torchvision does with a PIL image. Without it, a pixel
-            is interpolated between its next neighbours only, as torchvision's `antialias=False` does with a tensor.
-        exif_rotation: Turn the photo upright first.
+        antialias: Average over all source pixels, as torchvision does for a PIL image. Without it, interpolate between
+            the nearest neighbours only, as torchvision does for a tensor with `antialias=False`.
+        exif_rotation: Apply the EXIF orientation first.
         decoding: `exact` decodes every pixel. `scaled` leaves out the finest detail of a JPEG that is far larger than
-            what is seen of it; what is not averaged (`antialias`, `nearest`) is decoded exactly all the same.
+            the view; views without averaging (no `antialias`, or `nearest`) are decoded exactly in any case.
     """
 
     width: int = 224
@@ -60,19 +62,28 @@ class View:
 
     @property
     def least_side(self) -> int | None:
-        """How many pixels each side of a picture must have to show this view all it can see; None: all there are."""
+        """The pixels that each side of a picture must keep for this view when decoding is scaled; None for all."""
         if self.decoding == "exact" or not self.antialias or self.interpolation == "nearest":
             return None
         return DETAIL * (self.shortest_edge or max(self.width, self.height))
 
-    def pixels(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
-        """Resizes a picture, RGB: uint8 [height, width, 3].
+    def prepare(self, photo: Photo) -> npt.NDArray[np.uint8]:
+        """Orients and resizes a photo: uint8 [height, width, 3], RGB.
 
         Raises:
-            ViewError: The picture is so narrow that it would become huge before its middle is cut out.
+            ViewError: See `pixels`.
+            InvalidPhotoError: The photo's EXIF data is needed and cannot be read.
+        """
+        return self.pixels(photo.upright() if self.exif_rotation else photo.rgb)
+
+    def pixels(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
+        """Resizes an RGB picture: uint8 [height, width, 3].
+
+        Raises:
+            ViewError: The picture is so narrow that it would become huge before the center crop.
         """
         size = self.scaled_size(picture.size)
-        # Nearest neighbour has nothing to average.
+        # Nearest neighbour averages nothing, so antialiasing makes no difference.
         if self.antialias or self.interpolation == "nearest":
             scaled = np.asarray(picture.resize(size, _PILLOW_FILTERS[self.interpolation]))
         else:
@@ -81,18 +92,18 @@ class View:
         return scaled[top : top + self.height, left : left + self.width]
 
     def corner(self, scaled: tuple[int, int]) -> tuple[int, int]:
-        """Where, left and top, the pixels begin in a picture scaled to a width and height."""
+        """The left and top of the center crop in a picture scaled to a width and height."""
         return round((scaled[0] - self.width) / 2), round((scaled[1] - self.height) / 2)
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The width and height to which a picture of a width and height is scaled before its middle is cut out.
+        """The width and height to which a picture of a width and height is scaled before the center crop.
 
         Raises:
-            ViewError: As of `pixels`.
+            ViewError: See `pixels`.
         """
         if self.shortest_edge is None:
             return self.width, self.height
-        # torchvision cuts the longer side off to whole pixels; it does not round.
+        # torchvision truncates the longer side to whole pixels; it does not round.
         shorter, longer = min(size), max(size)
         scaled = int(self.shortest_edge * longer / shorter)
         if self.shortest_edge * scaled > MAX_SCALED_PIXELS:
@@ -101,7 +112,7 @@ class View:
 
 
 def least_side_for(views: Iterable[View]) -> int | None:
-    """How many pixels each side of a picture must have that is decoded once for several views; None: all there are."""
+    """The pixels that each side of a picture must keep when it is decoded once for several views; None for all."""
     sides = [view.least_side for view in views]
     return None if None in sides else max(side or 0 for side in sides)
 

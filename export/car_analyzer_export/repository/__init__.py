@@ -1,4 +1,4 @@
-"""The model repository: configurations, versions, and the photos whose answers are recorded with each version.
+"""The model repository: configurations, versions, and the reference photos that are recorded with each version.
 
-`publishing` loads a version into a running Triton. Only `known_photos` imports PyTorch.
+`publishing` switches a running Triton to a version. Only `reference_photos` imports PyTorch.
 """

@@ -1,8 +1,7 @@
 """The Triton configuration of each model, built from Triton's own protobuf classes.
 
-A configuration names the one version that it is for, and the ensemble's names the version of each step: whatever else
-lies in the repository or is loaded, an answer comes from one version. What differs from version to version, and is no
-configuration, lies in the version's folder.
+Each configuration names one version, and the ensemble's names the version of each step. So every answer comes from one
+version, whatever else is in the repository or loaded. Settings outside the configuration are in the version's folder.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
     from ..preprocess.view import View
     from ..spec import HeadPlan, NetworkPlan, Plan
 
-# Of the official ONNX Runtime backend.
+# Parameter of the official ONNX Runtime backend.
 INTRA_OP_THREADS = "intra_op_thread_count"
 SMALLEST_PREFERRED = {"any": 4, "gpu": 8}
-HEADER = "# Written by `car-analyzer export`; the next export writes it again.\n"
+HEADER = "# Written by `car-analyzer export`; the next export overwrites it.\n"
 
 
 def config_texts(plan: Plan, version: int, export_id: str) -> dict[str, str]:
-    """Writes config.pbtxt of every model for a version: model name → text."""
+    """The config.pbtxt of every model for a version: model name → text."""
     configs = [
         _preprocess(plan, version),
         *(_network(plan, network, version) for network in plan.networks),
@@ -38,20 +37,20 @@ def config_texts(plan: Plan, version: int, export_id: str) -> dict[str, str]:
 
 
 def as_text(config: Any) -> str:
-    """A configuration as config.pbtxt has it."""
+    """A configuration in the format of config.pbtxt."""
     return HEADER + str(text_format.MessageToString(config))
 
 
 def heads_text(plan: Plan) -> str:
-    """Writes what a client needs to turn logits into answers, as JSON: head → how to read it."""
+    """The heads' contract for clients, as JSON: head → how to read its logits."""
     return json.dumps({head.name: describe_head(head) for head, _ in plan.heads()})
 
 
 def label_texts(plan: Plan) -> dict[str, dict[str, str]]:
-    """Writes the label files, one label a line in logit order: model name → file name → text."""
+    """The label files, one label per line in logit order: model name → file name → text."""
     texts: dict[str, dict[str, str]] = {}
     for head, network in plan.heads():
-        # One logit is Triton's class 0: it gets the label of which a high logit speaks.
+        # One logit is Triton's class 0: it gets the label that a high logit means.
         labels = head.labels[1:] if head.activation == "sigmoid" else head.labels
         text = "".join(f"{label}\n" for label in labels)
         texts.setdefault(network.name, {})[_labels_file(network, head)] = text
@@ -60,7 +59,7 @@ def label_texts(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def views_text(plan: Plan) -> str:
-    """Writes how the preprocess step looks at a photo: its output → a view, as JSON."""
+    """The views of the preprocess step, as JSON: output → view."""
     return json.dumps({name: asdict(view) for view, name in plan.views.items()}, indent=2) + "\n"
 
 
@@ -81,11 +80,11 @@ def _preprocess(plan: Plan, version: int) -> Any:
         ],
         instance_group=[group],
         parameters={name: pb.ModelParameter(string_value=json.dumps(value)) for name, value in parameters.items()},
-        # The gate of the whole ensemble. A bounded queue at a later step would not do: Triton before 26.03 leaves the
-        # requests that it refuses there without an answer.
-        # One request at a time: photos are decoded one by one anyway, so that a batch would only keep other instances
-        # idle, and a request that the Python backend cannot read (a string longer than its data) fails a whole batch.
-        # DALI decodes them together.
+        # Bounds the queue of the whole ensemble. Later steps cannot: Triton before 26.03 never answers the requests
+        # that it rejects there.
+        # One request per batch: photos are decoded one by one anyway, so a batch would only leave other instances idle,
+        # and a request that the Python backend cannot read (a string longer than its data) fails its whole batch.
+        # DALI decodes the photos of a batch together.
         dynamic_batching=_batching(
             plan,
             preferred_batch_size=preferred_batch_sizes(plan) if with_dali else (1,),
@@ -98,7 +97,7 @@ def _preprocess(plan: Plan, version: int) -> Any:
 
 def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
     on_gpu = plan.target == "gpu"
-    # ONNX Runtime would plan memory for each batch size that it meets; they are many, and the plans stay.
+    # ONNX Runtime would plan memory for each batch size, and keep all of these plans.
     parameters = {"enable_mem_pattern": "0"} | (gpu.cuda_parameters(plan) if on_gpu else {})
     if plan.limits.network_threads:
         parameters[INTRA_OP_THREADS] = str(plan.limits.network_threads)
@@ -107,7 +106,7 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         backend="onnxruntime",
         version_policy=_only(version),
         max_batch_size=plan.limits.max_batch_size,
-        # The format is for clients such as NVIDIA's image_client.py; no backend acts on it.
+        # The format is for clients such as NVIDIA's image_client.py; backends ignore it.
         input=[
             pb.ModelInput(
                 name="pixels",
@@ -120,11 +119,11 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
             _logits(network.output_name(head), head, f"{version}/{_labels_file(network, head)}")
             for head in network.heads
         ],
-        # No kind: Triton takes a GPU when there is one. A count: without it, Triton starts two instances on a CPU.
+        # Without a kind, Triton uses a GPU if there is one. Without a count, it would start two instances on a CPU.
         instance_group=[pb.ModelInstanceGroup(count=plan.limits.network_instances)],
         parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
         optimization=gpu.tensorrt(plan, network) if plan.accelerator == "tensorrt" else None,
-        # When a head is slower than decoding, its queue is bounded by time.
+        # If a head is slower than decoding, the timeout bounds its queue.
         dynamic_batching=_batching(
             plan,
             preferred_batch_size=preferred_batch_sizes(plan),
@@ -192,10 +191,10 @@ def _batching(
 
 
 def preferred_batch_sizes(plan: Plan) -> tuple[int, ...]:
-    """Powers of two up to the largest batch, and that itself. Triton waits for one of them, but not for long.
+    """Powers of two up to the largest batch, and the largest batch. Triton waits for one of them, but not for long.
 
-    Without them a batch is all that waits, and two ResNet-18 on two cores served 2 to 4 % less to eight callers. That
-    callers then move in step, and leave the networks idle together, would explain it, but was not looked into.
+    Without them, a batch takes all queued requests, and the throughput of two ResNet-18 on two cores for eight callers
+    was 2 to 4 % lower. A possible reason, not examined: callers synchronise and leave the networks idle together.
     """
     sizes, size = [], SMALLEST_PREFERRED[plan.target]
     while size < plan.limits.max_batch_size:

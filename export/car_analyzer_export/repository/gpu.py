@@ -1,6 +1,6 @@
-"""What a configuration says only for GPUs: batches, ONNX Runtime's CUDA options, and TensorRT.
+"""The parts of a configuration for GPUs: batches, ONNX Runtime's CUDA options, and TensorRT.
 
-None of it needs a GPU to be loaded: on a machine without one, all of it is passed over.
+A machine without a GPU loads these configurations, too, and ignores these parts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from tritonclient.grpc import model_config_pb2 as pb
 if TYPE_CHECKING:
     from ..spec import NetworkPlan, Plan
 
-# Of the step that decodes with DALI; see `preprocess/dali_pipeline.py`.
+# Parameters of the step that decodes with DALI; see `preprocess/dali_pipeline.py`.
 DALI_PARAMETERS = {
     "hw_decoder_load": 0.9,
     "fancy_upsampling": True,
     "threads": 4,
-    # Where the pixels stay for the networks; `cpu` if the GPU's memory cannot be shared between processes.
+    # Where the pixels are passed to the networks; `cpu` if the GPU's memory cannot be shared between processes.
     "pixels_on": "gpu",
 }
 _PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
@@ -25,9 +25,9 @@ _TENSORRT_WORKSPACE = 1 << 30
 
 
 def warm_up_sizes(plan: Plan) -> list[int]:
-    """The batches to run before the first request.
+    """The batch sizes to run before the first request.
 
-    cuDNN chooses an algorithm for each batch size that it meets, and any can come. A TensorRT engine is for all sizes.
+    cuDNN chooses an algorithm for each batch size, so all are warmed up. A TensorRT engine covers all sizes.
     """
     largest = plan.limits.max_batch_size
     if plan.target == "gpu" and plan.accelerator == "cuda":
@@ -38,20 +38,20 @@ def warm_up_sizes(plan: Plan) -> list[int]:
 def cuda_parameters(plan: Plan) -> dict[str, str]:
     """Options of ONNX Runtime's CUDA provider, as parameters of a model.
 
-    The official backend takes its own defaults for those that are missing here, even where an accelerator names them.
+    The official backend uses its own defaults for options that are missing here, even if an accelerator sets them.
     """
     return {
-        # HEURISTIC. 0 tries every algorithm for each batch size, for seconds; 2 takes one that is slow.
+        # HEURISTIC. 0 tries every algorithm for each batch size, which takes seconds; 2 is slow at run time.
         "cudnn_conv_algo_search": "1",
         "gpu_mem_limit": str(plan.limits.max_gpu_bytes),
-        # As much as is asked for, not the next power of two.
+        # Allocates exactly the requested size, not the next power of two.
         "arena_extend_strategy": "1",
         "do_copy_in_default_stream": "1",
     }
 
 
 def tensorrt(plan: Plan, network: NetworkPlan) -> Any:
-    """The optimisation policy that has TensorRT run a network, in the names of the official backend."""
+    """The optimisation policy that runs a network with TensorRT, with the names of the official backend."""
     smallest, largest = (
         f"pixels:{batch}x{network.view.height}x{network.view.width}x3" for batch in (1, plan.limits.max_batch_size)
     )
@@ -62,7 +62,7 @@ def tensorrt(plan: Plan, network: NetworkPlan) -> Any:
         "trt_engine_cache_path": plan.engine_cache,
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": plan.engine_cache,
-        # Said here, one engine is built at the start; otherwise another one whenever a larger batch comes.
+        # With these, one engine is built at the start; without, another one for each larger batch.
         "trt_profile_min_shapes": smallest,
         "trt_profile_opt_shapes": largest,
         "trt_profile_max_shapes": largest,

@@ -1,4 +1,4 @@
-"""Writes a Triton model repository so that a version appears in it whole, or not at all."""
+"""Adds a version to a model repository atomically: completely, or not at all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from car_analyzer_server import signals
+
 from .. import preprocess
 from ..errors import PublishError
-from ..interrupts import held_back
 from ..spec import ENSEMBLE, PREPROCESS
 from .config import config_texts, heads_text, label_texts, views_text
 from .versions import CONFIGS, RECORD, UNFINISHED, exported, locked, withdraw, write, writing
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
     from ..spec import Plan
 
-# Stands for the version's number until it is known. No model can have this name.
+# Placeholder for the version's number until it is chosen. No model can have this name.
 _NEW_VERSION = ".version"
-# What lies in a version of the preprocess step → its file in `preprocess`.
+# File in a version of the preprocess step → its source in `preprocess`.
 _PILLOW_FILES = {name: name for name in ("guard.py", "identity.py", "model.py", "photo.py", "view.py")}
 _DALI_FILES = _PILLOW_FILES | {
     "model.py": "dali_model.py",
@@ -38,11 +39,11 @@ _DALI_FILES = _PILLOW_FILES | {
 
 @dataclass(frozen=True)
 class Written:
-    """What running the networks gave.
+    """The results of writing the networks.
 
     Attributes:
-        records: Network name → what was compared, JSON-ready.
-        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
+        records: Network name → its record for `export.json`.
+        skipped: Unreadable files in the folder of photos → the reason; see `PhotoFolder`.
     """
 
     records: dict[str, dict[str, Any]]
@@ -50,11 +51,11 @@ class Written:
 
 
 class Staging:
-    """A folder in which a version is put together before it gets its number and its place.
+    """A folder in which a version is assembled before it gets its number and is moved into the repository.
 
     Attributes:
-        folder: Where.
-        configs: Model → its configuration, once that is written.
+        folder: Its path.
+        configs: Model → its configuration, after `write`.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
@@ -64,11 +65,11 @@ class Staging:
 
     @property
     def models(self) -> list[str]:
-        """The models of the version, the ensemble last: whoever sees its folder sees the others'."""
+        """The models in the order in which they are moved: the ensemble last, since it needs the others."""
         return [PREPROCESS, *(network.name for network in self._plan.networks), ENSEMBLE]
 
     def version_folder(self, model: str) -> Path:
-        """Where a model's new version is put together."""
+        """The folder for a model's new version; creates it."""
         folder = self.folder / model / _NEW_VERSION
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -77,11 +78,11 @@ class Staging:
         """Writes everything but the networks: configurations, labels and the preprocess step.
 
         Args:
-            number: The version's.
+            number: The version's number.
             networks: Network name → SHA-256 of its `model.onnx`.
 
         Returns:
-            The export's identity: 16 hexadecimal digits that depend on all that an answer depends on.
+            The export id: 16 hexadecimal digits, a hash of everything that affects the answers.
         """
         source = resources.files(preprocess)
         files = _DALI_FILES if self._plan.preprocess == "dali" else _PILLOW_FILES
@@ -91,7 +92,7 @@ class Staging:
         export_id = hashlib.sha256(answering.encode()).hexdigest()[:16]
         self.configs = config_texts(self._plan, number, export_id)
         for model, text in self.configs.items():
-            # Beside each other until the version is served: a model has one configuration at a time.
+            # Stored with the version until it is served: each model has only one config.pbtxt.
             write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)
         for model, labels in label_texts(self._plan).items():
             for file, text in labels.items():
@@ -104,7 +105,7 @@ class Staging:
 
 @contextlib.contextmanager
 def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
-    """Opens a staging folder for a repository, and removes it whatever happens.
+    """Creates a staging folder for a repository, and removes it in any case.
 
     Raises:
         PublishError: The repository, or the staging folder beside it, cannot be written.
@@ -120,12 +121,12 @@ def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
 
 
 def choose_number(repository: Path, models: list[str], wanted: int | None) -> int:
-    """The number of a new version: the same for all of its models, so that an answer's version names its export.
+    """Chooses the number of a new version: the same for all models, so that an answer's version identifies the export.
 
     Raises:
         PublishError: The wanted number is taken.
     """
-    # What a clean checkout holds for version 1 is no export, and is written again.
+    # The files of a clean checkout for version 1 are not an export, and are replaced.
     taken = {number for model in models if model != PREPROCESS for number in exported(repository / model)}
     number = max(taken, default=0) + 1 if wanted is None else wanted
     if number in taken:
@@ -135,28 +136,28 @@ def choose_number(repository: Path, models: list[str], wanted: int | None) -> in
 
 @contextlib.contextmanager
 def added(staged: Staging, repository: Path, number: int, *, shown: bool) -> Iterator[None]:
-    """Moves a staged version into the repository, where nothing serves it yet; takes it back if the body fails.
+    """Moves a staged version into the repository, where it is not served yet; moves it back if the body fails.
 
     Args:
         staged: The version.
         repository: The model repository; it must be locked.
-        number: The version's.
-        shown: The body may show the version to clients, so that its number must not be used again.
+        number: The version's number.
+        shown: The body may serve the version to clients, so if it fails the number must not be used again.
 
     Raises:
-        OSError: The repository cannot be written. It is as it was.
+        OSError: The repository cannot be written. It is unchanged.
     """
     write(staged.version_folder(ENSEMBLE) / UNFINISHED, "")
     _sync(staged.folder)
     undo = contextlib.ExitStack()
     try:
-        with held_back():
+        with signals.deferred():
             for model in staged.models:
                 _move(staged, model, repository, number, undo)
         yield
         (repository / ENSEMBLE / str(number) / UNFINISHED).unlink()
     except BaseException as error:
-        with held_back():
+        with signals.deferred():
             undo.close()
             if shown:
                 withdraw(repository, number, str(error) or type(error).__name__)
@@ -166,7 +167,7 @@ def added(staged: Staging, repository: Path, number: int, *, shown: bool) -> Ite
 def _move(staged: Staging, model: str, repository: Path, number: int, undo: contextlib.ExitStack) -> None:
     source, target = staged.version_folder(model), repository / model / str(number)
     if not target.parent.exists():
-        # In one piece: Triton does not start on a model without a configuration, or without the version that it names.
+        # In one rename: Triton does not start on a model without a configuration, or without the version that it names.
         write(source.parent / "config.pbtxt", staged.configs[model])
         source.rename(source.with_name(str(number)))
         source.parent.rename(target.parent)
@@ -181,7 +182,7 @@ def _move(staged: Staging, model: str, repository: Path, number: int, undo: cont
 
 
 def _sync(folder: Path) -> None:
-    """Makes sure that a power cut after the renames finds the files whole."""
+    """Makes sure that the files are complete even after a power failure."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -189,12 +190,12 @@ def _sync(folder: Path) -> None:
 
 
 def _staging_place(repository: Path) -> Path:
-    """Beside the repository, or, if that is a mount of its own, in the one place in it where Triton does not look.
+    """The folder beside the repository or, if the repository is a mount, the ensemble's folder, which Triton ignores.
 
-    A rename is atomic on one file system only.
+    A rename is atomic only within one file system.
     """
     parent = repository.resolve().parent
-    if not repository.exists():  # it is made when there is something to put into it
+    if not repository.exists():  # it is created together with its first version
         if not parent.exists():
             parent.mkdir(parents=True)
         return parent
@@ -211,7 +212,7 @@ def _staging_prefix(repository: Path) -> str:
 
 
 def _remove_abandoned(place: Path, repository: Path) -> None:
-    """Removes what killed exports left; the folder of a living one is locked."""
+    """Removes the staging folders of killed exports; that of a running export is locked."""
     for folder in place.glob(f"{_staging_prefix(repository)}*"):
         with contextlib.suppress(BlockingIOError), locked(folder, wait=False):
             shutil.rmtree(folder, ignore_errors=True)

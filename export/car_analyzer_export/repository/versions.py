@@ -1,8 +1,8 @@
-"""What lies in a model repository: its versions, and which of them a Triton that starts now would serve.
+"""The versions in a model repository, and which of them Triton serves when it starts.
 
-A version's files lie in the folders of its number, one in each of its models. The ensemble's holds what is the
-version's as a whole: the record of the export, the configurations of all models, and photos with known answers.
-Configurations beside the version folders say which version is served.
+Each model has a folder for each version. The ensemble's holds the files of the version as a whole: the record of the
+export, the configurations of all models, and the reference photos. The `config.pbtxt` of each model names the version
+that is served.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from car_analyzer_server import signals
+
 from ..errors import PublishError
-from ..interrupts import held_back
 from ..spec import ENSEMBLE
 from .config import as_text
 from .side_by_side import IncompatibleError, side_by_side
@@ -30,17 +31,18 @@ if TYPE_CHECKING:
 Configs = dict[str, Any]
 
 CONFIGS = "configs"
-KNOWN = "known"
+# The folder, and the JSON file, of the reference photos.
+REFERENCES = "known"
 RECORD = "export.json"
-# Of a version that was taken back: its number is never given again, since clients remember what versions mean.
+# Marks a withdrawn version: its number is never used again, since clients cache the labels of versions.
 WITHDRAWN = "withdrawn.json"
-# Of a version that is being published. If it is still there when nobody publishes, the process was killed.
+# Marks a version that is being published. If it is there without a running publication, the process was killed.
 UNFINISHED = "unfinished"
 _HISTORY = "served.json"
 
 
 def exported(model: Path) -> set[int]:
-    """The numbers of a model's versions; a folder with labels only is what a clean checkout has."""
+    """The numbers of a model's versions, without folders that hold only labels, as in a clean checkout."""
     return {
         int(folder.name)
         for folder in model.glob("*")
@@ -56,10 +58,10 @@ def complete(repository: Path) -> list[int]:
 
 
 def configs_of(repository: Path, version: int) -> Configs:
-    """A version's configurations: model → `ModelConfig`. While it is served, with what was changed by hand.
+    """A version's configurations: model → `ModelConfig`. If it is served, includes changes made by hand.
 
     Raises:
-        PublishError: There is no such version, or it cannot be served by number.
+        PublishError: There is no such version, or its configurations were not stored.
     """
     return {name: _parse(text, name) for name, text in _texts_of(repository, version).items()}
 
@@ -71,17 +73,17 @@ def _texts_of(repository: Path, version: int) -> dict[str, str]:
         return {name: _read(repository / name / "config.pbtxt") for name in stored}
     if stored:
         return stored
-    there = ", ".join(map(str, complete(repository))) or "none"
+    available = ", ".join(map(str, complete(repository))) or "none"
     if (folder / RECORD).is_file():
         raise PublishError(
-            f"Version {version} in {repository} is of an older car-analyzer, which did not keep what is needed to "
-            f"switch to it; export it again. Versions to switch to: {there}."
+            f"Version {version} in {repository} is of an older car-analyzer, which did not store its configurations; "
+            f"export it again. Versions to switch to: {available}."
         )
-    raise PublishError(f"{repository} has no version {version}. Versions to switch to: {there}.")
+    raise PublishError(f"{repository} has no version {version}. Versions to switch to: {available}.")
 
 
 def on_disk(repository: Path) -> int | None:
-    """The version that the configurations name; None if none, or not all the same one."""
+    """The version that all configurations name; None if they name none, or different ones."""
     try:
         ensemble = config_on_disk(repository, ENSEMBLE)
         version = pinned(ensemble)
@@ -94,51 +96,51 @@ def on_disk(repository: Path) -> int | None:
 
 
 def pinned(ensemble: Any) -> int | None:
-    """The one version that an ensemble and all of its steps are of; None if they can be of several."""
+    """The one version that an ensemble's configuration names for itself and all steps; None if there are several."""
     versions = {step.model_version for step in ensemble.ensemble_scheduling.step}
     versions.update(ensemble.version_policy.specific.versions)
     return versions.pop() if len(versions) == 1 and min(versions) > 0 else None
 
 
 def serve_from_next_start(repository: Path, version: int) -> None:
-    """Makes the configurations name a version, so that a Triton that starts serves it. A running one does not notice.
+    """Writes a version into the configurations, so that Triton serves it when it starts. Does not affect a running one.
 
-    At every moment in between, a Triton that starts serves the old version whole, or the new one.
+    A Triton that starts meanwhile serves either the complete old version or the complete new one.
 
     Raises:
         PublishError: There is no such version.
-        OSError: The repository cannot be written. It is as it was.
+        OSError: The repository cannot be written. It is unchanged.
     """
     new = configs_of(repository, version)
     texts = _texts_of(repository, version)
     before = on_disk(repository)
-    with held_back(), contextlib.ExitStack() as undo:
+    with signals.deferred(), contextlib.ExitStack() as undo:
         if before is not None and before != version:
             keep_changes(repository, before, undo)
         for name in steps(new):
-            _replace(repository / name / "config.pbtxt", _joined(repository, name, new[name]) or texts[name], undo)
+            _replace(repository / name / "config.pbtxt", _merged(repository, name, new[name]) or texts[name], undo)
         for name in (ENSEMBLE, *steps(new)):
             _replace(repository / name / "config.pbtxt", texts[name], undo)
         undo.pop_all()
 
 
 def keep_changes(repository: Path, version: int, undo: contextlib.ExitStack) -> None:
-    """Keeps with a version what was changed by hand in its configurations while they are those on disk."""
+    """Stores the current configurations with their version, including changes made by hand."""
     for name, text in _texts_of(repository, version).items():
         _replace(_folder(repository, version) / CONFIGS / f"{name}.pbtxt", text, undo)
 
 
-def _joined(repository: Path, model: str, new: Any) -> str | None:
-    """For the moment between: the configuration of what is served now and what will be."""
+def _merged(repository: Path, model: str, new: Any) -> str | None:
+    """The configuration for both the current and the new version, for the time of the switch."""
     try:
         return as_text(side_by_side(config_on_disk(repository, model), new))
     except (PublishError, IncompatibleError):
-        return None  # nothing is served, or there is no such configuration
+        return None  # there is no current version, or the two are incompatible
 
 
 def widen(repository: Path, configs: Configs) -> None:
-    """Writes configurations of steps that name several versions, among them the one that the ensemble's names."""
-    with held_back():
+    """Writes configurations of steps that name both the served and another version."""
+    with signals.deferred():
         for name, config in configs.items():
             write(repository / name / "config.pbtxt", as_text(config))
 
@@ -149,16 +151,16 @@ def steps(configs: Configs) -> list[str]:
 
 
 def remember(repository: Path, version: int, before: int | None) -> None:
-    """Notes which version a version took the place of."""
+    """Records which version a version replaced."""
     if before is not None and before != version:
         write(_folder(repository, version) / _HISTORY, json.dumps({"replaced": before}) + "\n")
 
 
 def version_before(repository: Path, version: int) -> int:
-    """The version that was served before a version.
+    """The version that a version replaced; if that was not recorded, the next lower one.
 
     Raises:
-        PublishError: There is none, or it is gone.
+        PublishError: There is none, or it was removed.
     """
     versions = complete(repository)
     try:
@@ -171,21 +173,21 @@ def version_before(repository: Path, version: int) -> int:
             raise PublishError(f"No version was served before version {version} in {repository}.{choice}") from None
         return lower[-1]
     if before not in versions:
-        there = ", ".join(str(number) for number in versions if number != version) or "none"
+        others = ", ".join(str(number) for number in versions if number != version) or "none"
         raise PublishError(
-            f"Version {before}, which was served before version {version}, is not in {repository} any more. "
-            f"Choose another with --to; there are: {there}."
+            f"Version {before}, which was served before version {version}, was removed from {repository}. "
+            f"Choose another with --to; available: {others}."
         )
     return before
 
 
 def withdraw(repository: Path, version: int, reason: str) -> None:
-    """Leaves a note in the place of a version that was taken back, so that nothing else ever gets its number."""
+    """Marks a version as withdrawn, so that its number is never used again."""
     write(_folder(repository, version) / WITHDRAWN, json.dumps({"version": version, "reason": reason}, indent=2) + "\n")
 
 
 def clean_up(repository: Path, served: int, but: int | None) -> None:
-    """Withdraws what killed publications left; the repository must be locked.
+    """Withdraws the versions of killed publications; the repository must be locked.
 
     Args:
         repository: The model repository.
@@ -196,7 +198,7 @@ def clean_up(repository: Path, served: int, but: int | None) -> None:
         version = int(marker.parent.name)
         if version == but:
             continue
-        if version == served:  # it got as far as that
+        if version == served:  # it was killed after the switch
             marker.unlink()
             continue
         with writing(repository):
@@ -215,7 +217,7 @@ def prune(repository: Path, keep: int, needed: set[int]) -> list[int]:
         needed: Versions to keep in any case.
 
     Returns:
-        The versions that were removed.
+        The removed versions.
     """
     removed = [version for version in complete(repository)[:-keep] if version not in needed]
     for version in removed:
@@ -224,16 +226,16 @@ def prune(repository: Path, keep: int, needed: set[int]) -> list[int]:
 
 
 def remove(repository: Path, version: int) -> None:
-    """Removes a version from all models; nothing may serve it."""
-    # The ensemble's folder first: without it, there is no such version.
+    """Removes a version from all models; it must not be served."""
+    # The ensemble's folder first: without it, the version does not exist.
     shutil.rmtree(_folder(repository, version), ignore_errors=True)
     for folder in sorted(repository.glob(f"*/{version}")):
-        _name_another(repository, folder.parent, version)
+        _rename_version(repository, folder.parent, version)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _name_another(repository: Path, model: Path, version: int) -> None:
-    """Has a model that the served version does not need name a version that stays: Triton loads every model."""
+def _rename_version(repository: Path, model: Path, version: int) -> None:
+    """Makes the configuration of a model that is not served name a version that remains: Triton loads every model."""
     if list(config_on_disk(repository, model.name).version_policy.specific.versions) != [version]:
         return
     for other in reversed(complete(repository)):
@@ -246,7 +248,7 @@ def _name_another(repository: Path, model: Path, version: int) -> None:
 
 @contextlib.contextmanager
 def writing(repository: Path) -> Iterator[None]:
-    """Says in a sentence when the repository cannot be written."""
+    """Raises PublishError if the body cannot write to the repository."""
     try:
         yield
     except OSError as error:
@@ -255,7 +257,7 @@ def writing(repository: Path) -> Iterator[None]:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file so that whoever reads it at any time reads all of the old one or all of the new one."""
+    """Writes a file atomically: a reader gets either the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
     try:
@@ -285,10 +287,10 @@ def _folder(repository: Path, version: int) -> Path:
 
 
 def config_on_disk(repository: Path, model: str) -> Any:
-    """A model's `ModelConfig` as it is now.
+    """A model's current `ModelConfig`.
 
     Raises:
-        PublishError: There is none that can be read.
+        PublishError: It is missing or cannot be read.
     """
     file = repository / model / "config.pbtxt"
     return _parse(_read(file), str(file))
@@ -310,10 +312,10 @@ def _parse(text: str, where: str) -> Any:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Keeps others out that lock the same folder, until the body is done or the process is gone.
+    """Holds an exclusive lock on a folder until the body is done or the process ends.
 
     Raises:
-        BlockingIOError: Somebody holds it, and `wait` is False.
+        BlockingIOError: Another process holds the lock, and `wait` is False.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

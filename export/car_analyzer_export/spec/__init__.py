@@ -1,4 +1,4 @@
-"""What the user asks for: `tables` reads the TOML file, `plan` is what becomes of it once everything is decided.
+"""The user's spec: `tables` reads the TOML file, `plan` holds the complete plan made from it.
 
 Imports no PyTorch.
 """

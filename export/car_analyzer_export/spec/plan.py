@@ -1,4 +1,4 @@
-"""What is exported, with everything decided: the spec, what the checkpoints know, and the defaults put together."""
+"""The plan of an export: the spec, completed with facts from the checkpoints and with defaults."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 Activation = Literal["softmax", "sigmoid", "multilabel"]
 
-# Of probabilities, where logits are made of them; float32 holds numbers as small as this exactly enough.
+# The smallest probability that is converted to a logit; float32 is precise enough there.
 _LEAST = 1e-30
-# float32 tells numbers just below 1 apart in steps of 6e-8. Closer to 1 than this, a step would move a logit further
-# than another processor's answer may be off.
+# Just below 1, float32 has steps of 6e-8. Closer to 1 than this, one step would change the logit by more than the
+# accepted difference between processors.
 _MARGIN = 1e-6
 
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """One question, and how to read its answer out of what a network says.
+    """One head, and how to read its logits from the output of a network.
 
     Attributes:
-        name: Names the keys of the JSON answer.
+        name: Used in the keys of the JSON answer.
         labels: In logit order; the sigmoid of one logit is the probability of the second.
         activation: See `spec.Head`.
-        probabilities: The network gives probabilities; the logits that are served are made of them.
-        positive: The label that `threshold` and `unsure` are about, where it is not the second one.
-        threshold: From which probability on the positive label is given; None: the likeliest label wins.
+        probabilities: The network returns probabilities; the served logits are computed from them.
+        positive: The label that `threshold` and `unsure` apply to, if it is not the second one.
+        threshold: The minimum probability of the positive label; None: the most likely label wins.
         unsure: Between these probabilities of the positive label the answer is `unsure`.
-        output: Which of several outputs of the network.
+        output: The output to read, if the network has several.
         groups: For a network whose classes combine several questions: for each label the classes that have it.
     """
 
@@ -53,31 +53,31 @@ class HeadPlan:
 
     @property
     def logits(self) -> int:
-        """How many logits answer the question."""
+        """The number of logits."""
         return 1 if self.activation == "sigmoid" else len(self.labels)
 
     @property
     def classes(self) -> int:
-        """How many classes the network's output has."""
+        """The number of classes of the network's output."""
         return sum(len(group) for group in self.groups) if self.groups else self.logits
 
     def pick(self, outputs: object) -> torch.Tensor:
-        """Picks what answers this head, [batch, classes], out of what the network gives."""
-        import torch  # here, since a plan is also read where no network runs
+        """Selects this head's output, [batch, classes], from the network's output."""
+        import torch  # not at the top: the command reads plans without PyTorch
 
         found = outputs if self.output is None else outputs[self.output]  # type: ignore[index]
         assert isinstance(found, torch.Tensor)  # noqa: S101 - checked before anything is exported
         return found.reshape(-1, 1) if self.classes == 1 else found
 
     def read(self, outputs: object) -> torch.Tensor:
-        """This head's logits, [batch, logits], of what the network gives."""
+        """Computes this head's logits, [batch, logits], from the network's output."""
         import torch
 
         found = self.pick(outputs)
         if self.probabilities:
             found = self._logits_of(found)
         if self.groups:
-            # The logit of a union of exclusive classes: softmax over these adds their probabilities up.
+            # The logit of a union of exclusive classes: their softmax is the sum of the probabilities.
             parts = [torch.logsumexp(found[:, list(group)], dim=1) for group in self.groups]
             return torch.stack(parts, dim=1)
         return found
@@ -95,7 +95,7 @@ class HeadPlan:
 def normalised(
     pixels: npt.NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...], *, bgr: bool
 ) -> torch.Tensor:
-    """What a network gets of pixels, uint8 RGB [batch, height, width, 3]: float32 [batch, 3, height, width]."""
+    """Normalises pixels, uint8 RGB [batch, height, width, 3], for a network: float32 [batch, 3, height, width]."""
     import numpy as np
     import torch
 
@@ -109,19 +109,19 @@ class NetworkPlan:
     """One network, ready to be exported.
 
     Attributes:
-        name: Of the Triton model.
-        network: In eval mode, float32, on the CPU; takes normalised images, float32 [batch, 3, height, width]. It stays
-            in its process: in a plan that comes from another one it is None.
-        mean: Of the normalisation, in the order in which the network expects the channels.
+        name: The name of the Triton model.
+        network: In eval mode, float32, on the CPU; takes normalised images, float32 [batch, 3, height, width]. It is
+            not pickled: in a plan from another process it is None.
+        mean: Of the normalisation, in the network's channel order.
         std: Likewise.
         bgr: The network expects blue first.
-        view: How it looks at a photo.
-        heads: The questions that it answers.
+        view: How photos are prepared for it.
+        heads: Its heads.
         weights: Its checkpoint.
-        architecture: What the network was found to be.
-        batch_norm: What its batch-norm layers say of the architecture, JSON-ready; see `Statistics`.
-        notes: What was assumed, in sentences for the user.
-        decoding: Where the spec left it open: how large JPEGs are decoded, and what was compared to decide it.
+        architecture: The detected or given architecture.
+        batch_norm: How its batch-norm statistics fit the architecture, JSON-ready; see `Statistics`.
+        notes: Assumptions, in sentences for the user.
+        decoding: With `decoding = "auto"`: how large JPEGs are decoded, and the comparison behind that decision.
     """
 
     name: str
@@ -139,18 +139,18 @@ class NetworkPlan:
 
     @property
     def title(self) -> str:
-        """What messages call it: by its head, if it has one."""
+        """Its name in messages: that of its head, if it has only one."""
         return f"{'Head' if len(self.heads) == 1 else 'Network'} '{self.name}'"
 
     def output_name(self, head: HeadPlan) -> str:
-        """The model's output for a head: `logits`, unless one network answers several questions."""
+        """The model's output for a head: `logits`, unless the network has several heads."""
         return "logits" if len(self.heads) == 1 else f"{head.name}_logits"
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON-ready values."""
         return {
             "heads": {head.name: _without_defaults(asdict(head)) for head in self.heads},
-            # Without the folder of a factory's file: it is one of this machine.
+            # Without the folder of a factory's file, which is a path of this machine.
             "architecture": self.architecture.rpartition("/")[2],
             "view": asdict(self.view),
             "decoding": self.decoding or {"chosen": self.view.decoding},
@@ -183,7 +183,8 @@ class Plan:
         accelerator: See `spec.Spec`.
         engine_cache: See `spec.Spec`.
         preprocess: See `spec.Spec`.
-        skipped: Files of the folder of photos that could not be read → why; see `PhotoFolder`.
+        skipped: Unreadable files in the folder of photos → the reason; see `PhotoFolder`.
+        views: View → the output of the preprocess step that has its pixels.
     """
 
     networks: tuple[NetworkPlan, ...]
@@ -211,7 +212,7 @@ class Plan:
 
 
 def describe_head(head: HeadPlan) -> dict[str, Any]:
-    """What a client needs to turn logits into an answer."""
+    """The head's contract for clients: how to turn its logits into an answer."""
     optional = {"positive": head.positive, "unsure": head.unsure}
     return {
         "output": f"{head.name}_logits",

@@ -1,6 +1,6 @@
-"""What the user asks to be exported: networks, the heads that read their outputs, and the limits of the service.
+"""The spec: networks, the heads that read their outputs, and the limits of the service.
 
-Anything left out here may still be known to a checkpoint; `plan.py` decides in the end.
+Optional values that are missing may come from the checkpoint; `planning` completes them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ else:
 ENSEMBLE = "car_analyzer"
 PREPROCESS = "preprocess"
 
-# Labels in logit order for the two heads that everybody has.
+# Labels in logit order for the two default heads.
 WELL_KNOWN_LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-# Taken by the other models of the repository, and by keys of the answer that belong to no head.
+# Names of other models in the repository, and of keys in the answer that belong to no head.
 _RESERVED_NAMES = frozenset({ENSEMBLE, PREPROCESS, "processing_time_ms", "image", "error", "ok", "heads", "to_dict"})
 
 _Side = Annotated[int, Field(ge=1, le=4096)]
@@ -45,23 +45,23 @@ class _Table(BaseModel):
 
 
 class Network(_Table):
-    """One network with its weights, and how it looks at a photo.
+    """One network with its weights and preprocessing.
 
     Attributes:
         weights: The checkpoint.
-        sha256: What the checkpoint's digest must be.
+        sha256: The expected digest of the checkpoint.
         architecture: `auto`, `torchvision:NAME`, `timm:NAME`, `path/to/file.py:factory` or `package.module:factory`.
         kwargs: Arguments for the factory.
         classes: The names of its classes in logit order, where a class answers several questions (`dirty_intact`).
         mean: Of the normalisation, in the order of `channels`, on a scale of 0 to 1.
-        std: Likewise. `normalize = false` in the TOML stands for a mean of 0 and a std of 1.
-        channels: The order in which the network expects them.
-        photo_size: Width and height in pixels of what the network sees.
-        shortest_edge: Scale the shorter side to this length and cut out the middle, instead of squashing the photo.
+        std: Likewise. `normalize = false` in the TOML means a mean of 0 and a std of 1.
+        channels: The channel order that the network expects.
+        photo_size: Width and height of the network's input, in pixels.
+        shortest_edge: Scale the shorter side to this length and take a center crop, instead of squashing the photo.
         interpolation: Of the resize.
-        antialias: As torchvision does it with PIL images; without it, as it does with tensors and `antialias=False`.
-        exif_rotation: Turn the photo upright first.
-        decoding: `exact`, or `scaled`: leave out the finest detail of a large JPEG, at least where all is averaged.
+        antialias: As torchvision does for PIL images; without it, as for tensors with `antialias=False`.
+        exif_rotation: Apply the EXIF orientation first.
+        decoding: `exact`, or `scaled`: leave out the finest detail of large JPEGs, unless the view averages nothing.
             `auto`: scaled, if the answers stay the same.
     """
 
@@ -90,29 +90,31 @@ class Network(_Table):
             filled["photo_size"] = [filled["photo_size"]] * 2
         if (normalize := filled.pop("normalize", True)) is not True:
             if normalize is not False or "mean" in filled or "std" in filled:
-                raise ValueError("normalize is true or false, and false stands alone, without mean and std")
+                raise ValueError("normalize is true or false; with false, mean and std must be left out")
             filled |= {"mean": (0, 0, 0), "std": (1, 1, 1)}
         return filled
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Network:
         if self.shortest_edge and self.photo_size and self.shortest_edge < max(self.photo_size):
-            raise ValueError(f"shortest_edge {self.shortest_edge} is smaller than the photo_size to cut out of it")
+            raise ValueError(
+                f"shortest_edge {self.shortest_edge} is smaller than the photo_size that is cropped from it"
+            )
         return self
 
 
 class Head(_Table):
-    """One question that is answered about a photo.
+    """One question about a photo, answered by a network.
 
     Attributes:
-        network: The name of the network that answers it.
-        output: Which of several outputs of the network: a position in a tuple or list, or a key of a dict.
+        network: The name of the network.
+        output: The output to read, if the network has several: a position in a tuple or list, or a key of a dict.
         labels: In logit order. One logit: its sigmoid is the probability of the second.
         classes: Label → the network's classes that have it; by default those with the label in their name.
         activation: `softmax` over exclusive labels; `sigmoid` for one logit; `multilabel` for a sigmoid each.
-        probabilities: The network ends in its softmax or sigmoids itself; by default, that is found out.
-        positive: The label that `threshold` and `unsure` are about; the second one by default.
-        threshold: The probability from which on the positive label is given.
+        probabilities: The network itself ends in its softmax or sigmoids; detected by default.
+        positive: The label that `threshold` and `unsure` apply to; the second one by default.
+        threshold: The minimum probability of the positive label.
         unsure: Between these probabilities of the positive label the answer is `unsure`.
     """
 
@@ -136,7 +138,7 @@ class Head(_Table):
     @model_validator(mode="after")
     def _fits_together(self) -> Head:
         if self.labels and "unsure" in self.labels:
-            raise ValueError("the label 'unsure' is the answer between two labels; name the label otherwise")
+            raise ValueError("the label 'unsure' is reserved for the answer between two labels; rename the label")
         if self.unsure and self.unsure[0] >= self.unsure[1]:
             raise ValueError("unsure must be [lower, higher]")
         if self.unsure and not self.unsure[0] <= (self.threshold or 0.5) <= self.unsure[1]:
@@ -151,20 +153,20 @@ class Head(_Table):
 
 
 class Limits(_Table):
-    """What the service takes before it refuses.
+    """The limits of the service.
 
     Attributes:
         max_bytes: Size of the largest accepted photo file.
         max_pixels: Width times height of the largest accepted photo.
         max_batch_size: The largest batch that Triton forms or accepts.
-        max_queue_size: Requests waiting to be decoded; one more is refused as UNAVAILABLE (HTTP 503).
-        max_queue_seconds: How long a request may wait for any one step before it is refused in the same way.
-        preprocess_instances: Photos decoded at the same time, each by a process of its own; by default as many as the
-            exporting machine has cores, and at least two, so that one can die; for the target `gpu` 8, or 4 of DALI.
-        network_instances: Of each network.
-        network_threads: Of each instance on a CPU; 0 leaves them to the server. `serve` divides its cores.
-        queue_delay_us: How long a network waits for more photos to join a batch, in microseconds.
-        max_gpu_bytes: Of GPU memory that ONNX Runtime may take for one instance of a network; of target `gpu` only.
+        max_queue_size: Requests waiting to be decoded; more are rejected as UNAVAILABLE (HTTP 503).
+        max_queue_seconds: The queue timeout of each step, after which a request is rejected in the same way.
+        preprocess_instances: Photos decoded concurrently, each in its own process; by default the number of cores of
+            the exporting machine, and at least two, so that one can fail; for the target `gpu` 8, or 4 with DALI.
+        network_instances: Instances of each network.
+        network_threads: Threads of each instance on a CPU; 0: the server's default. `serve` divides its cores.
+        queue_delay_us: How long a network waits for more photos to form a batch, in microseconds.
+        max_gpu_bytes: GPU memory that ONNX Runtime may use for one instance of a network; for the target `gpu` only.
     """
 
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
@@ -179,18 +181,18 @@ class Limits(_Table):
     max_gpu_bytes: int = Field(default=8 << 30, ge=1 << 20)
 
     def for_gpu(self, preprocess: str) -> Limits:
-        """The same, with the defaults that suit a GPU where nothing was said."""
+        """The same limits, with the defaults for GPUs where none was given."""
         defaults = _GPU_LIMITS | {"preprocess_instances": _GPU_DECODERS[preprocess]}
         return self.model_copy(
             update={name: value for name, value in defaults.items() if name not in self.model_fields_set}
         )
 
 
-# A GPU needs larger batches to be busy, and works a longer queue off in the same time. One instance copies pixels and
-# answers while the other computes. The delay fills a batch when photos come by the thousand, and is a twentieth of what
-# an answer may take.
+# A GPU needs larger batches for its full throughput, and processes a longer queue in the same time. One instance copies
+# pixels and answers while the other computes. The delay fills batches at thousands of photos a second, and is a
+# twentieth of the latency budget.
 _GPU_LIMITS = {"max_batch_size": 64, "max_queue_size": 512, "network_instances": 2, "queue_delay_us": 500}
-# It waits for many processes that decode.
+# Processes that decode for one GPU.
 _GPU_DECODERS = {"pillow": 8, "dali": 4}
 
 
@@ -199,16 +201,16 @@ class Spec(_Table):
 
     Attributes:
         heads: By name, in the order of the answer's keys.
-        networks: By name. A head with weights of its own has a network of its own name.
-        photo_size: For networks that name none.
+        networks: By name. A head with weights has a network of the same name.
+        photo_size: For networks that have none.
         photos: A folder of photos to compare ONNX Runtime with PyTorch on, and scaled decoding with exact; without it,
             generated pictures are used.
         precision: Of the published models; int8 needs `photos` for its calibration.
-        target: `any` serves well on CPUs, and on a GPU where there is one; `gpu` is tuned for GPUs, and works on CPUs.
-        accelerator: What runs the networks on a GPU; `tensorrt` needs the target `gpu`.
-        engine_cache: Of TensorRT: the folder, on the serving machine, where it keeps the engines that it built.
-        preprocess: What decodes and resizes: `pillow`, or `dali`, which does it on a GPU where there is one.
-        limits: What the service takes before it refuses.
+        target: `any` is tuned for CPUs, and uses a GPU if there is one; `gpu` is tuned for GPUs, and works on CPUs.
+        accelerator: Runs the networks on a GPU; `tensorrt` needs the target `gpu`.
+        engine_cache: The folder for TensorRT engines on the serving machine.
+        preprocess: Decodes and resizes: `pillow`, or `dali`, which uses a GPU if there is one.
+        limits: The limits of the service.
     """
 
     heads: dict[str, Head] = Field(min_length=1)
@@ -237,7 +239,7 @@ class Spec(_Table):
                 continue
             if name in networks:
                 raise ValueError(
-                    f"'{name}' has a table in [heads] and in [networks]; say network = \"{name}\" in its head"
+                    f"'{name}' has a table in [heads] and in [networks]; write network = \"{name}\" in its head"
                 )
             own = {key: value for key, value in head.items() if key in Head.model_fields}
             networks[name] = {key: value for key, value in head.items() if key not in own}
@@ -252,26 +254,26 @@ class Spec(_Table):
                     f"the name '{name}' must start with a lower-case letter and hold only a-z, 0-9 and '_'"
                 )
             if name in _RESERVED_NAMES:
-                raise ValueError(f"the name '{name}' is taken by another part of the service; choose another")
+                raise ValueError(f"the name '{name}' is reserved; choose another")
         for name, head in self.heads.items():
             if head.network not in self.networks:
-                raise ValueError(f"head '{name}' reads the network '{head.network}', and no such network is given")
+                raise ValueError(f"head '{name}' reads the network '{head.network}', but no such network is defined")
         if unread := set(self.networks) - {head.network for head in self.heads.values()}:
             raise ValueError(f"no head reads the network '{min(unread)}'")
         return self
 
     @property
     def steps(self) -> int:
-        """How many steps an export of it reports."""
+        """The number of steps that an export reports."""
         decoding = any(network.decoding == "auto" for network in self.networks.values())
         return len(self.networks) * (3 if self.precision == "fp32" else 4) + decoding
 
     @classmethod
     def from_values(cls, values: dict[str, Any], where: str, folder: Path | None = None) -> Spec:
-        """Checks values as they come from TOML or flags; relative paths start at `folder`.
+        """Validates values from TOML or flags; relative paths start at `folder`.
 
         Raises:
-            SpecError: A key is unknown or missing, or a value makes no sense; the message starts with `where`.
+            SpecError: A key is unknown or missing, or a value is invalid; the message starts with `where`.
         """
         try:
             spec = cls.model_validate(values)
@@ -286,7 +288,7 @@ class Spec(_Table):
         """Reads a TOML spec; relative paths in it start at its folder.
 
         Raises:
-            SpecError: The file cannot be read, is no TOML, or describes no export.
+            SpecError: The file cannot be read, is not TOML, or is not a valid spec.
         """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -310,7 +312,7 @@ class Spec(_Table):
 
 
 def _anchored_architecture(architecture: str, folder: Path) -> str:
-    """`file.py:factory` starts at the spec's folder; everything else stays as it is."""
+    """Resolves `file.py:factory` from the spec's folder; returns everything else unchanged."""
     file, colon, factory = architecture.rpartition(":")
     return f"{folder / file}{colon}{factory}" if file.endswith(".py") else architecture
 
@@ -324,7 +326,7 @@ def _sentence(problem: dict[str, Any], heads: dict[str, Any]) -> str:
         case "missing":
             return f"'{key}' is missing."
         case "extra_forbidden":
-            return f"'{key}' is not a key that a spec has; is it misspelt?"
+            return f"'{key}' is not a key of a spec; is it misspelt?"
         case "value_error":
             text = problem["msg"].removeprefix("Value error, ")
             return f"'{key}': {text}." if key else f"{text}."

@@ -1,1 +1,1 @@
-"""`car-analyzer tune`: finds out how many processes, threads and microseconds serve most photos on this machine."""
+"""`car-analyzer tune`: finds the settings with the highest throughput on this machine."""

@@ -1,4 +1,4 @@
-"""What can be chosen about serving the same models, and how it stands in their configurations."""
+"""The settings that can be tuned, and how they are stored in the models' configurations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to serve. The names are those of `[limits]` in a spec.
+    """One choice of the settings, with the names of `[limits]` in a spec.
 
     Attributes:
-        preprocess_instances: Photos decoded at once, a process each.
-        network_instances: Of each network.
-        network_threads: For each instance of a network; 0 leaves them to the server.
-        queue_delay_us: How long a network waits for more photos to join a batch, in microseconds.
+        preprocess_instances: Processes that decode photos.
+        network_instances: Instances of each network.
+        network_threads: Threads of each instance of a network; 0: the server's default.
+        queue_delay_us: How long a network waits for more photos to form a batch, in microseconds.
     """
 
     preprocess_instances: int
@@ -30,12 +30,12 @@ class Choice:
 
     @classmethod
     def of(cls, configs: Mapping[str, Any]) -> Choice:
-        """What configurations say; of the networks, the first."""
+        """Reads the settings from configurations, those of the first network."""
         return next(iter(cls.of_each(configs).values()))
 
     @classmethod
     def of_each(cls, configs: Mapping[str, Any]) -> dict[str, Choice]:
-        """What configurations say for each network, by name."""
+        """Reads the settings from configurations for each network, by name."""
         return {
             network.name: cls(
                 configs[PREPROCESS].instance_group[0].count,
@@ -47,7 +47,7 @@ class Choice:
         }
 
     def write_to(self, configs: Mapping[str, Any]) -> None:
-        """Changes configurations so that they say this."""
+        """Writes the settings into configurations."""
         configs[PREPROCESS].instance_group[0].count = self.preprocess_instances
         for network in _networks(configs):
             network.instance_group[0].count = self.network_instances
@@ -60,13 +60,13 @@ class Choice:
     def __str__(self) -> str:
         threads = f"{self.network_threads or 'default'} threads"
         return (
-            f"{self.preprocess_instances} decoding, {self.network_instances} x {threads} a network, "
+            f"{self.preprocess_instances} decoding, {self.network_instances} x {threads} per network, "
             f"delay {self.queue_delay_us} us"
         )
 
 
 def variations(cores: int, networks: int) -> list[tuple[str, tuple[int, ...]]]:
-    """What is worth trying on a machine: fields of `Choice`, the dearest first, and values for each."""
+    """The values to try: fields of `Choice`, the most important first, with their values."""
     share = max(1, cores // networks)
     return [
         ("network_threads", _sorted(0, 1, share, cores)),

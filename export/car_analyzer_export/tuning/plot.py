@@ -1,4 +1,4 @@
-"""Photos a second against the latency that 99 % of the answers keep."""
+"""Plots the throughput against the p99 latency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw(trials: Sequence[Trial], best: Trial | None, budget: float, file: Path) -> None:
-    """Draws every trial as a line from few callers to many, the best one strongly."""
+    """Draws every trial as a line from few callers to many, and highlights the best one."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""Serves a repository in some way, and measures what that gives."""
+"""Serves a repository with given settings, and measures throughput and latency."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ WARM_UP_S = 1.0
 
 @dataclass(frozen=True)
 class Point:
-    """What came of so many callers at once.
+    """The measurement with a number of concurrent callers.
 
     Attributes:
-        callers: Who each send their next photo when they have the answer to the last.
-        rate: Photos a second.
-        p50: Of the latency, in milliseconds.
-        p99: Likewise.
+        callers: Concurrent callers; each sends its next photo when the last one is answered.
+        rate: Photos per second.
+        p50: The median latency in milliseconds.
+        p99: The 99th percentile of the latency in milliseconds.
     """
 
     callers: int
@@ -44,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Trial:
-    """A choice, and what it gave."""
+    """A choice of settings, and its measurements."""
 
     choice: Choice
     points: tuple[Point, ...]
@@ -63,19 +63,19 @@ def serve_and_measure(
     callers: Sequence[int],
     seconds: float,
 ) -> Trial:
-    """Serves a copy of a repository, so that nobody else sees it, and asks it.
+    """Serves a private copy of a repository, and measures it.
 
     Args:
-        repository: It is not changed.
-        folder: Where the copy is made, on the same file system: the models are linked, not copied.
+        repository: The model repository; it is not changed.
+        folder: Where to make the copy, on the same file system: the models are linked, not copied.
         configs: The models' configurations; they are changed.
-        choice: How to serve.
-        photos: What to ask about.
-        callers: How many at once, one after the other.
-        seconds: To measure for, each time.
+        choice: The settings.
+        photos: The photos to send.
+        callers: The numbers of concurrent callers to measure with.
+        seconds: The length of each measurement.
 
     Raises:
-        ServerError: Triton does not start with that.
+        ServingError: Triton does not start with these settings.
         CarAnalyzerError: It does not answer.
     """
     shutil.copytree(repository, folder, copy_function=_link, ignore=shutil.ignore_patterns("__pycache__", ".*"))
@@ -96,7 +96,7 @@ async def _measure(url: str, photos: Sequence[bytes], callers: Sequence[int], se
         usable = [photo for photo in photos if await _is_accepted(analyzer, photo)]
         if not usable:
             raise PhotoError("none of the photos is accepted by the service")
-        return tuple([await _ask(analyzer, usable, count, seconds) for count in callers])
+        return tuple([await _load(analyzer, usable, count, seconds) for count in callers])
 
 
 async def _is_accepted(analyzer: AsyncCarAnalyzer, photo: bytes) -> bool:
@@ -107,15 +107,15 @@ async def _is_accepted(analyzer: AsyncCarAnalyzer, photo: bytes) -> bool:
     return True
 
 
-async def _ask(analyzer: AsyncCarAnalyzer, photos: Sequence[bytes], callers: int, seconds: float) -> Point:
+async def _load(analyzer: AsyncCarAnalyzer, photos: Sequence[bytes], callers: int, seconds: float) -> Point:
     start = time.monotonic() + WARM_UP_S
     end = start + seconds
     latencies: list[float] = []
     last = end
 
-    async def ask(number: int) -> None:
+    async def call(number: int) -> None:
         nonlocal last
-        # However slow the service is, one answer is measured.
+        # Even if the service is slow, at least one answer is measured.
         while (sent := time.monotonic()) < end or not latencies:
             await analyzer.analyze(photos[number % len(photos)])
             number += 1
@@ -124,7 +124,7 @@ async def _ask(analyzer: AsyncCarAnalyzer, photos: Sequence[bytes], callers: int
                 latencies.append(1000 * (answered - sent))
                 last = max(last, answered)
 
-    await asyncio.gather(*(ask(number) for number in range(callers)))
+    await asyncio.gather(*(call(number) for number in range(callers)))
     p50, p99 = np.percentile(latencies, (50, 99))
     return Point(callers, len(latencies) / (last - start), float(p50), float(p99))
 

@@ -1,4 +1,4 @@
-"""Puts another version into a running Triton, so that every answer comes whole from the old one or the new one.
+"""Switches a running Triton to another version, so that every answer comes entirely from the old or the new one.
 
-Needs neither PyTorch nor ONNX Runtime: going back must work where nothing is exported.
+Needs neither PyTorch nor ONNX Runtime, so that a rollback works on machines without them.
 """

@@ -1,4 +1,4 @@
-"""A running Triton, told by gRPC what to load, and asked what it answers."""
+"""Controls a running Triton over gRPC: loads and unloads models, and sends inference requests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from car_analyzer.triton_messages import Meaning, says
+from car_analyzer_server import signals
 from car_analyzer_server.access import GRPC_KEY_HEADER, KEY_VARIABLE
 
-from ...errors import BusyError, ControlError, UnreachableError
-from ...interrupts import held_back
+from ...errors import TritonBusyError, TritonRequestError, TritonUnreachableError
 from ...spec import ENSEMBLE
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from car_analyzer import TLS
     from car_analyzer.config import Endpoint
 
-_ASK_SECONDS = 30.0
-# Large networks take their time, and warm up.
+_STATUS_SECONDS = 30.0
+# Large networks load slowly, and warm up.
 _LOAD_SECONDS = 600.0
 _INFER_SECONDS = 120.0
-# The ensemble's name while it is tried; Triton knows it for as long as that takes only.
+# The name of the new ensemble during its check, before it is served.
 TRIAL = f"{ENSEMBLE}_trial"
 
 
@@ -39,8 +39,8 @@ class Triton:
     """A running Triton. A context manager.
 
     Args:
-        endpoint: Where it listens, by gRPC.
-        key: The administrator's.
+        endpoint: Its gRPC address.
+        key: The administrator's key.
         tls: Certificates for `grpcs://`.
     """
 
@@ -64,25 +64,25 @@ class Triton:
         self._channel.close()
 
     def check_control(self) -> None:
-        """Makes sure that models can be loaded and unloaded; changes nothing that is served.
+        """Makes sure that models can be loaded and unloaded; does not affect what is served.
 
         Raises:
-            ControlError: They cannot, or nobody answers.
+            TritonRequestError: They cannot, or Triton does not answer.
         """
         self._states()
         try:
-            self.unload(TRIAL)  # which a killed process may have left
-        except UnreachableError:
+            self.unload(TRIAL)  # a killed process may not have unloaded it
+        except TritonUnreachableError:
             raise
-        except ControlError as error:
+        except TritonRequestError as error:
             if "not allowed" in str(error):
-                raise ControlError(
-                    f"Triton at {self.url} does not let models be loaded: it was not started with "
+                raise TritonRequestError(
+                    f"Triton at {self.url} rejects loading models: it was not started with "
                     "--model-control-mode=explicit, as `car-analyzer serve` does."
                 ) from error
 
     def served(self) -> int | None:
-        """The version of the ensemble that answers now; None if none does."""
+        """The version of the ensemble that is served now; None if there is none."""
         return max((version for version, state in self.versions(ENSEMBLE).items() if state == "READY"), default=None)
 
     def versions(self, model: str) -> dict[int, str]:
@@ -93,36 +93,37 @@ class Triton:
         """A loaded model's `ModelConfig`.
 
         Raises:
-            ControlError: It is not loaded.
+            TritonRequestError: It is not loaded.
         """
         request = service_pb2.ModelConfigRequest(name=model, version=str(version))
-        return self._call(self._stub.ModelConfig, request, _ASK_SECONDS).config
+        return self._call(self._stub.ModelConfig, request, _STATUS_SECONDS).config
 
     def load(self, config: Any) -> None:
         """Loads the versions of a model that a configuration names, in place of those that are loaded now.
 
-        Of an ensemble, Triton also looks at the steps' files, and loads those that changed.
+        For an ensemble, Triton also checks the steps' files, and reloads those that changed.
 
         Args:
             config: A `ModelConfig`, used in place of the one on disk.
 
         Raises:
-            ControlError: One cannot be loaded. What was loaded before still is, unless an ensemble's step is missing.
+            TritonRequestError: One cannot be loaded. What was loaded before still is, unless an ensemble's step is
+                missing.
         """
         self._load(config)
         states = self.versions(config.name)
         for version in config.version_policy.specific.versions:
             if states.get(version) != "READY":
-                raise ControlError(
+                raise TritonRequestError(
                     f"Triton at {self.url} does not find version {version} of '{config.name}'. Does it serve another "
-                    "folder? It must see the very files that --repository names."
+                    "folder? --repository must be the very folder that it serves."
                 )
 
     def load_trial(self, ensemble: Any) -> None:
-        """Loads an ensemble under the name `TRIAL`, which no client knows.
+        """Loads an ensemble under the name `TRIAL`, which no client uses.
 
         Raises:
-            ControlError: It cannot be loaded.
+            TritonRequestError: It cannot be loaded.
         """
         trial = pb.ModelConfig()
         trial.CopyFrom(ensemble)
@@ -130,7 +131,7 @@ class Triton:
         for output in trial.output:
             output.ClearField("label_filename")  # the files are not in this folder
         (version,) = trial.version_policy.specific.versions
-        # A file makes Triton take the model from this request: there is no folder of its name.
+        # A file in the request replaces the model's folder, which does not exist for this name.
         self._load(trial, {f"file:{version}/trial": b"no content"})
 
     def _load(self, config: Any, files: Mapping[str, bytes] | None = None) -> None:
@@ -142,16 +143,16 @@ class Triton:
         self._call(self._stub.RepositoryModelLoad, request, _LOAD_SECONDS)
 
     def unload(self, model: str) -> None:
-        """Takes a model out of service.
+        """Unloads a model.
 
         Raises:
-            ControlError: Triton refused.
+            TritonRequestError: Triton rejected the request.
         """
         request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
         self._call(self._stub.RepositoryModelUnload, request, _LOAD_SECONDS)
 
     def wait_until_gone(self, model: str, version: int, seconds: float = 60.0) -> bool:
-        """Waits until a replaced version has answered what it was asked; whether it did in time."""
+        """Waits until a replaced version has completed its requests; returns whether it did so in time."""
         deadline = time.monotonic() + seconds
         while self.versions(model).get(version) in ("READY", "UNLOADING", "LOADING"):
             if time.monotonic() > deadline:
@@ -160,13 +161,13 @@ class Triton:
         return True
 
     def infer(self, model: str, photo: bytes, outputs: list[str]) -> tuple[int, dict[str, npt.NDArray[np.float32]]]:
-        """Asks an ensemble about one photo, patiently if it is busy.
+        """Sends one photo to an ensemble; retries while Triton is overloaded.
 
         Returns:
             The version that answered, and output → float32 [1, logits].
 
         Raises:
-            ControlError: There was no answer.
+            TritonRequestError: There was no answer.
         """
         request = service_pb2.ModelInferRequest(model_name=model)
         request.inputs.add(name="image", datatype="BYTES", shape=[1, 1])
@@ -177,10 +178,10 @@ class Triton:
         while True:
             try:
                 # Tritons before 24.12 crash when a call to an ensemble is cancelled.
-                with held_back():
+                with signals.deferred():
                     answer = self._call(self._stub.ModelInfer, request, _INFER_SECONDS)
                 break
-            except BusyError:
+            except TritonBusyError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
@@ -190,7 +191,7 @@ class Triton:
         }
 
     def _states(self) -> Any:
-        return self._call(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), _ASK_SECONDS).models
+        return self._call(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), _STATUS_SECONDS).models
 
     def _call(self, method: Any, request: Any, seconds: float) -> Any:
         try:
@@ -198,20 +199,20 @@ class Triton:
         except grpc.RpcError as error:
             raise self._explain(error) from error.with_traceback(None)
 
-    def _explain(self, error: Any) -> ControlError:
+    def _explain(self, error: Any) -> TritonRequestError:
         code, details = error.code(), str(error.details() or "").rstrip(".")
         if says(details, Meaning.RESTRICTED):
-            what = "the administrator's key that was sent is not Triton's" if self._metadata else "no key was sent"
-            return ControlError(
-                f"Triton at {self.url} keeps its administration to those who have its key, and {what}. Give the key "
-                f"that it was started with, in --admin-key-file or ${KEY_VARIABLE}."
+            problem = "the administrator's key that was sent is wrong" if self._metadata else "no key was sent"
+            return TritonRequestError(
+                f"Triton at {self.url} allows loading models only with its administrator's key, and {problem}. Give "
+                f"the key that it was started with, in --admin-key-file or ${KEY_VARIABLE}."
             )
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            return ControlError(f"What answers at {self.url} is no Triton: {details}.")
+            return TritonRequestError(f"The server at {self.url} is not a Triton: {details}.")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return ControlError(f"Triton at {self.url} did not answer in time.")
+            return TritonRequestError(f"Triton at {self.url} did not answer in time.")
         if code is grpc.StatusCode.UNAVAILABLE and says(details, Meaning.NO_CONNECTION):
-            return UnreachableError(f"Nobody answers at {self.url}: {details}.")
+            return TritonUnreachableError(f"No server answers at {self.url}: {details}.")
         if code is grpc.StatusCode.UNAVAILABLE and "not allowed" not in details:
-            return BusyError(f"Triton at {self.url} is too busy: {details}.")
-        return ControlError(f"Triton at {self.url} refused: {details}.")
+            return TritonBusyError(f"Triton at {self.url} is overloaded: {details}.")
+        return TritonRequestError(f"Triton at {self.url} rejected the request: {details}.")

@@ -1,6 +1,6 @@
-"""Which of ONNX Runtime's providers are to run a model, by its configuration and by what this machine has; and how.
+"""Chooses ONNX Runtime's execution providers for a model, by its configuration and the available hardware.
 
-The names are those of Triton's official ONNX Runtime backend, so that one configuration serves both.
+The names are those of Triton's official ONNX Runtime backend, so that the same configuration works with both.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _TENSORRT_NAMES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What to run a model with.
+    """The chosen execution providers.
 
     Attributes:
-        providers: For an `InferenceSession`, the best first.
-        warnings: What the configuration asks for and cannot be had, in sentences.
-        engine_cache: Where TensorRT keeps its engines; None if it does not, or is not used.
+        providers: For an `InferenceSession`, in order of preference.
+        warnings: Requested options that are not available, in sentences.
+        engine_cache: The folder for TensorRT engines; None if they are not cached, or TensorRT is not used.
     """
 
     providers: list[tuple[str, dict[str, str]]]
@@ -43,7 +43,7 @@ class Choice:
 
     @property
     def best(self) -> str:
-        """The provider that is meant to do the work."""
+        """The preferred provider."""
         return self.providers[0][0]
 
 
@@ -52,11 +52,11 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
 
     Args:
         config: The model's configuration.
-        device: The GPU that Triton chose for this instance; None if it chose the CPU.
-        available: The providers that this build of ONNX Runtime has.
+        device: The GPU that Triton assigned to this instance; None for the CPU.
+        available: The providers in this build of ONNX Runtime.
 
     Raises:
-        ValueError: The configuration names an accelerator or precision that there is not.
+        ValueError: The configuration has an unknown accelerator or precision.
     """
     wanted = _accelerators(config)
     providers: list[tuple[str, dict[str, str]]] = [(CPU, {})]
@@ -77,14 +77,14 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
 
 
 def run_bound(session: Any, inputs: dict[str, Any], outputs: list[str], device: str, number: int) -> list[Any]:
-    """Runs with inputs and outputs in a device's memory: each crosses the bus once, and nothing in between does.
+    """Runs a session with inputs and outputs bound to a device's memory: each is copied only once.
 
     Args:
         session: An `InferenceSession` on this device.
         inputs: By name, numpy arrays.
-        outputs: The names of those that are wanted.
-        device: `cuda`, or `cpu`.
-        number: Which one.
+        outputs: The names of the outputs.
+        device: `cuda` or `cpu`.
+        number: The device's number.
     """
     binding = session.io_binding()
     for name, array in inputs.items():
@@ -96,13 +96,13 @@ def run_bound(session: Any, inputs: dict[str, Any], outputs: list[str], device: 
 
 
 def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Provider → the parameters that the configuration has for it."""
+    """Provider → its parameters in the configuration."""
     policy = config.get("optimization", {}).get("execution_accelerators", {})
     found = {}
     for accelerator in policy.get("gpu_execution_accelerator", []):
         provider = {"cuda": CUDA, "tensorrt": TENSORRT}.get(accelerator["name"])
         if provider is None:
-            raise ValueError(f"There is no accelerator '{accelerator['name']}'; there are 'cuda' and 'tensorrt'.")
+            raise ValueError(f"The accelerator '{accelerator['name']}' is unknown; use 'cuda' or 'tensorrt'.")
         found[provider] = dict(accelerator.get("parameters", {}))
     return found
 
@@ -127,7 +127,7 @@ def _tensorrt_options(given: dict[str, str]) -> dict[str, str]:
 
 
 def _engine_cache(options: dict[str, str]) -> tuple[Path | None, list[str]]:
-    """Makes the folder for engines. Where that fails, they are built at every start."""
+    """Creates the folder for engines. If that fails, engines are built at every start."""
     if options.get("trt_engine_cache_enable") not in ("1", "true"):
         return None, []
     folder = Path(options.get("trt_engine_cache_path") or ".")
@@ -138,5 +138,5 @@ def _engine_cache(options: dict[str, str]) -> tuple[Path | None, list[str]]:
     except OSError as error:
         options["trt_engine_cache_enable"] = options["trt_timing_cache_enable"] = "0"
         reason = f"the folder {folder} cannot be written ({error.strerror})"
-        return None, [f"TensorRT's engines are not kept, and are built at every start: {reason}."]
+        return None, [f"TensorRT's engines are not cached, and are built at every start: {reason}."]
     return folder, []

@@ -1,8 +1,8 @@
-"""A stand-in for Triton's ONNX Runtime backend, for a Triton that has none.
+"""An ONNX Runtime backend in Python, for a Triton without the official one.
 
 Triton loads this file for every model with `backend: "onnxruntime"` (a "Python-based backend"). It runs `model.onnx`
-with the onnxruntime package and honours the configuration of the official backend as far as it is listed in
-`_session_options` and `accelerators`, so that one model repository serves both.
+with the onnxruntime package, and supports those settings of the official backend that are listed in `_session_options`
+and `accelerators`, so that the same model repository works with both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TritonPythonModel:
     """One instance of one ONNX model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads the model onto the device that Triton chose for this instance."""
+        """Loads the model on the device that Triton assigned to this instance."""
         config = json.loads(args["model_config"])
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
@@ -45,8 +45,8 @@ class TritonPythonModel:
         self._on_gpu = self._session.get_providers()[0] != accelerators.CPU
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Runs all requests of a batch at once, and deals the answers out."""
-        begun = guard.begin()
+        """Runs all requests of a batch together, and splits the outputs into responses."""
+        start = guard.begin()
         inputs = {name: [_array(request, name) for request in requests] for name in self._inputs}
         sizes = [len(array) for array in inputs[self._inputs[0]]]
         joined = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in inputs.items()}
@@ -54,7 +54,7 @@ class TritonPythonModel:
             outputs = accelerators.run_bound(self._session, joined, self._outputs, "cuda", self._device)
         else:
             outputs = self._session.run(self._outputs, joined)
-        guard.end(begun)
+        guard.end(start)
         shares = [np.split(output, np.cumsum(sizes)[:-1]) for output in outputs]
         return [
             pb_utils.InferenceResponse(
@@ -69,9 +69,9 @@ def _array(request: Any, name: str) -> Any:
 
 
 def _load(file: Path, config: dict[str, Any], device: int | None, name: str) -> Any:
-    """Loads a model with the best provider that there is, and says with which one."""
+    """Loads a model with the best available provider, and logs which one that is."""
     if device is not None and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA's libraries, where they came as Python packages
+        onnxruntime.preload_dlls()  # CUDA's libraries, if they are installed as Python packages
     choice = accelerators.choose(config, device, onnxruntime.get_available_providers())
     log = pb_utils.Logger
     for warning in choice.warnings:
@@ -87,8 +87,8 @@ def _load(file: Path, config: dict[str, Any], device: int | None, name: str) -> 
     used = session.get_providers()[0]
     if used != choice.best:
         log.log_warn(
-            f"{name}: {accelerators.NAMES[choice.best]} cannot be used, since its libraries are not to be found or do "
-            f"not fit this machine; {accelerators.NAMES[used]} is."
+            f"{name}: {accelerators.NAMES[choice.best]} cannot be used, since its libraries are missing or do not fit "
+            f"this machine; {accelerators.NAMES[used]} is used instead."
         )
     elif tensorrt:
         done = "loaded" if choice.engine_cache is not None and _engines(choice.engine_cache) == before else "built"
@@ -103,10 +103,10 @@ def _engines(folder: Path | None) -> set[Path]:
 
 def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    # The official backend's default are as many threads for each model as there are cores. `serve` divides the cores.
+    # The official backend starts one thread per core for each model; `serve` divides the cores between the models.
     share = int(os.environ.get("CAR_ANALYZER_THREADS", "0"))
     options.intra_op_num_threads = _parameter(config, "intra_op_thread_count", default=share)
-    # A thread that waits by spinning takes its core from the other models' processes.
+    # A spinning thread occupies a core that other models' processes need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")

@@ -1,4 +1,4 @@
-"""Sends photos with known answers to the server."""
+"""Sends labelled photos to the server."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """A photo and what the server said.
+    """A photo and the server's answer.
 
     Attributes:
-        photo: What was sent.
+        photo: The photo.
         analysis: The answer; None if there is none.
         error: Why there is none.
     """
@@ -33,8 +33,8 @@ class Answer:
     error: str | None = None
 
 
-def ask_for_heads(analyzer: CarAnalyzer) -> dict[str, Head]:
-    """Asks about a grey picture, because an answer holds all heads with all of their labels.
+def fetch_heads(analyzer: CarAnalyzer) -> dict[str, Head]:
+    """Fetches the heads and their labels from the server, with the answer to a grey picture.
 
     Raises:
         CarAnalyzerError: The server cannot be reached, or cannot answer.
@@ -44,13 +44,13 @@ def ask_for_heads(analyzer: CarAnalyzer) -> dict[str, Head]:
     return dict(analyzer.analyze(picture.getvalue()).heads)
 
 
-def ask(
+def analyze_all(
     analyzer: CarAnalyzer, photos: list[LabelledPhoto], concurrency: int, step: Callable[[], object]
 ) -> list[Answer]:
-    """Has every photo analysed; `step` is called after each.
+    """Analyses every photo; calls `step` after each.
 
     Raises:
-        UnreachableError: The server is gone. What is wrong with a single photo stands in its answer.
+        UnreachableError: The server is gone. Errors of single photos are in their answers.
     """
     answers: list[Answer] = []
     sent = analyzer.analyze_many((photo.path for photo in photos), concurrency=concurrency)

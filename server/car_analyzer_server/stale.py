@@ -1,4 +1,4 @@
-"""What is left of Tritons that were killed together with whoever would have cleaned up after them."""
+"""Cleans up after Tritons that were killed together with their supervisor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from . import shared_memory, stubs
 _END_SECONDS = 5
 
 
-def remove_leftovers() -> None:
-    """Ends processes of the Python backend that have no Triton, and removes shared memory that no process uses.
+def remove_stale_resources() -> None:
+    """Ends orphaned processes of the Python backend, and removes shared memory that no process uses.
 
-    Such processes can wait for ever in the locks of that memory. What belongs to a living Triton is left alone.
+    Such processes can wait forever for locks in that memory. Resources of running Tritons are not touched.
     """
     ended = sum(map(_end, stubs.orphans()))
     regions = shared_memory.remove_unused()
@@ -30,7 +30,7 @@ def _end(pid: int) -> bool:
         process = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(process, signal.SIGKILL)
-            # Its memory is free once it is gone.
+            # Its shared memory is released when it has ended.
             return bool(select.select([process], [], [], _END_SECONDS)[0])
         finally:
             os.close(process)

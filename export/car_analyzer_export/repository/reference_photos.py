@@ -1,4 +1,7 @@
-"""Photos with known answers that travel with a version, to tell whether a server answers as that version."""
+"""Records reference photos with each version: small photos, and the logits that the networks give for them.
+
+`publishing.reference_check` compares the answers of a server with them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from PIL import Image
 from ..onnx_model.verify import torch_logits, torch_outputs
 from ..pictures import generated
 from ..preprocess.photo import Photo
-from .versions import KNOWN
+from .versions import REFERENCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,25 +30,25 @@ if TYPE_CHECKING:
     from ..spec import Limits, NetworkPlan, Plan
 
 COUNT = 8
-# Small enough to keep with every version, large enough to be resized like a photo. Smaller where limits ask for it.
+# Small enough to store with every version, large enough to be resized like a photo; smaller only if the limits ask.
 _SIDES = (320, 160, 80, 40)
-# How far a server's logits may be off, as a share of the largest logit (at least 1). Other processors add in another
-# order, and GPUs multiply with fewer digits; another network, view or order of channels is off by much more.
+# Accepted difference of a server's logits, as a share of the largest logit (at least 1). Other processors add in
+# another order, and GPUs multiply with fewer digits; another network, view or channel order differs by much more.
 TOLERANCES = {"fp32": 0.01, "fp16": 0.05, "int8": 0.2}
 
 
-def write_known(plan: Plan, networks: dict[str, Path], folder: Path, source: PhotoFolder | None) -> None:
-    """Writes photos, and what the networks say of them, from the bytes of each photo on.
+def record_references(plan: Plan, networks: dict[str, Path], folder: Path, source: PhotoFolder | None) -> None:
+    """Writes photos, and the networks' logits for them, computed from the bytes of each photo.
 
-    fp32: what PyTorch says. Lower precisions: what the converted model says, which was compared with fp32 before.
+    For fp32 these are PyTorch's logits; for lower precisions those of the converted model, which was compared before.
 
     Args:
         plan: What is exported.
         networks: Network → its ONNX file.
-        folder: Where the photos and `known.json` are to lie.
-        source: Where photos are taken from; without it, pictures are generated.
+        folder: The ensemble's version folder; gets `known.json` and `known/`.
+        source: Where the photos are taken from; pictures are generated without it.
     """
-    (folder / KNOWN).mkdir()
+    (folder / REFERENCES).mkdir()
     photos = []
     expected: dict[str, list[Any]] = {head.name: [] for head, _ in plan.heads()}
     sessions = (
@@ -60,27 +63,27 @@ def write_known(plan: Plan, networks: dict[str, Path], folder: Path, source: Pho
         photo = Photo(content)
         logits: dict[str, list[float]] = {}
         for network in plan.networks:
-            view = network.view
-            pixels = np.array([view.pixels(photo.upright() if view.exif_rotation else photo.rgb)])
+            pixels = np.array([network.view.prepare(photo)])
             for head, row in _logits(network, pixels, sessions.get(network.name)).items():
                 logits[head] = [float(value) for value in row]
                 expected[head].append(row)
-        file = f"{KNOWN}/{number}.jpg"
+        file = f"{REFERENCES}/{number}.jpg"
         (folder / file).write_bytes(content)
         photos.append({"file": file, "sha256": hashlib.sha256(content).hexdigest(), "logits": logits})
     share = TOLERANCES[plan.precision]
     tolerance = {head: share * max(1.0, float(np.abs(rows).max())) for head, rows in expected.items() if rows}
     facts = {"from": "PyTorch" if plan.precision == "fp32" else f"ONNX Runtime, {plan.precision}"}
     text = json.dumps({**facts, "tolerance": tolerance, "photos": photos}, indent=2)
-    (folder / f"{KNOWN}.json").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{REFERENCES}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _logits(network: NetworkPlan, pixels: npt.NDArray[np.uint8], session: Any) -> dict[str, npt.NDArray[np.float32]]:
     if session is None:
-        said = torch_outputs(network, pixels)
-        return {head.name: torch_logits(head, said)[0] for head in network.heads}
-    outputs = session.run([network.output_name(head) for head in network.heads], {"pixels": pixels})
-    return {head.name: rows[0] for head, rows in zip(network.heads, outputs, strict=True)}
+        outputs = torch_outputs(network, pixels)
+        return {head.name: torch_logits(head, outputs)[0] for head in network.heads}
+    names = [network.output_name(head) for head in network.heads]
+    found = session.run(names, {"pixels": pixels})
+    return {head.name: rows[0] for head, rows in zip(network.heads, found, strict=True)}
 
 
 def _photos(folder: PhotoFolder | None, limits: Limits) -> Iterator[bytes]:
@@ -94,7 +97,7 @@ def _photos(folder: PhotoFolder | None, limits: Limits) -> Iterator[bytes]:
 
 
 def _encoded(image: Image.Image, limits: Limits) -> bytes:
-    """A small JPEG of a picture that the limits allow, without anything that a camera wrote into it."""
+    """A small JPEG of a picture, within the limits and without EXIF data."""
     for side in _SIDES:
         small = image.copy()
         small.thumbnail((side, side))

@@ -1,0 +1,87 @@
+"""What the commands share: parsers, error messages, exit codes and the progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tqdm import tqdm
+
+from car_analyzer import CarAnalyzerError
+from car_analyzer.command_line import DONE, FAILED, INTERRUPTED, UNREACHABLE
+from car_analyzer_server import ServingError, signals
+
+from ..errors import ExportError, TritonUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+
+def make_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Makes the parser of `car-analyzer COMMAND`."""
+    return argparse.ArgumentParser(
+        prog=f"car-analyzer {command}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_repository(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for the model repository."""
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="the model repository; default: %(default)s",
+    )
+
+
+def run(command: str, work: Callable[[], T], report: Callable[[T], int | None], *, interrupted: str) -> int:
+    """Does the work of a command, then reports the result.
+
+    Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt in `work`, which undoes what it began.
+
+    Args:
+        command: Its name, for messages.
+        work: Does everything that can be undone.
+        report: Prints the result; returns the exit code, or None for success.
+        interrupted: What the message after an interrupt says about the state that remains.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        with signals.raised_as_keyboard_interrupt():
+            result = work()
+    except (ExportError, ServingError, CarAnalyzerError) as error:
+        print(f"car-analyzer {command}: {error}", file=sys.stderr)
+        return UNREACHABLE if isinstance(error, TritonUnreachableError) else FAILED
+    except KeyboardInterrupt:
+        print(f"car-analyzer {command}: interrupted; {interrupted}.", file=sys.stderr)
+        return INTERRUPTED
+    return report(result) or DONE
+
+
+@contextlib.contextmanager
+def progress_bar(steps: int, first: str = "") -> Iterator[Callable[[str], None]]:
+    """Shows a progress bar, on terminals only.
+
+    Yields:
+        A function that moves the bar to the next step, called with a few words about that step.
+    """
+    bar_format = "{l_bar}{bar}| {n}/{total} {desc}"
+    with tqdm(total=steps, disable=None, bar_format=bar_format, leave=False) as bar:
+        bar.set_description_str(first)
+
+        def progress(step: str) -> None:
+            bar.update()
+            bar.set_description_str(step)
+
+        yield progress
