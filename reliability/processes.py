@@ -22,14 +22,12 @@ class Usage:
         stubs: The part of `memory` that belongs to processes of Triton's Python backend.
         files: Open file descriptors.
         shared: Bytes of POSIX shared memory.
-        processes: How many there are.
     """
 
     memory: int
     stubs: int
     files: int
     shared: int
-    processes: int
 
 
 def usage(pid: int) -> Usage:
@@ -42,7 +40,7 @@ def usage(pid: int) -> Usage:
         psutil.NoSuchProcess: The topmost process is gone.
     """
     top = psutil.Process(pid)
-    memory = stubs = files = processes = 0
+    memory = stubs = files = 0
     for process in (top, *top.children(recursive=True)):
         # A process that ends meanwhile no longer holds anything.
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -50,9 +48,8 @@ def usage(pid: int) -> Usage:
             files += process.num_fds()
             memory += size
             stubs += size if is_stub(process) else 0
-            processes += 1
     regions = Path("/dev/shm").glob(f"car_analyzer_{pid}_*")  # noqa: S108 - where Linux keeps it
-    return Usage(memory, stubs, files, sum(region.stat().st_blocks * 512 for region in regions), processes)
+    return Usage(memory, stubs, files, sum(region.stat().st_blocks * 512 for region in regions))
 
 
 def stubs(pid: int, model: str = "") -> list[psutil.Process]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import subprocess
 import sys
@@ -39,11 +40,7 @@ LABELS = {
     for version in range(1, 7)
 }
 # Each publishes the next version, or goes back, where possible to a version that was not the last one.
-PUBLISH, ROLLBACK = "publish", "rollback"
-COMMANDS = (
-    *(PUBLISH, PUBLISH, ROLLBACK, PUBLISH, ROLLBACK),
-    *(ROLLBACK, PUBLISH, ROLLBACK, PUBLISH, ROLLBACK),
-)
+COMMANDS = "publish publish rollback publish rollback rollback publish rollback publish rollback".split()
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,10 @@ class VersionedPhoto(ReferencePhoto):
     answers: Mapping[int, VersionAnswer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        answers = list(self.answers.values())
-        for index, one in enumerate(answers):
-            for other in answers[index + 1 :]:
-                for head in one.logits:
-                    difference = np.abs(np.subtract(one.logits[head], other.logits[head])).max()
-                    if difference < 10 * TOLERANCE:
-                        raise ValueError(f"{self.name}: two versions have the same logits of {head}")
+        for one, other in itertools.combinations(self.answers.values(), 2):
+            for head in one.logits:
+                if np.abs(np.subtract(one.logits[head], other.logits[head])).max() < 10 * TOLERANCE:
+                    raise ValueError(f"{self.name}: two versions have the same logits of {head}")
 
 
 @dataclass
@@ -92,8 +86,10 @@ class VersionedLoad(Load):
     def _is_correct(self, photo: ReferencePhoto, answer: Any) -> bool:
         assert isinstance(photo, VersionedPhoto)  # noqa: S101 - what this load is made with
         found = [version for version, expected in photo.answers.items() if expected.matches(answer)]
-        self.versions.update(found)
-        return len(found) == 1
+        if len(found) != 1:
+            return False
+        self.versions[found[0]] += 1
+        return True
 
 
 def main() -> int:

@@ -12,44 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .builders import (
-    DEFLATE,
-    FULL,
-    apng_control,
-    bmp,
-    deep_tiff,
-    filled,
-    full_exif,
-    gif,
-    gif_frame,
-    interleaved,
-    jpeg_in_tiff,
-    jpeg_segment,
-    large_tiff,
-    looping_exif,
-    mpo,
-    png,
-    png_chunk,
-    progressive,
-    repeated_scan,
-    riff_chunk,
-    tiff,
-    tiff_directories,
-    tiff_entries,
-    tiff_strip,
-    tiff_strips,
-    tiff_tile,
-    tiff_tiles,
-    zeros,
-)
+from . import build
 from .samples import encoded, patched, samples, with_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _PIXELS = zlib.compress(bytes(4 * 13))
-_SMALL_PNG = png(png_chunk(b"IDAT", _PIXELS), png_chunk(b"IEND"))
-_SMALL_GIF = gif(4, 4, gif_frame(2, 1))
+_SMALL_PNG = build.png(build.png_chunk(b"IDAT", _PIXELS), build.png_chunk(b"IEND"))
+_PHOTOSHOP = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5400
+_SMALL_GIF = build.gif(4, 4, build.gif_frame(2, 1))
 # Positions: behind the first marker, the header, the palette, and before the end.
 _JPEG, _PNG, _GIF, _END = 2, 33, 25, -12
 
@@ -112,114 +84,118 @@ _FLAT: Mapping[str, tuple[str, str, tuple[int, int], dict[str, Any]]] = {
 
 def _text(kind: bytes, head: bytes, size: int = 1_000_000) -> bytes:
     """A PNG chunk that inflates to so many bytes."""
-    return png_chunk(kind, b"car\0" + head + zeros(size))
+    return build.png_chunk(kind, b"car\0" + head + build.zeros(size))
 
 
-# A file, where something is inserted, and what is repeated there until the file has 19.9 MB.
-_REPEATED: Mapping[str, Callable[[], tuple[bytes, int, bytes]]] = {
-    "jpeg with millions of comments": lambda: (samples()["jpeg"], _JPEG, jpeg_segment(0xFE, b"")),
-    "jpeg with large comments": lambda: (samples()["jpeg"], _JPEG, jpeg_segment(0xFE, b"x" * 65_000)),
-    "jpeg padded with FF": lambda: (samples()["jpeg"], _JPEG, b"\xff"),
-    "jpeg with junk between markers": lambda: (samples()["jpeg"], _JPEG, b"\0"),
-    "jpeg with thousands of tables": lambda: (
-        samples()["jpeg"],
-        _JPEG,
-        jpeg_segment(0xDB, (b"\0" + b"\1" * 64) * 1000),
-    ),
-    "jpeg with millions of huffman tables": lambda: (samples()["jpeg"], _JPEG, jpeg_segment(0xC4, bytes(17))),
-    "jpeg with millions of restarts": lambda: (samples()["jpeg"], _JPEG, b"\xff\xd0"),
-    "jpeg with photoshop resources": lambda: (
-        *(samples()["jpeg"], _JPEG),
-        jpeg_segment(0xED, b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5400),
-    ),
-    "jpeg with a malformed profile": lambda: (
-        *(samples()["jpeg"], _JPEG),
-        jpeg_segment(0xE2, b"ICC_PROFILE\0\1\xff" + b"x" * 65_000),
-    ),
-    "png with zTXt of 20 GB": lambda: (_SMALL_PNG, _PNG, _text(b"zTXt", b"\0")),
-    "png with iTXt of 20 GB": lambda: (_SMALL_PNG, _PNG, _text(b"iTXt", b"\1\0\0\0")),
-    "png with iTXt of 20 GB behind": lambda: (_SMALL_PNG, _END, _text(b"iTXt", b"\1\0\0\0")),
-    "png with profiles of 20 GB": lambda: (_SMALL_PNG, _PNG, _text(b"iCCP", b"\0")),
-    "png with profiles of 20 GB behind": lambda: (_SMALL_PNG, _END, _text(b"iCCP", b"\0")),
-    "png with a million unknown chunks": lambda: (_SMALL_PNG, _PNG, png_chunk(b"quIz")),
-    "png with a million unknown chunks behind": lambda: (_SMALL_PNG, _END, png_chunk(b"quIz")),
-    "png in a million empty pieces": lambda: (_SMALL_PNG, _PNG, png_chunk(b"IDAT")),
-    "png with a million headers": lambda: (_SMALL_PNG, _PNG, _SMALL_PNG[8:_PNG]),
-    "gif of a million frames": lambda: (_SMALL_GIF, _GIF, gif_frame(2, 1)),
-    "gif with millions of comments": lambda: (_SMALL_GIF, _GIF, b"!\xfe\x01x\0"),
-    "gif with junk between blocks": lambda: (_SMALL_GIF, _GIF, b"\0"),
-    "webp of 400,000 frames": lambda: (samples()["webp animated"], len(samples()["webp animated"]), _webp_frame()),
-    "webp with a million unknown chunks": lambda: (
-        *(samples()["webp alpha"], len(samples()["webp alpha"])),
-        riff_chunk(b"car!", b""),
-    ),
+def _webp_frame() -> bytes:
+    pixel = encoded(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
+    return build.riff_chunk(b"ANMF", bytes(12) + bytes((1, 0, 0, 0)) + pixel)
+
+
+# Sample, where something is inserted (None: at its end), and what is repeated there until the file has 19.9 MB.
+_REPEATED: Mapping[str, tuple[str, int | None, bytes]] = {
+    "jpeg with millions of comments": ("jpeg", _JPEG, build.jpeg_segment(0xFE, b"")),
+    "jpeg with large comments": ("jpeg", _JPEG, build.jpeg_segment(0xFE, b"x" * 65_000)),
+    "jpeg padded with FF": ("jpeg", _JPEG, b"\xff"),
+    "jpeg with junk between markers": ("jpeg", _JPEG, b"\0"),
+    "jpeg with thousands of tables": ("jpeg", _JPEG, build.jpeg_segment(0xDB, (b"\0" + b"\1" * 64) * 1000)),
+    "jpeg with millions of huffman tables": ("jpeg", _JPEG, build.jpeg_segment(0xC4, bytes(17))),
+    "jpeg with millions of restarts": ("jpeg", _JPEG, b"\xff\xd0"),
+    "jpeg with photoshop resources": ("jpeg", _JPEG, build.jpeg_segment(0xED, _PHOTOSHOP)),
+    "jpeg with a malformed profile": ("jpeg", _JPEG, build.jpeg_segment(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(65_000))),
+    "png with zTXt of 20 GB": ("small png", _PNG, _text(b"zTXt", b"\0")),
+    "png with iTXt of 20 GB": ("small png", _PNG, _text(b"iTXt", b"\1\0\0\0")),
+    "png with iTXt of 20 GB behind": ("small png", _END, _text(b"iTXt", b"\1\0\0\0")),
+    "png with one zTXt of 1 GB": ("small png", _PNG, _text(b"zTXt", b"\0", 1_000_000_000)),
+    "png with a profile of 1 GB": ("small png", _PNG, _text(b"iCCP", b"\0", 1_000_000_000)),
+    "png with profiles of 20 GB": ("small png", _PNG, _text(b"iCCP", b"\0")),
+    "png with profiles of 20 GB behind": ("small png", _END, _text(b"iCCP", b"\0")),
+    "png with a million unknown chunks": ("small png", _PNG, build.png_chunk(b"quIz")),
+    "png with a million unknown chunks behind": ("small png", _END, build.png_chunk(b"quIz")),
+    "png in a million empty pieces": ("small png", _PNG, build.png_chunk(b"IDAT")),
+    "png with a million headers": ("small png", _PNG, _SMALL_PNG[8:_PNG]),
+    "gif of a million frames": ("small gif", _GIF, build.gif_frame(2, 1)),
+    "gif with millions of comments": ("small gif", _GIF, b"!\xfe\x01x\0"),
+    "gif with junk between blocks": ("small gif", _GIF, b"\0"),
+    "webp of 400,000 frames": ("webp animated", None, _webp_frame()),
+    "webp with a million unknown chunks": ("webp alpha", None, build.riff_chunk(b"car!", b"")),
 }
 
 _CRAFTED: Mapping[str, Callable[[], bytes]] = {
-    "jpeg progressive of 32 megapixels, 1,000 scans": lambda: progressive(8000, 3999, 1000),
-    "jpeg progressive of 2 megapixels, 1,000 scans": lambda: progressive(2000, 1000, 1000),
-    "jpeg progressive of 16 pixels, a million scans": lambda: progressive(4, 4, 1_000_000),
-    "jpeg progressive of 32 megapixels, cmyk": lambda: progressive(8000, 3999, 1, "CMYK"),
-    "jpeg progressive of 32 megapixels, 20 scans over all": lambda: interleaved(8000, 3999, 20),
-    "jpeg of 64 megapixels, 1,000 scans": lambda: repeated_scan(with_size(samples()["jpeg 4:4:4"], 8000, 8000), 1000),
-    "jpeg with a full exif": full_exif,
-    "jpeg with looping exif": looping_exif,
-    "mpo of thousands of pictures": lambda: mpo(4000),
+    "jpeg progressive of 32 megapixels, 1,000 scans": lambda: build.progressive(8000, 3999, 1000),
+    "jpeg progressive of 2 megapixels, 1,000 scans": lambda: build.progressive(2000, 1000, 1000),
+    "jpeg progressive of 16 pixels, a million scans": lambda: build.progressive(4, 4, 1_000_000),
+    "jpeg progressive of 32 megapixels, cmyk": lambda: build.progressive(8000, 3999, 1, "CMYK"),
+    "jpeg progressive of 32 megapixels, 20 scans over all": lambda: build.interleaved(8000, 3999, 20),
+    "jpeg of 64 megapixels, 1,000 scans": lambda: build.repeated_scan(
+        with_size(samples()["jpeg 4:4:4"], 8000, 8000), 1000
+    ),
+    "jpeg with a full exif": build.full_exif,
+    "jpeg with looping exif": build.looping_exif,
+    "mpo of thousands of pictures": lambda: build.mpo(4000),
     "png of 64 megapixels, interlaced": lambda: _interlaced(),
-    "png with 2 GB behind its picture": lambda: png(png_chunk(b"IDAT", zeros(2_000_000_000)), png_chunk(b"IEND")),
-    "png with one zTXt of 1 GB": lambda: filled(_SMALL_PNG, _PNG, _text(b"zTXt", b"\0", 1_000_000_000)),
-    "png with a profile of 1 GB": lambda: filled(_SMALL_PNG, _PNG, _text(b"iCCP", b"\0", 1_000_000_000)),
+    "png with 2 GB behind its picture": lambda: build.png(
+        build.png_chunk(b"IDAT", build.zeros(2_000_000_000)), build.png_chunk(b"IEND")
+    ),
     "png with a million texts": lambda: _many_texts(),
     "png of 100,000 frames": lambda: _animated_png(100_000),
-    "png that claims 2 billion frames": lambda: png(
-        png_chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0)), apng_control(0), _SMALL_PNG[_PNG:]
+    "png that claims 2 billion frames": lambda: build.png(
+        build.png_chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0)), build.apng_control(0), _SMALL_PNG[_PNG:]
     ),
-    "png whose frame is larger than it": lambda: png(
-        png_chunk(b"acTL", struct.pack(">II", 1, 0)), apng_control(0, 50_000), _SMALL_PNG[_PNG:]
+    "png whose frame is larger than it": lambda: build.png(
+        build.png_chunk(b"acTL", struct.pack(">II", 1, 0)), build.apng_control(0, 50_000), _SMALL_PNG[_PNG:]
     ),
     "png with a chunk of 4 GB": lambda: _SMALL_PNG[:_PNG] + b"\xff\xff\xff\xfftEXt" + _SMALL_PNG[_PNG:],
-    "gif with a frame of 65,535 x 65,535": lambda: gif(1, 1, gif_frame(65_535, 65_535)),
-    "gif with a frame far outside": lambda: gif(1, 1, gif_frame(1, 1, 65_535, 65_535)),
-    "gif with a comment in millions of pieces": lambda: gif(
-        4, 4, b"!\xfe" + b"\x01x" * (FULL // 2) + b"\0", gif_frame(2, 1)
+    "gif with a frame of 65,535 x 65,535": lambda: build.gif(1, 1, build.gif_frame(65_535, 65_535)),
+    "gif with a frame far outside": lambda: build.gif(1, 1, build.gif_frame(1, 1, 65_535, 65_535)),
+    "gif with a comment in millions of pieces": lambda: build.gif(
+        4, 4, b"!\xfe" + b"\x01x" * (build.FULL // 2) + b"\0", build.gif_frame(2, 1)
     ),
-    "gif in pieces of one byte": lambda: gif(
-        8000, 8000, gif_frame(8000, 8000, data=b"\x02" + b"\x01\x8c" * (FULL // 2) + b"\0")
+    "gif in pieces of one byte": lambda: build.gif(
+        8000, 8000, build.gif_frame(8000, 8000, data=b"\x02" + b"\x01\x8c" * (build.FULL // 2) + b"\0")
     ),
-    "gif of 19 MB in clear codes": lambda: gif(
-        8000, 8000, gif_frame(8000, 8000, data=b"\x08" + (b"\xff" + b"\x00\x01" * 127 + b"\0") * (FULL // 256) + b"\0")
+    "gif of 19 MB in clear codes": lambda: build.gif(
+        8000,
+        8000,
+        build.gif_frame(8000, 8000, data=b"\x08" + (b"\xff" + b"\x00\x01" * 127 + b"\0") * (build.FULL // 256) + b"\0"),
     ),
     "bmp with 4 billion colours": lambda: patched(samples()["bmp palette"], 46, "<I", 2**32 - 1),
-    "bmp rle of one line end in 64,000,000": lambda: bmp(60_000, 1000, 8, b"\x01x\0\0" * 1000, compression=1),
-    "bmp rle of millions of runs": lambda: bmp(8000, 1000, 8, b"\x01x" * (FULL // 2), compression=1),
-    "bmp rle of 8 megapixels": lambda: bmp(8000, 1000, 8, (b"\xffx" * 31 + b"\x5fx\0\0") * 1000, compression=1),
-    "bmp rle 4 of 8 megapixels": lambda: bmp(8000, 1000, 4, (b"\xffx" * 31 + b"\x5fx\0\0") * 1000, compression=2),
+    "bmp rle of one line end in 64,000,000": lambda: build.bmp(60_000, 1000, 8, b"\x01x\0\0" * 1000, compression=1),
+    "bmp rle of millions of runs": lambda: build.bmp(8000, 1000, 8, b"\x01x" * (build.FULL // 2), compression=1),
+    "bmp rle of 8 megapixels": lambda: build.bmp(8000, 1000, 8, (b"\xffx" * 31 + b"\x5fx\0\0") * 1000, compression=1),
+    "bmp rle 4 of 8 megapixels": lambda: build.bmp(8000, 1000, 4, (b"\xffx" * 31 + b"\x5fx\0\0") * 1000, compression=2),
     "webp that claims 4 GB": lambda: patched(patched(samples()["webp"], 4, "<I", 2**32 - 1), 16, "<I", 2**32 - 1),
     "avif of 144 megapixels that claims 16": lambda: with_size(
         _flat("AVIF", "RGB", (12_000, 12_000), speed=10, quality=1), 4, 4
     ),
-    "tiff of 4 billion x 4 billion": lambda: tiff_strip(2**32 - 1, 2**32 - 1, b"", {259: DEFLATE}),
-    "tiff of 64 megapixels, all missing": lambda: tiff_strip(8000, 8000, b""),
-    "tiff of 1 x 64,000,000": lambda: tiff_strip(1, 64_000_000, zeros(64_000_000), {259: DEFLATE}),
-    "tiff in 4 million strips": lambda: tiff_strips(4_900_000),
-    "tiff in 60,000 strips": lambda: tiff_strips(60_000),
-    "tiff in 4 million tiles": lambda: tiff_tiles(2000, 2400),
-    "tiff with a tile of 500 MB": lambda: tiff_tile(22_400),
-    "tiff with a tile of 2 GB": lambda: tiff_tile(46_336),
-    "tiff with a tile of 16 GB": lambda: tiff_tile(131_072),
-    "tiff with an offset table of 16 GB": lambda: tiff(1000, 1000, {273: (2**32 - 1, 1000), 279: (2**32 - 1, 1000)}),
-    "tiff with 65,000 entries": tiff_entries,
-    "tiff with a million entries": large_tiff,
-    "tiff of 190,000 directories": lambda: tiff_directories(190_000, lambda number: number + 1),
-    "tiff whose directories go in a ring": lambda: tiff_directories(3, lambda number: (number + 1) % 3),
-    "tiff whose directory follows itself": lambda: tiff(4, 4, {273: 8, 279: 16}, following=8),
-    "tiff with its sub-directories in itself": lambda: tiff(4, 4, {273: 8, 279: 16, 330: 8, 34665: 8, 34853: 8}),
-    "tiff of 32 megapixels, 16 bit alpha": deep_tiff,
-    "tiff with a jpeg of 65,535 x 65,535 inside": lambda: jpeg_in_tiff(
+    "tiff of 4 billion x 4 billion": lambda: build.tiff_strip(2**32 - 1, 2**32 - 1, b"", {259: build.DEFLATE}),
+    "tiff of 64 megapixels, all missing": lambda: build.tiff_strip(8000, 8000, b""),
+    "tiff of 1 x 64,000,000": lambda: build.tiff_strip(1, 64_000_000, build.zeros(64_000_000), {259: build.DEFLATE}),
+    "tiff in 4 million strips": lambda: build.tiff_strips(4_900_000),
+    "tiff in 60,000 strips": lambda: build.tiff_strips(60_000),
+    "tiff in 4 million tiles": lambda: build.tiff_tiles(2000, 2400),
+    "tiff with a tile of 500 MB": lambda: build.tiff_tile(22_400),
+    "tiff with a tile of 2 GB": lambda: build.tiff_tile(46_336),
+    "tiff with a tile of 16 GB": lambda: build.tiff_tile(131_072),
+    "tiff with an offset table of 16 GB": lambda: build.tiff(
+        1000, 1000, {273: (2**32 - 1, 1000), 279: (2**32 - 1, 1000)}
+    ),
+    "tiff with 65,000 entries": build.tiff_entries,
+    "tiff with a million entries": build.large_tiff,
+    "tiff of 190,000 directories": lambda: build.tiff_directories(190_000, lambda number: number + 1),
+    "tiff whose directories go in a ring": lambda: build.tiff_directories(3, lambda number: (number + 1) % 3),
+    "tiff whose directory follows itself": lambda: build.tiff(4, 4, {273: 8, 279: 16}, following=8),
+    "tiff with its sub-directories in itself": lambda: build.tiff(4, 4, {273: 8, 279: 16, 330: 8, 34665: 8, 34853: 8}),
+    "tiff of 32 megapixels, 16 bit alpha": build.deep_tiff,
+    "tiff with a jpeg of 65,535 x 65,535 inside": lambda: build.jpeg_in_tiff(
         with_size(samples()["jpeg 4:4:4"], 65_535, 65_535), 16, 16
     ),
-    "tiff with a progressive jpeg of 50 scans": lambda: jpeg_in_tiff(progressive(8000, 3999, 50), 8000, 3999),
-    "tiff with a progressive jpeg of 1,000 scans": lambda: jpeg_in_tiff(progressive(8000, 3999, 1000), 8000, 3999),
+    "tiff with a progressive jpeg of 50 scans": lambda: build.jpeg_in_tiff(
+        build.progressive(8000, 3999, 50), 8000, 3999
+    ),
+    "tiff with a progressive jpeg of 1,000 scans": lambda: build.jpeg_in_tiff(
+        build.progressive(8000, 3999, 1000), 8000, 3999
+    ),
 }
 
 
@@ -231,14 +207,15 @@ def _flat(file_format: str, mode: str, size: tuple[int, int], **options: Any) ->
     return encoded(Image.new(mode, size), file_format, **options)
 
 
-def _repeat(make: Callable[[], tuple[bytes, int, bytes]]) -> bytes:
-    return filled(*make())
+def _repeat(sample: str, at: int | None, unit: bytes) -> bytes:
+    photo = {"small png": _SMALL_PNG, "small gif": _SMALL_GIF}.get(sample) or samples()[sample]
+    return build.filled(photo, len(photo) if at is None else at, unit)
 
 
 BOMBS: Mapping[str, Callable[[], bytes]] = {
     **{name: functools.partial(_claim, *claim) for name, claim in _CLAIMS.items()},
     **{name: functools.partial(_flat, *flat[:3], **flat[3]) for name, flat in _FLAT.items()},
-    **{name: functools.partial(_repeat, make) for name, make in _REPEATED.items()},
+    **{name: functools.partial(_repeat, *repeated) for name, repeated in _REPEATED.items()},
     **_CRAFTED,
 }
 """Name → what makes the file."""
@@ -252,19 +229,14 @@ def _interlaced() -> bytes:
 
 def _many_texts() -> bytes:
     """Short texts, each under a key of its own."""
-    texts = b"".join(png_chunk(b"tEXt", b"%d\0x" % number) for number in range(FULL // 22))
+    texts = b"".join(build.png_chunk(b"tEXt", b"%d\0x" % number) for number in range(build.FULL // 22))
     return _SMALL_PNG[:_PNG] + texts + _SMALL_PNG[_PNG:]
 
 
 def _animated_png(frames: int) -> bytes:
     more = b"".join(
-        apng_control(number) + png_chunk(b"fdAT", struct.pack(">I", number + 1) + _PIXELS)
+        build.apng_control(number) + build.png_chunk(b"fdAT", struct.pack(">I", number + 1) + _PIXELS)
         for number in range(1, 2 * frames, 2)
     )
-    count = png_chunk(b"acTL", struct.pack(">II", frames + 1, 0))
-    return png(count, apng_control(0), _SMALL_PNG[_PNG:_END], more, _SMALL_PNG[_END:])
-
-
-def _webp_frame() -> bytes:
-    pixel = encoded(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
-    return riff_chunk(b"ANMF", bytes(12) + bytes((1, 0, 0, 0)) + pixel)
+    count = build.png_chunk(b"acTL", struct.pack(">II", frames + 1, 0))
+    return build.png(count, build.apng_control(0), _SMALL_PNG[_PNG:_END], more, _SMALL_PNG[_END:])

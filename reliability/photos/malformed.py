@@ -13,19 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from .builders import (
-    apng_control,
-    bmp,
-    gif,
-    gif_frame,
-    mpo,
-    png,
-    png_chunk,
-    riff_chunk,
-    tiff_directory,
-    webp,
-    webp_canvas,
-)
+from . import build
 from .samples import encoded, samples, with_size
 
 if TYPE_CHECKING:
@@ -115,22 +103,22 @@ def without_picture() -> Mapping[str, bytes]:
 
 def _png() -> dict[str, bytes]:
     pixels = zlib.compress(bytes(4 * 13))
-    data, end, control = png_chunk(b"IDAT", pixels), png_chunk(b"IEND"), apng_control(0)
-    none, one, two = (png_chunk(b"acTL", struct.pack(">II", count, 0)) for count in range(3))
+    data, end, control = build.png_chunk(b"IDAT", pixels), build.png_chunk(b"IEND"), build.apng_control(0)
+    none, one, two = (build.png_chunk(b"acTL", struct.pack(">II", count, 0)) for count in range(3))
     return {
-        "png without IDAT": png(end),
-        "png without IDAT, 16 bits": png(end, bits=16),
-        "png of IHDR only": png(),
-        "png with an empty IDAT": png(png_chunk(b"IDAT"), end),
-        "png with half an IDAT": png(png_chunk(b"IDAT", pixels[:5]), end),
-        "png without IEND": png(data),
-        "apng of no frames": png(none, end),
-        "apng of no frames, with IDAT": png(none, data, end),
-        "apng of no frames, with fcTL and IDAT": png(none, control, data, end),
-        "apng with fcTL and no fdAT": png(one, control, end),
-        "apng with fcTL, IDAT, fcTL and no fdAT": png(two, control, data, apng_control(1), end),
-        "apng with fdAT only": png(one, control, png_chunk(b"fdAT", struct.pack(">I", 1) + pixels), end),
-        "apng of two frames that are not there": png(two, end),
+        "png without IDAT": build.png(end),
+        "png without IDAT, 16 bits": build.png(end, bits=16),
+        "png of IHDR only": build.png(),
+        "png with an empty IDAT": build.png(build.png_chunk(b"IDAT"), end),
+        "png with half an IDAT": build.png(build.png_chunk(b"IDAT", pixels[:5]), end),
+        "png without IEND": build.png(data),
+        "apng of no frames": build.png(none, end),
+        "apng of no frames, with IDAT": build.png(none, data, end),
+        "apng of no frames, with fcTL and IDAT": build.png(none, control, data, end),
+        "apng with fcTL and no fdAT": build.png(one, control, end),
+        "apng with fcTL, IDAT, fcTL and no fdAT": build.png(two, control, data, build.apng_control(1), end),
+        "apng with fdAT only": build.png(one, control, build.png_chunk(b"fdAT", struct.pack(">I", 1) + pixels), end),
+        "apng of two frames that are not there": build.png(two, end),
     }
 
 
@@ -144,36 +132,36 @@ def _jpeg() -> dict[str, bytes]:
         "jpeg of a scan without a frame": b"\xff\xd8" + jpeg[scan:],
         "jpeg with an empty scan": jpeg[: scan + 14] + b"\xff\xd9",
         "jpeg of 0 x 0": with_size(jpeg, 0, 0),
-        "mpo of no pictures": mpo(0),
-        "mpo of two pictures, one of which is there": mpo(2),
-        "mpo of no pictures, without a scan": mpo(0)[: mpo(0).index(b"\xff\xda")] + b"\xff\xd9",
+        "mpo of no pictures": build.mpo(0),
+        "mpo of two pictures, one of which is there": build.mpo(2),
+        "mpo of no pictures, without a scan": build.mpo(0)[: build.mpo(0).index(b"\xff\xda")] + b"\xff\xd9",
     }
 
 
 def _gif_and_bmp() -> dict[str, bytes]:
     return {
-        "gif without a frame": gif(4, 4),
-        "gif of its header": gif(4, 4)[:-1],
-        "gif of an extension": gif(4, 4, b"!\xf9\x04\0\0\0\0\0"),
-        "gif with a frame without data": gif(4, 4, gif_frame(4, 4, data=b"")),
-        "gif of 0 x 0": gif(0, 0, gif_frame(0, 0)),
-        "bmp of its headers": bmp(4, 4, 24, b""),
-        "bmp of its first header": bmp(4, 4, 24, b"")[:14],
-        "bmp of 0 x 0": bmp(0, 0, 24, b""),
+        "gif without a frame": build.gif(4, 4),
+        "gif of its header": build.gif(4, 4)[:-1],
+        "gif of an extension": build.gif(4, 4, b"!\xf9\x04\0\0\0\0\0"),
+        "gif with a frame without data": build.gif(4, 4, build.gif_frame(4, 4, data=b"")),
+        "gif of 0 x 0": build.gif(0, 0, build.gif_frame(0, 0)),
+        "bmp of its headers": build.bmp(4, 4, 24, b""),
+        "bmp of its first header": build.bmp(4, 4, 24, b"")[:14],
+        "bmp of 0 x 0": build.bmp(0, 0, 24, b""),
         "icon of no pictures": b"\0\0\1\0\0\0",
         "cursor of no pictures": b"\0\0\2\0\0\0",
     }
 
 
 def _webp() -> dict[str, bytes]:
-    animation = riff_chunk(b"ANIM", bytes(6))
-    frame = riff_chunk(b"ANMF", bytes(6) + (3).to_bytes(3, "little") * 2 + bytes(4))
+    animation = build.riff_chunk(b"ANIM", bytes(6))
+    frame = build.riff_chunk(b"ANMF", bytes(6) + (3).to_bytes(3, "little") * 2 + bytes(4))
     return {
-        "webp of nothing": webp(),
-        "webp of VP8X": webp(webp_canvas(4, 4, 0)),
-        "webp of an animation without a frame": webp(webp_canvas(4, 4), animation),
-        "webp of an animation with an empty frame": webp(webp_canvas(4, 4), animation, frame),
-        "webp with an empty picture": webp(riff_chunk(b"VP8 ", b"")),
+        "webp of nothing": build.webp(),
+        "webp of VP8X": build.webp(build.webp_canvas(4, 4, 0)),
+        "webp of an animation without a frame": build.webp(build.webp_canvas(4, 4), animation),
+        "webp of an animation with an empty frame": build.webp(build.webp_canvas(4, 4), animation, frame),
+        "webp with an empty picture": build.webp(build.riff_chunk(b"VP8 ", b"")),
     }
 
 
@@ -182,7 +170,7 @@ def _tiff() -> dict[str, bytes]:
         "tiff without a directory": b"II*\0" + bytes(4),
         "tiff with an empty directory": b"II*\0\x08" + bytes(9),
         "tiff that ends before its directory": b"MM\0*\0\0\0\x08",
-        "tiff of a size only": b"II*\0\x08\0\0\0" + tiff_directory({256: 4, 257: 4}),
+        "tiff of a size only": b"II*\0\x08\0\0\0" + build.tiff_directory({256: 4, 257: 4}),
         "large tiff without a directory": b"II+\0\x08" + bytes(11),
         "large tiff with an empty directory": b"II+\0\x08\0\0\0\x10" + bytes(23),
     }

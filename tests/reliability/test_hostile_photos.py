@@ -20,7 +20,7 @@ from car_analyzer_export.preprocess.photo import FORMATS, Photo, PhotoError
 from car_analyzer_export.preprocess.view import View, ViewError
 from reliability.load import Load
 from reliability.photos.bombs import BOMBS
-from reliability.photos.builders import progressive
+from reliability.photos.build import progressive
 from reliability.photos.corpus import HostilePhoto, malformed, mutants
 from reliability.photos.malformed import without_picture
 from reliability.photos.mutations import mutate
