@@ -40,7 +40,8 @@ LABELS = {
     for version in range(1, 7)
 }
 # Each publishes the next version, or goes back, where possible to a version that was not the last one.
-COMMANDS = "publish publish rollback publish rollback rollback publish rollback publish rollback".split()
+_THERE_AND_BACK = ("publish", "rollback")
+COMMANDS = ("publish", *_THERE_AND_BACK * 2, "rollback", *_THERE_AND_BACK * 2)
 
 
 @dataclass(frozen=True)
