@@ -59,22 +59,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def _fuzz_triton(server: Server, count: int, seed: int, losses: Path) -> tuple[list[Row], list[str]]:
     """Sends the corpus, so many mutants, and wrong requests."""
-    dear = list(bombs())
+    costly = list(bombs())
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(separate_pool())
-        bar = stack.enter_context(tqdm(total=count + 2 * len(dear), unit=" photos", disable=not sys.stderr.isatty()))
+        bar = stack.enter_context(tqdm(total=count + 2 * len(costly), unit=" photos", disable=not sys.stderr.isatty()))
         oracle = Oracle(pool)
         trial = stack.enter_context(PhotoTrial(server, oracle, losses, progress=bar.update, lost=_announce_loss))
         # The warm-up: buffers grow to the largest request, and the oracle's processes start.
         RequestTrial(server, each=100).run()
         trial.answers("files that are no photos", malformed())
-        trial.answers("bombs", dear)
+        trial.answers("bombs", costly)
         before = Condition.of(server)
         with Load(server.grpc_url, reference_photos(), workers=2, rate=20) as others:
             trial.answers("corrupted photos", mutants(seed, count))
         note = others.example().removeprefix("; ") or "reference photos sent meanwhile"
         trial.rows.append(Row("other clients", len(others.outcomes), others.lost, note))
-        trial.costs(dear)
+        trial.costs(costly)
         requests = RequestTrial(server)
         requests.run()
         trial.rows += requests.rows + Condition.of(server).compare(before)

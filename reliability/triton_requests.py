@@ -1,4 +1,4 @@
-"""Wrong requests to a running Triton: each must be blamed on the client, and harm nobody.
+"""Wrong requests to a running Triton: each must get a client error, and affect no other request.
 
 Only those whose answer this project decides: its configurations (shapes, types, names, versions, batches), its
 preprocess step (strings that cannot be read), and `serve` (administration). Triton's own parsers are Triton's to test.

@@ -24,7 +24,7 @@ def filled(photo: bytes, at: int, unit: bytes) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """A zlib stream of so many zeros, at once: of a million zeros, repeated."""
+    """A zlib stream of so many zeros, made fast: a block of a million zeros is repeated."""
     packer = zlib.compressobj(9, wbits=-15)
     block = packer.compress(bytes(1_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
     end = packer.compress(bytes(count % 1_000_000)) + packer.flush()

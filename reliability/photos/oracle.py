@@ -33,7 +33,7 @@ _FOR_SIZE = re.compile(r"accepted of|are accepted along a side|megapixels are ac
 _FOR_PIECES = re.compile(
     r"bytes; at most|JPEG of more than|profiles; at most|small pieces|than \d+ parts|tiles; at most"
 )
-# The preprocess step says so where it has no reason of its own: a rejection that nobody foresaw.
+# The preprocess step refers to its log where an unforeseen exception is the reason.
 _UNFORESEEN = re.compile("server's log")
 PATIENCE_S = 120
 

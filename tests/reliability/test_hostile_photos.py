@@ -32,7 +32,7 @@ from reliability.reference import reference_photos
 from reliability.triton_client import TritonClient, UnexpectedAnswerError
 
 # Each of these once took seconds, hundreds of megabytes, or the process.
-REFUSED = {
+REJECTED = {
     "jpeg with millions of comments": "too many small pieces",
     "jpeg padded with FF": "too many small pieces",
     "jpeg with a full exif": "EXIF data has more than 64 parts",
@@ -58,22 +58,22 @@ REFUSED = {
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about oddities
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_dear_to_decode_is_refused(name: str) -> None:
-    with pytest.raises(PhotoError) as refusal:
+@pytest.mark.parametrize("name", REJECTED)
+def test_what_costs_much_to_decode_is_rejected(name: str) -> None:
+    with pytest.raises(PhotoError) as rejection:
         Photo(BOMBS[name]())
-    assert REFUSED[name] in str(refusal.value)
-    assert str(refusal.value).endswith(".")
+    assert REJECTED[name] in str(rejection.value)
+    assert str(rejection.value).endswith(".")
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", without_picture())
-def test_a_file_without_a_picture_is_refused_in_a_sentence_or_is_pillows_answer(name: str) -> None:
+def test_a_file_without_a_picture_is_rejected_in_a_sentence_or_is_pillows_answer(name: str) -> None:
     content = without_picture()[name]
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             expected = np.asarray(image.convert("RGB"))
-    except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a refusal
+    except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a rejection
         with pytest.raises(PhotoError, match=r"^The .*\.$"):
             Photo(content)
     else:
@@ -93,7 +93,7 @@ def test_16_bits_a_colour() -> None:
 
 
 def test_what_comes_after_a_jpeg_are_not_its_scans() -> None:
-    """Phones put films behind photos."""
+    """Phones append videos to photos."""
     content = samples()["jpeg"] + b"\xff\xda\x00\x02" * 100_000
     assert Photo(content, max_pixels=61 * 43).rgb.size == (61, 43)
 
@@ -114,21 +114,21 @@ def test_a_photo_that_would_become_huge_before_it_is_cropped() -> None:
 
 @given(st.sampled_from(sorted(samples())), st.sampled_from(sorted(samples())), st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_a_damaged_photo_is_pillows_answer_or_an_error(name: str, other: str, seed: int) -> None:
+def test_a_corrupt_photo_is_pillows_answer_or_an_error(name: str, other: str, seed: int) -> None:
     damaged = mutate(samples()[name], samples()[other], Random(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             served = View().pixels(Photo(damaged, max_pixels=8_000_000).rgb)
-        except PhotoError as refusal:
-            assert str(refusal).endswith(".")  # noqa: PT017 - that it raises is not promised
-            if "at most" in str(refusal) or "JPEG of more than" in str(refusal):
+        except PhotoError as rejection:
+            assert str(rejection).endswith(".")  # noqa: PT017 - that it raises is not promised
+            if "at most" in str(rejection) or "JPEG of more than" in str(rejection):
                 return
             served = None
         try:
             with Image.open(io.BytesIO(damaged), formats=FORMATS) as image:
                 expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
-        except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a refusal
+        except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a rejection
             assert served is None
         else:
             assert served is not None
@@ -174,7 +174,7 @@ def test_a_decoder_gets_no_more_memory_than_it_may_have(server: SimpleNamespace,
     assert trial.complaints == []
 
 
-def test_what_nobody_foresaw_is_lost(server: SimpleNamespace, tmp_path: Path) -> None:
+def test_an_unforeseen_answer_is_lost(server: SimpleNamespace, tmp_path: Path) -> None:
     """An error of the server, and a rejection for an unforeseen reason."""
     photo = samples()["png"]
     unforeseen = "The photo cannot be processed, for a reason that stands in the server's log; save it again."

@@ -1,4 +1,4 @@
-"""Requests that no client should send are blamed on the client, and harm nobody."""
+"""Wrong requests get a client error, and affect no other request."""
 
 from __future__ import annotations
 
