@@ -28,7 +28,7 @@ test-fast: lint ## Check style and types, then run the tests that need neither T
 docs: $(INSTALLED) ## Build the documentation into build/site
 	@$(BIN)/zensical build --strict
 
-soak: $(INSTALLED) ## Drive photos for MINUTES (60) and draw memory, latency and losses into PLOT (build/soak.png)
+soak: $(INSTALLED) ## Send photos for MINUTES (60) and plot memory, latency and losses into PLOT (build/soak.png)
 	@mkdir -p $(dir $(PLOT))
 	@$(BIN)/python -m reliability.soak --minutes $(MINUTES) --plot $(PLOT)
 
@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: tables, bu
 	@$(BIN)/python -m benchmarks.call --out build/bench
 	@$(BIN)/python -m benchmarks.cost --out build/bench
 
-fuzz: $(INSTALLED) ## Send hostile photos (COUNT=10000, SEED=) and requests to a real Triton and gateway; say what was lost
+fuzz: $(INSTALLED) ## Send hostile photos (COUNT=10000, SEED=) and requests to a real Triton and gateway
 	@$(BIN)/python -m reliability.fuzz $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED) ## Check style and types
@@ -47,10 +47,10 @@ lint: $(INSTALLED) ## Check style and types
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
 
-faults: $(INSTALLED) ## Kill, stop, fill and cut things under load; no photo may be lost (FAULTS="--only NAME" for one)
+faults: $(INSTALLED) ## Inject faults under load; no photo may be lost (FAULTS="--only NAME" for one)
 	@$(BIN)/python -m reliability.faults $(FAULTS)
 
-overload: $(INSTALLED) ## Offer ten times what the service can take, for SECONDS (60), over gRPC and through the gateway
+overload: $(INSTALLED) ## Offer ten times the capacity for SECONDS (60), over gRPC and through the gateway
 	@$(BIN)/python -m reliability.overload --seconds $(or $(SECONDS),60)
 
 replicas: $(INSTALLED) ## Kill, add and replace Tritons behind one name, a gateway and Envoy; no photo may be lost (ONLY="--only name")
@@ -60,13 +60,13 @@ format: $(INSTALLED) ## Mend the style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-publish-trial: $(INSTALLED) ## Ten publications and rollbacks under load: does a request fail, is an answer mixed?
+publish-trial: $(INSTALLED) ## Publish and roll back ten times under load; no request may fail, no answer may mix versions
 	@$(BIN)/python -m reliability.publishing
 
 deploy-check: $(INSTALLED) ## Check images, compose, chart and rules with the real tools (ALLOW_MISSING=1: with those that can be had)
 	@$(BIN)/python deploy/check.py $(if $(ALLOW_MISSING),--allow-missing)
 
-containers: $(INSTALLED) ## With Docker: start compose's containers, kill what is in them under load (BUILD=1: build them first)
+containers: $(INSTALLED) ## With Docker: start the containers, kill processes in them under load (BUILD=1: build them first)
 	@$(BIN)/python -m reliability.containers $(if $(BUILD),--build)
 
 setup: $(INSTALLED) ## Only make .venv

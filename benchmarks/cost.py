@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from car_analyzer_server import Server, Settings
-from reliability.overload import gateway_before
 from reliability.processes import is_stub
+from reliability.service import Gateway
 
 from .materials import make_materials, make_photos
 from .systems import environment
@@ -73,8 +73,8 @@ def _served(materials: Materials, way: str, photos: Path, seconds: float) -> dic
         processes = {triton: "Triton", **{stub: _model(stub) for stub in triton.children() if is_stub(stub)}}
         url = {"gRPC": server.grpc_url, "HTTP": server.http_url}.get(way, "")
         if way == "gateway":
-            url, pid = stack.enter_context(gateway_before(server.grpc_url))
-            url, processes[psutil.Process(pid)] = f"{url}/analyze", "gateway"
+            gateway = stack.enter_context(Gateway(server.grpc_url))
+            url, processes[psutil.Process(gateway.pid)] = f"{gateway.url}/analyze", "gateway"
         command = ["benchmarks.load", WAYS[way], url, str(photos)]
         _run([*command, f"--seconds={WARM_UP_S}"])
         before = {process: sum(process.cpu_times()[:2]) for process in processes}

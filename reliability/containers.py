@@ -1,26 +1,24 @@
-"""Starts the containers as a laptop has them, kills what is in them under load, and says what callers lost.
+"""Starts the containers of docker-compose.yml, kills processes in them under load, and counts lost photos.
 
-Needs a Docker engine: python -m reliability.containers (make containers). The ports are those of docker-compose.yml.
+Needs a Docker engine. The ports are those of docker-compose.yml.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
-from .known import known_photos
-from .stream import Stream
-from .table import Row, report
+from .harness import Row, make_parser, report
+from .load import Load, gateway
+from .reference import reference_photos
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ("docker", "compose", "--profile", "cpu")
 TRITON = "triton-cpu"
-# As far as the kernel keeps a process's name.
+# By process name, of which the kernel keeps 15 characters.
 VICTIMS = {
     "a decoding process": "triton_python_b",
     "Triton": "tritonserver",
@@ -40,7 +38,7 @@ else:
 
 def main() -> int:
     """Runs the trial; returns its exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser("containers", __doc__)
     parser.add_argument("--build", action="store_true", help="build the images first")
     parser.add_argument("--keep", action="store_true", help="leave the containers running")
     arguments = parser.parse_args()
@@ -58,31 +56,26 @@ def main() -> int:
 
 def _gateway() -> Row:
     """One photo through the gateway, as a web app sends it."""
-    photo = next(known for known in known_photos() if known.logits is not None).photo
-    url = f"http://{_address('gateway', 5000)}/analyze"
-    request = urllib.request.Request(url, photo, {"Content-Type": "image/jpeg"})
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-        answer = json.load(response)
+    with gateway(f"http://{_address('gateway', 5000)}", 30) as analyze:
+        answer = analyze(reference_photos()[0].content)
     return Row("POST /analyze at the gateway", 1, int("processingTime" not in answer), json.dumps(answer))
 
 
 def _kill(name: str, victim: str) -> Row:
     """Kills a process in Triton's container while photos come through the SDK."""
-    with Stream(f"grpc://{_address(TRITON, 8001)}", known_photos(), workers=8, rate=40) as stream:
-        stream.wait_for(80)
+    with Load(f"grpc://{_address(TRITON, 8001)}", reference_photos(), workers=8, rate=40) as load:
+        load.wait_for(80)
         killed = time.monotonic()
-        # The last one takes the container away under the command itself.
+        # Killing `serve` ends the container, and with it this very command.
         _compose("exec", "--no-TTY", TRITON, "python3", "-c", KILL, victim, check=victim != "car-analyzer")
-        while (
-            not any(o.start > killed and o.kind == "right" for o in stream.outcomes) and time.monotonic() < killed + 90
+        while time.monotonic() < killed + 90 and not any(
+            outcome.start > killed and outcome.kind == "correct" for outcome in load.outcomes
         ):
             time.sleep(0.1)
-        # A container that Docker starts again has the address it had, so these come from what was healed.
-        stream.wait_for(200)
-    ended = stream.outcomes
-    slowest = max(outcome.seconds for outcome in ended)
-    note = "; ".join(stream.errors()[:2]) or f"slowest answer {slowest:.1f} s"
-    return Row(f"{name} is killed", len(ended), len(ended) - stream.counts()["right"], note)
+        # A container that Docker starts again keeps its address, so the recovered one answers these.
+        load.wait_for(200)
+    note = load.example().removeprefix("; ") or f"slowest answer {load.slowest:.1f} s"
+    return Row(f"{name} is killed", len(load.outcomes), load.lost, note)
 
 
 def _address(service: str, port: int) -> str:

@@ -1,10 +1,9 @@
-"""Several services behind one name, which stands for the addresses of those that are there."""
+"""Several services behind one host name, which resolves to the addresses of those that are running."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -12,33 +11,31 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .mischief import SkipError, unshare
-from .service import Service, die_with_parent
+from .harness import SkipError
+from .injection import unshare
+from .processes import die_with_parent
+from .service import Service, read_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import TracebackType
+    from collections.abc import Iterator
 
 HOSTS = Path("/etc/hosts")
 NAME = "tritons.test"
 _INSIDE = "CAR_ANALYZER_TRIAL_HOSTS"
-# Triton counts an ensemble as version 1, whichever it is; its first step tells.
-_ANSWERED = re.compile(r'^nv_inference_request_success\{model="preprocess",version="(\d+)"\} (\d+)', re.MULTILINE)
 _ENVOY = Path(__file__).parents[1] / "examples" / "envoy.yaml"
 
 
-def with_private_names(module: str, argv: list[str]) -> int | None:
-    """Runs a module again where it may give names to addresses: with an /etc/hosts that nobody else sees.
+def with_private_hosts(module: str, argv: list[str]) -> int | None:
+    """Runs a module again where it can write /etc/hosts, in a mount namespace with a copy of that file.
 
     Returns:
-        The exit code; None where this is such a place already.
+        The exit code; None in that namespace.
 
     Raises:
-        SkipError: There is no such place on this machine.
+        SkipError: This machine does not allow it.
     """
     if os.environ.get(_INSIDE):
         return None
@@ -54,7 +51,7 @@ class Replica:
 
     Attributes:
         address: Where it listens.
-        service: May be replaced by another one there.
+        service: May be replaced by another one at that address.
     """
 
     def __init__(self, address: str, service: Service) -> None:
@@ -63,25 +60,27 @@ class Replica:
 
     def answered(self, version: str | None = None) -> int:
         """How many photos its Triton has answered since it started, with one version or any."""
-        with urllib.request.urlopen(self.service.addresses["metrics"], timeout=30) as answer:  # noqa: S310 - our own
-            found: list[tuple[str, str]] = _ANSWERED.findall(answer.read().decode())
-        return sum(int(count) for name, count in found if version in (None, name))
+        # An ensemble always counts as version 1; its first step has the version that answered.
+        samples = read_metric(self.service.addresses["metrics"], "nv_inference_request_success_total")
+        return sum(
+            int(value)
+            for labels, value in samples
+            if labels["model"] == "preprocess" and version in (None, labels["version"])
+        )
 
     def kill(self) -> None:
-        """Has it end in the middle of a word, and nobody start it again before `revive`."""
+        """Kills its Triton, which stays away until `revive`."""
         triton = self.service.triton()
         os.kill(self.service.pid, signal.SIGSTOP)
         os.killpg(triton, signal.SIGKILL)
 
     def revive(self) -> None:
-        """Has it start again."""
-        done = len(self.service.said("ready again"))
-        os.kill(self.service.pid, signal.SIGCONT)
-        self.service.wait_for("ready again", done + 1)
+        """Has its Triton start again."""
+        self.service.wait_for_another("ready again", lambda: os.kill(self.service.pid, signal.SIGCONT))
 
 
 class Fleet:
-    """A context manager: whatever was started is gone when it is left."""
+    """Replicas on the same ports of different addresses. A context manager; it stops them all."""
 
     def __init__(self) -> None:
         self.replicas: list[Replica] = []
@@ -91,49 +90,47 @@ class Fleet:
     def __enter__(self) -> Fleet:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for replica in self.replicas:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(replica.service.pid, signal.SIGCONT)
             replica.service.stop()
 
     def url(self, protocol: str) -> str:
-        """Where all of them are."""
+        """The URL of all replicas."""
         return f"{protocol}://{NAME}:{self.ports[protocol]}"
 
     def add(self, repository: Path) -> Replica:
-        """Starts one more, and has the name stand for it, too, once it is ready."""
+        """Starts one more replica; the name resolves to it, too, once it is ready."""
         address = f"127.0.1.{len(self.replicas) + 11}"
-        service = Service(repository, "--host", address, ports=self.ports)
-        service.start()
-        self.replicas.append(Replica(address, service))
+        self.replicas.append(Replica(address, self._start(repository, address)))
         HOSTS.write_text(self._before + "".join(f"{replica.address} {NAME}\n" for replica in self.replicas))
         return self.replicas[-1]
 
     def replace(self, replica: Replica, repository: Path) -> None:
-        """Has one finish what is in flight, as platforms do, and starts another one in its place.
+        """Stops a replica as platforms do, and starts another one in its place.
 
         Raises:
-            RuntimeError: It did not end as it should.
+            RuntimeError: It ended with another exit code than 0.
         """
         code = replica.service.stop()
         if code:
             raise RuntimeError(f"serve ended with exit code {code}: {replica.service.said()}")
-        replica.service = Service(repository, "--host", replica.address, ports=self.ports)
-        replica.service.start()
+        replica.service = self._start(repository, replica.address)
 
-    def shares(self, send: Callable[[], None]) -> list[int]:
-        """How many photos each of them answers while `send` runs."""
-        before = [replica.answered() for replica in self.replicas]
-        send()
-        return [replica.answered() - count for replica, count in zip(self.replicas, before, strict=True)]
+    def answered(self) -> list[int]:
+        """How many photos each replica has answered."""
+        return [replica.answered() for replica in self.replicas]
+
+    def _start(self, repository: Path, address: str) -> Service:
+        service = Service(repository, "--host", address, ports=self.ports)
+        service.start()
+        return service
 
 
 @contextlib.contextmanager
 def envoy(fleet: Fleet, folder: Path) -> Iterator[str]:
-    """Envoy in front of a fleet, with the configuration that is given as an example.
+    """Envoy in front of a fleet, with the configuration in `examples`.
 
     Yields:
         `host:port`, for both protocols.
@@ -151,23 +148,23 @@ def envoy(fleet: Fleet, folder: Path) -> Iterator[str]:
     file = folder / "envoy.yaml"
     file.write_text(text)
     command = [program, "-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
+    ) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not _accepts(port):
                 if time.monotonic() > deadline or process.poll() is not None:
-                    raise RuntimeError(f"Envoy does not start: {' '.join(command)}") from None
+                    raise RuntimeError(f"Envoy does not start: {' '.join(command)}")
                 time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_ports(count: int) -> list[int]:

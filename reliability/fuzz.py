@@ -1,8 +1,11 @@
-"""Hostile photos and requests against a real Triton and a real gateway: what was promised, and what was lost."""
+"""Sends hostile photos and requests to a real Triton and a real gateway, and counts broken promises.
+
+Each photo must get the answer of Pillow and PyTorch, or a rejection in a sentence; each wrong request a client error;
+and the server must be as it was before. Lost photos are saved in a folder; the same seed makes the same ones.
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import secrets
@@ -15,105 +18,78 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from car_analyzer.command_line import count
-from car_analyzer_export.export import export
-from car_analyzer_export.planning import plan_export
-from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
 
-from .known import EXAMPLES, known_photos
-from .photos.corpus import mutants, named
-from .photos.judge import Judge, harmless_pool
-from .photos.trial import Condition, Trial
-from .requests import gateway
-from .requests.trial import Requests
-from .stream import Stream
-from .table import Row, report
+from . import gateway_requests
+from .harness import Row, export_demo, make_parser, report
+from .load import Load
+from .photos.corpus import bombs, malformed, mutants
+from .photos.oracle import Oracle, separate_pool
+from .photos.photo_trial import Condition, PhotoTrial
+from .reference import reference_photos
+from .triton_requests import RequestTrial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
 
 _EPILOG = """\
 examples:
   python -m reliability.fuzz
   python -m reliability.fuzz --count 500 --seed 42 --json
-
-Each photo must get the answer of Pillow and PyTorch, or a refusal in a sentence; each wrong request a client error;
-and the server must be as it was before. What is lost is saved in a folder, and can be tried again with the same seed.
-
-exit codes: 0 nothing was lost, 1 something was, 2 wrong usage
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs all trials; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="car-analyzer-fuzz-")))
-        repository = folder / "model_repository"
-        print(f"seed {arguments.seed}, {arguments.count:,} damaged photos", file=sys.stderr)
-        export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), repository)
-        server = stack.enter_context(Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)))
-        rows, complaints = hostile_triton(server, arguments.count, arguments.seed, arguments.losses)
-        with (folder / "gateway.log").open("w") as log, gateway.running(server.grpc_url, log) as address:
-            more = gateway.trials(address)
-            for complaint in more[1]:
-                _say(complaint)
-        rows, complaints = rows + more[0], complaints + more[1]
+    print(f"seed {arguments.seed}, {arguments.count:,} corrupted photos", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="car-analyzer-fuzz-") as folder:
+        repository = export_demo(Path(folder) / "model_repository")
+        with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as server:
+            rows, complaints = _fuzz_triton(server, arguments.count, arguments.seed, arguments.losses)
+            more_rows, more_complaints = gateway_requests.trials(server.grpc_url)
+    for complaint in more_complaints:
+        _announce_loss(complaint)
+    rows, complaints = rows + more_rows, complaints + more_complaints
     if arguments.json:
         print(json.dumps({"seed": arguments.seed, "rows": [asdict(row) for row in rows], "lost": complaints}))
-        return int(any(row.lost or not row.tried for row in rows))
+        return int(any(row.broken for row in rows))
     return report(rows)
 
 
-def hostile_triton(server: Server, count: int, seed: int, losses: Path) -> tuple[list[Row], list[str]]:
-    """Sends samples, strangers, bombs, so many mutants, and wrong requests."""
-    corpus = list(named())
-    bombs = [photo for photo in corpus if photo.kind == "bomb"]
+def _fuzz_triton(server: Server, count: int, seed: int, losses: Path) -> tuple[list[Row], list[str]]:
+    """Sends the corpus, so many mutants, and wrong requests."""
+    costly = list(bombs())
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(harmless_pool())
-        bar = stack.enter_context(_bar(len(corpus) + 2 * len(bombs) + count))
-        trial = stack.enter_context(Trial(server, Judge(pool), losses, progress=bar.update, lost=_say))
-        # Warms up: the buffers for what is largest, the stacks for what is deepest, and the judge's processes.
-        Requests(server, each=100).run()
-        trial.answers("files that are no photos", [photo for photo in corpus if photo.kind != "bomb"])
-        trial.answers("bombs", bombs)
+        pool = stack.enter_context(separate_pool())
+        bar = stack.enter_context(tqdm(total=count + 2 * len(costly), unit=" photos", disable=not sys.stderr.isatty()))
+        oracle = Oracle(pool)
+        trial = stack.enter_context(PhotoTrial(server, oracle, losses, progress=bar.update, lost=_announce_loss))
+        # The warm-up: buffers grow to the largest request, and the oracle's processes start.
+        RequestTrial(server, each=100).run()
+        trial.answers("files that are no photos", malformed())
+        trial.answers("bombs", costly)
         before = Condition.of(server)
-        with Stream(server.grpc_url, known_photos(), workers=2, rate=20) as neighbours:
-            trial.answers("damaged photos", mutants(seed, count))
-        trial.rows.append(_neighbours(neighbours))
-        trial.costs(bombs)
-        requests = Requests(server)
+        with Load(server.grpc_url, reference_photos(), workers=2, rate=20) as others:
+            trial.answers("corrupted photos", mutants(seed, count))
+        note = others.example().removeprefix("; ") or "reference photos sent meanwhile"
+        trial.rows.append(Row("other clients", len(others.outcomes), others.lost, note))
+        trial.costs(costly)
+        requests = RequestTrial(server)
         requests.run()
         trial.rows += requests.rows + Condition.of(server).compare(before)
     for complaint in requests.complaints:
-        _say(complaint)
+        _announce_loss(complaint)
     return trial.rows, trial.complaints + requests.complaints
 
 
-def _say(complaint: str) -> None:
+def _announce_loss(complaint: str) -> None:
     tqdm.write(f"LOST {complaint}", file=sys.stderr)
 
 
-def _neighbours(stream: Stream) -> Row:
-    counts = stream.counts()
-    note = "; ".join(stream.errors()[:3]) or "known photos sent meanwhile"
-    return Row("their neighbours", counts.total(), counts.total() - counts["right"], note)
-
-
-@contextlib.contextmanager
-def _bar(total: int) -> Iterator[tqdm[None]]:
-    with tqdm(total=total, unit=" photos", disable=not sys.stderr.isatty()) as bar:
-        yield bar
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reliability.fuzz",
-        description="Send hostile photos and hostile requests to a real server.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--count", type=count, default=10_000, metavar="N", help="damaged photos; default: %(default)s")
+    parser = make_parser("fuzz", __doc__, _EPILOG)
+    parser.add_argument("--count", type=count, default=10_000, metavar="N", help="mutants; default: %(default)s")
     parser.add_argument(
         "--seed", type=int, default=secrets.randbelow(2**31), metavar="N", help="default: another one each time"
     )
@@ -122,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(tempfile.gettempdir()) / "car-analyzer-lost",
         metavar="DIR",
-        help="where photos are saved with which something went wrong; default: %(default)s",
+        help="where lost photos are saved; default: %(default)s",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return parser

@@ -1,77 +1,60 @@
-"""Offers a real service ten times what it can take, and looks whether it stays what it was.
+"""Offers a real service ten times its capacity, and checks that it stays bounded and recovers.
 
-Queues and memory must stay bounded, every request must be answered or refused in time, refusals must come quickly, and
-the service must be at full speed again within two seconds after the storm.
+Queues and memory must stay bounded, every request must be answered or rejected in time, rejections must come quickly,
+and the service must be at full speed again within two seconds after the overload.
 """
 
 from __future__ import annotations
 
-import argparse
-import base64
 import contextlib
 import json
-import re
+import pickle
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from .faults import export_demo
-from .known import known_photos
-from .processes import usage
-from .service import Service, die_with_parent
-from .table import Row, report
+from .harness import Row, add_repository, export_demo, make_parser, report
+from .processes import die_with_parent, usage
+from .reference import reference_photos
+from .service import Gateway, Service, read_metric
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-KINDS = ("grpc", "gateway", "http")
-# Over HTTP, Triton 2.51 itself loses answers when it refuses hundreds of requests in one instant.
-JUDGED = ("grpc", "gateway")
+# Not Triton's HTTP: version 2.51 itself loses answers when it rejects hundreds of requests in one instant.
+KINDS = ("grpc", "gateway")
 EPILOG = """\
 examples:
   python -m reliability.overload
   python -m reliability.overload --only grpc --seconds 10
-
-exit codes: 0 everything as promised, 1 something was not, 2 wrong usage
 """
 SAMPLE_S = 1.0
-# When the memory that a storm takes at its beginning has been taken.
+# By then, an overload has taken the memory that it needs at its beginning.
 SETTLED_S = 20.0
 MEMORY_GROWTH, MEMORY_SLACK = 0.10, 16_000_000
-REFUSAL_S = 2.5
+REJECTION_S = 2.5
 RECOVERY_S, RECOVERED = 2, 0.8
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reliability.overload",
-        description=(__doc__ or "").partition("\n")[0],
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("overload", __doc__, EPILOG)
+    parser.add_argument("--only", action="append", choices=KINDS, help="way in; may be repeated; default: all")
     parser.add_argument(
-        "--only", action="append", choices=KINDS, help=f"way in; may be repeated; default: {' and '.join(JUDGED)}"
+        "--seconds", type=float, default=60.0, metavar="S", help="of each overload; default: %(default)g"
     )
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="of each storm; default: %(default)g")
-    parser.add_argument("--factor", type=float, default=10.0, help="how much more is offered; default: %(default)g")
-    parser.add_argument(
-        "--repository", type=Path, metavar="DIR", help="one with the demo models; default: export them to a folder"
-    )
+    parser.add_argument("--factor", type=float, default=10.0, help="how many times the capacity; default: %(default)g")
+    add_repository(parser)
     arguments = parser.parse_args(argv)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="car-analyzer-overload-") as folder:
         repository = arguments.repository or export_demo(Path(folder) / "model_repository")
-        for kind in dict.fromkeys(arguments.only or JUDGED):
+        for kind in dict.fromkeys(arguments.only or KINDS):
             print(f"Overloading {kind} for {arguments.seconds:g} s ...", file=sys.stderr, flush=True)
             rows += try_overload(kind, repository, seconds=arguments.seconds, factor=arguments.factor)
     return report(rows)
@@ -82,19 +65,20 @@ def try_overload(kind: str, repository: Path, *, seconds: float, factor: float =
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="car-analyzer-overload-")))
         service = stack.enter_context(Service(repository))
-        url, pids = service.addresses.get(kind), [service.pid]
+        url, pids = service.addresses["grpc"], [service.pid]
         if kind == "gateway":
-            gateway = stack.enter_context(gateway_before(service.addresses["grpc"]))
-            url, pid = gateway
-            pids.append(pid)
-        photos = [{"photo": base64.b64encode(known.photo).decode(), "logits": known.logits} for known in known_photos()]
-        (folder / "photos.json").write_text(json.dumps(photos))
-        with Samples(service, pids) as samples:
-            command = [sys.executable, "-m", "reliability.storm", kind, str(url), str(folder / "photos.json")]
+            front = stack.enter_context(Gateway(url))
+            url = front.url
+            pids.append(front.pid)
+        photos = folder / "photos.pickle"
+        photos.write_bytes(pickle.dumps(list(reference_photos())))
+        with Sampler(service, pids) as sampler:
+            command = [sys.executable, "-m", "reliability.open_loop", kind, url, str(photos)]
             command += [f"--seconds={seconds}", f"--factor={factor}", f"--warm={warm}"]
             ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, preexec_fn=die_with_parent)
-        said = service.said()
-    return [*judge(kind, json.loads(ran.stdout), samples, Limits(repository)), _row_of_restarts(kind, said)]
+        restarts = [*service.said("Starting it again"), *service.said("A process of")]
+    rows = judge(kind, json.loads(ran.stdout), sampler, Limits(repository))
+    return [*rows, Row(f"{kind} faults", 1, len(restarts), restarts[0] if restarts else "nothing died")]
 
 
 class Limits:
@@ -102,7 +86,7 @@ class Limits:
 
     Attributes:
         waiting: How many requests may wait for the first step, with those that it works on.
-        queue_s: For how long a request may wait in all, in seconds: for the first step, and for a head.
+        queue_s: For how long a request may wait altogether, in seconds: for the first step, and for a head.
     """
 
     def __init__(self, repository: Path) -> None:
@@ -118,8 +102,8 @@ class Limits:
         self.queue_s = times.pop("preprocess") + max(times.values())
 
 
-class Samples:
-    """Looks at queue and memory from time to time. A context manager.
+class Sampler:
+    """Samples queue and memory once a second. A context manager.
 
     Attributes:
         queue: How many requests waited for the first step, each time.
@@ -134,113 +118,79 @@ class Samples:
         self._url = service.addresses["metrics"]
         self._pids = pids
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Samples:
+    def __enter__(self) -> Sampler:
         self._thread.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
     def growth(self, start: float, end: float) -> tuple[int, int]:
         """The memory after one moment, and before another one."""
-        sizes = sorted(self.memory)
-        return (
-            next((size for moment, size in sizes if moment >= start), 0),
-            next((size for moment, size in reversed(sizes) if moment <= end), 0),
-        )
+        sizes = [size for moment, size in self.memory if start <= moment <= end] or [0]
+        return sizes[0], sizes[-1]
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         while not self._stop.wait(SAMPLE_S):
-            with contextlib.suppress(OSError, psutil.NoSuchProcess):
-                # Under overload the metrics are late, too; a sample that is missing shows nothing.
-                counts = waiting(self._url)
+            # Under overload the metrics can time out; a missing sample proves nothing.
+            with contextlib.suppress(OSError):
+                counts = pending_requests(self._url)
                 self.queue.append(counts.pop("preprocess", 0))
                 self.later = max(self.later, *counts.values(), 0)
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.memory.append((time.monotonic(), sum(usage(pid).memory for pid in self._pids)))
 
 
-def judge(kind: str, phases: dict[str, Any], samples: Samples, limits: Limits) -> list[Row]:
-    """Holds the figures against what is promised."""
-    names = ("alone", "before", "storm", "witness", "calm")
-    alone, before, storm, witness, calm = (phases[name] for name in names)
-    answers = storm["answers"]
-    offered = storm["sent"] / storm["sending"] / max(before["rate"], 1e-9)
-    others = {way: count for way, count in answers.items() if way not in ("answered", "refused", "expired")}
-    what = ", ".join(f"{count:,} {way[:120]}" for way, count in answers.items())
-    rows = [
-        Row(f"{kind} requests", storm["sent"], sum(others.values()), f"{offered:.1f} x {before['rate']:.0f}/s: {what}"),
-        Row(
-            f"{kind} queue",
-            len(samples.queue),
-            sum(waiting > limits.waiting for waiting in samples.queue),
-            f"at most {max(samples.queue, default=0)} waiting, {limits.waiting} may; {samples.later} for a later step",
-        ),
-    ]
+def judge(kind: str, phases: dict[str, Any], sampler: Sampler, limits: Limits) -> list[Row]:
+    """Compares the figures with what is promised."""
+    names = ("alone", "before", "overload", "probe", "calm")
+    alone, before, overload, probe, calm = (phases[name] for name in names)
+    rows = []
+
+    def add(promise: str, tried: int, lost: int, note: str) -> None:
+        rows.append(Row(f"{kind} {promise}", tried, lost, note))
+
+    results = overload["results"]
+    offered = overload["sent"] / overload["sending"] / max(before["rate"], 1e-9)
+    lost = sum(count for result, count in results.items() if result not in ("answered", "rejected", "expired"))
+    what = ", ".join(f"{count:,} {result[:120]}" for result, count in results.items())
+    add("requests", overload["sent"], lost, f"{offered:.1f} x {before['rate']:.0f}/s: {what}")
+
+    longer = sum(waiting > limits.waiting for waiting in sampler.queue)
+    most = f"at most {max(sampler.queue, default=0)} waiting, {limits.waiting} may; {sampler.later} for a later step"
+    add("queue", len(sampler.queue), longer, most)
+
     unloaded = alone["seconds"].get("answered", {}).get("p99", 0.0)
     bound = 3 * unloaded + limits.queue_s
-    seen, counts = witness["seconds"], witness["answers"]
-    slow = {way: figures for way, figures in seen.items() if way != "refused" and figures["p99"] > bound}
-    accepted = seen.get("answered", {"p50": 0.0, "p99": 0.0})
-    rows.append(
-        Row(
-            f"{kind} answers",
-            counts.get("answered", 0),
-            len(slow),
-            f"p50 {accepted['p50']:.2f} s, p99 {accepted['p99']:.2f} s of {bound:.1f} s; unloaded {unloaded:.2f} s",
-        )
-    )
-    if "refused" in seen:
-        refused = seen["refused"]
-        rows.append(
-            Row(
-                f"{kind} refusals",
-                counts["refused"],
-                int(refused["p99"] > REFUSAL_S),
-                f"p50 {refused['p50']:.3f} s, p99 {refused['p99']:.2f} s, slowest {refused['max']:.2f} s",
-            )
-        )
-    settled = storm["start"] + min(SETTLED_S, storm["sending"] / 2)
-    first, last = samples.growth(settled, storm["start"] + storm["sending"])
+    latencies = probe["seconds"]
+    slow = [result for result, figures in latencies.items() if result != "rejected" and figures["p99"] > bound]
+    accepted = latencies.get("answered", {"p50": 0.0, "p99": 0.0})
+    note = f"p50 {accepted['p50']:.2f} s, p99 {accepted['p99']:.2f} s of {bound:.1f} s; unloaded {unloaded:.2f} s"
+    add("answers", probe["results"].get("answered", 0), len(slow), note)
+    if rejected := latencies.get("rejected"):
+        note = f"p50 {rejected['p50']:.3f} s, p99 {rejected['p99']:.2f} s, slowest {rejected['max']:.2f} s"
+        add("rejections", probe["results"]["rejected"], int(rejected["p99"] > REJECTION_S), note)
+
+    settled = overload["start"] + min(SETTLED_S, overload["sending"] / 2)
+    first, last = sampler.growth(settled, overload["start"] + overload["sending"])
     grown = last > first * (1 + MEMORY_GROWTH) + MEMORY_SLACK
-    rows.append(
-        Row(f"{kind} memory", len(samples.memory), int(grown), f"{first >> 20} MiB, at the end {last >> 20} MiB")
-    )
+    add("memory", len(sampler.memory), int(grown), f"{first >> 20} MiB, at the end {last >> 20} MiB")
+
     rates = phases["rates_after"]
-    tired = max(rates[RECOVERY_S:], default=0.0) < RECOVERED * before["rate"]
-    disturbed = calm["sent"] - calm["answers"].get("answered", 0)
-    note = f"{', '.join(f'{rate:.0f}' for rate in rates)} a second, before the storm {before['rate']:.0f}"
-    rows.append(Row(f"{kind} recovery", len(rates), int(tired), note))
-    rows.append(Row(f"{kind} afterwards", calm["sent"], disturbed, f"{calm['rate']:.0f} a second"))
+    slowed = max(rates[RECOVERY_S:], default=0.0) < RECOVERED * before["rate"]
+    note = f"{', '.join(f'{rate:.0f}' for rate in rates)} a second, before the overload {before['rate']:.0f}"
+    add("recovery", len(rates), int(slowed), note)
+    add("afterwards", calm["sent"], calm["sent"] - calm["results"].get("answered", 0), f"{calm['rate']:.0f} a second")
     return rows
 
 
-def _row_of_restarts(kind: str, said: list[str]) -> Row:
-    events = [line for line in said if "Starting it again" in line or "A process of" in line]
-    return Row(f"{kind} faults", 1, len(events), events[0] if events else "nothing died")
-
-
-def waiting(metrics: str) -> dict[str, int]:
+def pending_requests(metrics: str) -> dict[str, int]:
     """How many requests wait for each model."""
-    with urllib.request.urlopen(metrics, timeout=5) as answer:  # noqa: S310 - our own service
-        text = answer.read().decode()
-    found = re.findall(r'^nv_inference_pending_request_count\{model="([^"]+)"[^}]*\} (\d+)', text, re.MULTILINE)
-    return {model: int(count) for model, count in found}
-
-
-@contextlib.contextmanager
-def gateway_before(url: str) -> Iterator[tuple[str, int]]:
-    """Starts a gateway before a Triton; gives its URL and process id."""
-    command = [sys.executable, "-m", "car_analyzer_gateway", "--port=0", "--json", "--log-level=error", "--url", url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent) as gateway:
-        assert gateway.stdout is not None  # noqa: S101 - it was opened as a pipe
-        try:
-            yield json.loads(gateway.stdout.readline())["gateway"], gateway.pid
-        finally:
-            gateway.terminate()
+    samples = read_metric(metrics, "nv_inference_pending_request_count", timeout=5)
+    return {labels["model"]: int(value) for labels, value in samples}
 
 
 if __name__ == "__main__":

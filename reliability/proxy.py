@@ -1,4 +1,4 @@
-"""A proxy that misbehaves on demand, in front of a real server."""
+"""A TCP proxy in front of a real server, for faults of the network."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Relays TCP connections to a port on this machine, until told otherwise.
+    """Relays TCP connections to a port on this machine.
 
     Attributes:
-        cut: So many of the next connections are closed as soon as they are made.
-        replies: For each of the next connections, what is answered in the server's place.
-        connections: How many there were.
-        stalled: Set once it holds back something, because it is frozen.
+        cut: How many of the next connections are closed as soon as they are accepted.
+        replies: For each of the next connections, the response in place of the server's.
+        connections: How many have been accepted.
+        stalled: Set as soon as a frozen proxy holds back data.
     """
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
@@ -41,29 +41,29 @@ class Proxy:
         self._thread.start()
 
     def listen(self) -> Proxy:
-        """Let connections in."""
+        """Accept connections."""
         self._do(self._listen())
         return self
 
     def refuse(self) -> None:
-        """Refuse new connections and cut those that there are."""
+        """Refuse new connections and cut the open ones."""
         self._do(self._refuse())
 
     def retarget(self, target: int) -> None:
-        """Relay to another port from the next connection on."""
+        """Relay the next connections to another port."""
         self._target = target
 
     def freeze(self) -> None:
-        """Relay nothing any more, and keep the connections."""
+        """Hold back all data, and keep the connections open."""
         self.stalled.clear()
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def thaw(self) -> None:
-        """Relay again, what came meanwhile first."""
+        """Relay again, first the data that was held back."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def close(self) -> None:
-        """Stop, and leave nothing."""
+        """Cut all connections and stop."""
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
         self._socket.close()
@@ -85,10 +85,10 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
-            # A socket that has listened goes on doing so in each duplicate: another one takes the port over.
+            # Every duplicate of a listening socket goes on listening: a new socket takes over the port.
             self._socket.close()
             self._socket = _bind(self.port)
-        await asyncio.sleep(0)  # connections that are just coming in get their tasks
+        await asyncio.sleep(0)  # connections that were just accepted get their tasks
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -138,7 +138,7 @@ class Proxy:
 
 
 def _bind(port: int) -> socket.socket:
-    """A socket that is bound and does not listen: the port is ours, and connecting to it is refused."""
+    """A bound socket that does not listen: the port is ours, and connections to it are refused."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", port))

@@ -1,32 +1,24 @@
-"""Several Tritons behind one name and behind Envoy: who gets the photos, and what is lost when one goes or comes.
+"""Several Tritons behind one name and behind Envoy: their shares of the photos, and losses when one goes or comes.
 
 Every answer is compared with PyTorch's.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import contextlib
+import operator
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from car_analyzer import AsyncCarAnalyzer, CarAnalyzerError
-from car_analyzer_export.export import export
-from car_analyzer_export.planning import plan_export
-from car_analyzer_export.spec import Spec
-
-from .fleet import Fleet, Replica, envoy, with_private_names
-from .gateway_stream import GatewayStream, gateway
-from .known import EXAMPLES, Known, known_photos
-from .mischief import SkipError
-from .stream import Outcome, Stream
-from .table import Row, report
+from .fleet import Fleet, Replica, envoy, with_private_hosts
+from .harness import Row, SkipError, add_repository, announce, export_demo, make_parser, report
+from .load import Load, Transport, async_sdk, gateway, sdk
+from .reference import reference_photos
+from .service import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,126 +26,59 @@ if TYPE_CHECKING:
 # No replica may get more of the photos.
 LARGEST_SHARE = 0.6
 FOUND_WITHIN_S = 30.0
-# Photos a second on each way, where all ways are used at once.
+# Photos a second on each route, where all routes are used at once.
 RATE = 8.0
-
-
-@dataclass
-class AsyncStream(Stream):
-    """The same through `AsyncCarAnalyzer`: tasks in the place of threads."""
-
-    def __enter__(self) -> AsyncStream:
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        self._thread.start()
-        return self
-
-    def _join(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def __exit__(self, *_: object) -> None:
-        self._join()
-
-    async def _run(self) -> None:
-        async with AsyncCarAnalyzer(self.url, timeout=self.timeout, headers=self.headers) as self._client:
-            await self._client.wait_until_ready()
-            await asyncio.gather(*(self._turn() for _ in range(self.workers)))
-
-    async def _turn(self) -> None:
-        pause = 0 if self.rate is None else self.workers / self.rate
-        while not self._stop.is_set():
-            outcome = await self._ask(next(self._turns))
-            self.outcomes.append(outcome)
-            await asyncio.sleep(max(0.0, outcome.start + pause - time.monotonic()) if pause else 0)
-
-    async def _ask(self, known: Known) -> Outcome:
-        start = time.monotonic()
-        try:
-            analysis = await self._client.analyze(known.photo)
-        except CarAnalyzerError as error:
-            return Outcome(start, time.monotonic() - start, "failed", f"{type(error).__name__}: {error}")
-        seconds = time.monotonic() - start
-        logits = {name: head.logits for name, head in analysis.heads.items()}
-        if known.agrees(logits):
-            return Outcome(start, seconds, "right")
-        return Outcome(start, seconds, "wrong", f"{known.name}: {logits}, not {known.logits}")
+KINDS = ("name", "gateway", "envoy")
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to the fleet."""
+class Route:
+    """One way to reach the fleet."""
 
     name: str
-    kind: type[Stream]
+    transport: Transport
     url: str
 
-    def stream(self, rate: float | None = None) -> Stream:
-        """Photos on this way."""
-        return self.kind(self.url, known_photos(), workers=2, rate=rate)
+    def load(self, rate: float | None = None) -> Load:
+        """Photos on this route."""
+        return Load(self.url, reference_photos(), workers=2, rate=rate, transport=self.transport)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the trial; returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m reliability.replicas", description=__doc__)
-    parser.add_argument("--photos", type=int, default=100, metavar="N", help="on each way, each time; %(default)s")
-    parser.add_argument("--only", action="append", choices=("name", "gateway", "envoy"), help="one kind of way")
+    parser = make_parser("replicas", __doc__)
+    parser.add_argument("--photos", type=int, default=100, metavar="N", help="on each route, each time; %(default)s")
+    parser.add_argument("--only", action="append", choices=KINDS, help="one kind of route; may be repeated")
     parser.add_argument("--short", action="store_true", help="do each thing once only")
-    parser.add_argument(
-        "--repository", type=Path, metavar="DIR", help="one with the demo models; default: export them to a folder"
-    )
+    add_repository(parser)
     arguments = parser.parse_args(given)
-    kinds = arguments.only or ["name", "gateway", "envoy"]
     try:
-        code = with_private_names("reliability.replicas", given)
+        code = with_private_hosts("reliability.replicas", given)
     except SkipError as reason:
         print(f"No trial here: {reason}.", file=sys.stderr)
         return 2
     if code is not None:
         return code
-    with tempfile.TemporaryDirectory(prefix="car-analyzer-replicas-") as folder:
-        trial = try_all(Path(folder), kinds, arguments.photos, arguments.repository, short=arguments.short)
-        return report(list(trial))
-
-
-def try_all(
-    folder: Path, kinds: list[str], photos: int, repository: Path | None = None, *, short: bool = False
-) -> Iterator[Row]:
-    """Does everything to one fleet, on all ways at once.
-
-    Args:
-        folder: For files.
-        kinds: The kinds of ways.
-        photos: How many are sent on each way, each time.
-        repository: Of the demo models; the new version, too, comes from there. By default both are exported.
-        short: Replace but one in the rolling update, and measure the spread over two only.
-    """
-    old = repository or _export(folder / "old", 1)
-    new = repository or _export(folder / "new", 2)
-    with Fleet() as fleet, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="car-analyzer-replicas-") as folder, Fleet() as fleet:
+        old = arguments.repository or export_demo(Path(folder) / "old", 1)
+        new = arguments.repository or export_demo(Path(folder) / "new", 2)
         for _ in range(2):
             fleet.add(old)
-        ways = list(_ways(fleet, kinds, folder, stack))
-        for way in ways:
-            yield _spread(fleet, way, photos)
-        yield from _kill(fleet, ways, photos)
-        third = fleet.add(old)
-        for way in ways:
-            yield _find(third, way)
-        if not short:
-            for way in ways:
-                yield _spread(fleet, way, photos)
-        yield from _update(fleet, fleet.replicas[: 1 if short else None], ways, photos, new, "1" if repository else "2")
+        with contextlib.ExitStack() as stack:
+            trial = Trial(fleet, list(_routes(fleet, arguments.only or KINDS, Path(folder), stack)), arguments.photos)
+            rows = trial.run(old, new, "1" if arguments.repository else "2", short=arguments.short)
+            return report([announce(row) for row in rows])
 
 
-def _ways(fleet: Fleet, kinds: list[str], folder: Path, stack: contextlib.ExitStack) -> Iterator[Way]:
+def _routes(fleet: Fleet, kinds: tuple[str, ...], folder: Path, stack: contextlib.ExitStack) -> Iterator[Route]:
     for protocol in ("grpc", "http"):
         url = fleet.url(protocol)
         if "name" in kinds:
-            yield Way(f"{protocol}", Stream, url)
-            yield Way(f"{protocol} async", AsyncStream, url)
+            yield Route(protocol, sdk, url)
+            yield Route(f"{protocol} async", async_sdk, url)
         if "gateway" in kinds:
-            yield Way(f"gateway {protocol}", GatewayStream, stack.enter_context(gateway(url)))
+            yield Route(f"gateway {protocol}", gateway, stack.enter_context(Gateway(url)).url)
     if "envoy" in kinds:
         try:
             address = stack.enter_context(envoy(fleet, folder))
@@ -161,84 +86,99 @@ def _ways(fleet: Fleet, kinds: list[str], folder: Path, stack: contextlib.ExitSt
             print(f"Envoy is skipped: {reason}.", file=sys.stderr)
             return
         for protocol in ("grpc", "http"):
-            yield Way(f"envoy {protocol}", Stream, f"{protocol}://{address}")
+            yield Route(f"envoy {protocol}", sdk, f"{protocol}://{address}")
 
 
-def _spread(fleet: Fleet, way: Way, photos: int) -> Row:
-    with way.stream() as stream:
-        stream.wait_for(10)  # connections are made one after the other
-        shares = fleet.shares(lambda: stream.wait_for(photos))
-    sent = len(stream.outcomes)
-    largest = max(shares) / max(1, sum(shares))
-    where = ", ".join(f"{share} to {replica.address}" for replica, share in zip(fleet.replicas, shares, strict=True))
-    lost = sent - stream.counts()["right"]
-    unfair = largest > LARGEST_SHARE
-    return _say(Row(f"{way.name}: spread over {len(shares)}", sent, lost + unfair, where + _errors([stream])))
+@dataclass(frozen=True)
+class Trial:
+    """Everything that happens to one fleet, on all routes at once.
+
+    Attributes:
+        fleet: Two replicas; a third one is added.
+        routes: The routes to it.
+        photos: How many are sent on each route, each time.
+    """
+
+    fleet: Fleet
+    routes: list[Route]
+    photos: int
+
+    def run(self, old: Path, new: Path, version: str, *, short: bool) -> Iterator[Row]:
+        """Runs all of it.
+
+        Args:
+            old: The repository that is served.
+            new: The repository of the rolling update.
+            version: The version in it.
+            short: Replace only one replica in the rolling update, and measure the spread over two only.
+        """
+        yield from map(self._spread, self.routes)
+        yield from self._kill()
+        third = self.fleet.add(old)
+        for route in self.routes:
+            yield _find(third, route)
+        if not short:
+            yield from map(self._spread, self.routes)
+        yield from self._update(self.fleet.replicas[: 1 if short else None], new, version)
+
+    def _spread(self, route: Route) -> Row:
+        with route.load() as load:
+            load.wait_for(10)  # connections are made one after the other
+            before = self.fleet.answered()
+            load.wait_for(self.photos)
+            shares = list(map(operator.sub, self.fleet.answered(), before))
+        unfair = max(shares) / max(1, sum(shares)) > LARGEST_SHARE
+        parts = zip(self.fleet.replicas, shares, strict=True)
+        note = ", ".join(f"{share} to {replica.address}" for replica, share in parts) + load.example()
+        return Row(f"{route.name}: spread over {len(shares)}", len(load.outcomes), load.lost + unfair, note)
+
+    def _kill(self) -> Iterator[Row]:
+        victim = self.fleet.replicas[1]
+        with self._load() as loads:
+            _wait(loads, self.photos // 4)
+            victim.kill()
+            _wait(loads, self.photos // 2)
+            victim.revive()
+            _wait(loads, self.photos // 4)
+        yield from self._rows("one killed, and back", loads)
+        yield Row("photos to the one that came back", victim.answered(), 0)
+
+    def _update(self, replicas: list[Replica], new: Path, version: str) -> Iterator[Row]:
+        with self._load() as loads:
+            _wait(loads, 10)
+            for replica in replicas:
+                self.fleet.replace(replica, new)
+                _wait(loads, 10)
+            _wait(loads, self.photos // 2)
+            answered = [replica.answered(version) for replica in replicas]
+        yield from self._rows("rolling update", loads)
+        for replica, count in zip(replicas, answered, strict=True):
+            yield Row(f"photos to the new version on {replica.address}", count, 0)
+
+    @contextlib.contextmanager
+    def _load(self) -> Iterator[list[Load]]:
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(route.load(RATE)) for route in self.routes]
+
+    def _rows(self, event: str, loads: list[Load]) -> Iterator[Row]:
+        for route, load in zip(self.routes, loads, strict=True):
+            note = f"slowest photo {load.slowest:.1f} s{load.example()}"
+            yield Row(f"{route.name}: {event}", len(load.outcomes), load.lost, note)
 
 
-def _find(third: Replica, way: Way) -> Row:
+def _find(third: Replica, route: Route) -> Row:
     before, start = third.answered(), time.monotonic()
-    with way.stream(rate=20) as stream:
+    with route.load(rate=20) as load:
         while third.answered() - before < 5 and time.monotonic() - start < FOUND_WITHIN_S:
             time.sleep(0.2)
-    found, lost = third.answered() - before >= 5, len(stream.outcomes) - stream.counts()["right"]
+    found = third.answered() - before >= 5
     note = f"found after {time.monotonic() - start:.1f} s" if found else "never found"
-    return _say(Row(f"{way.name}: third appears", len(stream.outcomes), lost + (not found), note + _errors([stream])))
+    return Row(f"{route.name}: third appears", len(load.outcomes), load.lost + (not found), note + load.example())
 
 
-def _kill(fleet: Fleet, ways: list[Way], photos: int) -> Iterator[Row]:
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(way.stream(rate=RATE)) for way in ways]
-        _wait(streams, photos // 4)
-        fleet.replicas[1].kill()
-        _wait(streams, photos // 2)
-        fleet.replicas[1].revive()
-        _wait(streams, photos // 4)
-    back = fleet.replicas[1].answered()
-    for way, stream in zip(ways, streams, strict=True):
-        note = f"slowest photo {max(outcome.seconds for outcome in stream.outcomes):.1f} s" + _errors([stream])
-        lost = len(stream.outcomes) - stream.counts()["right"]
-        yield _say(Row(f"{way.name}: one killed, and back", len(stream.outcomes), lost, note))
-    yield _say(Row("photos to the one that came back", back, 0))
-
-
-def _update(
-    fleet: Fleet, replicas: list[Replica], ways: list[Way], photos: int, new: Path, version: str
-) -> Iterator[Row]:
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(way.stream(rate=RATE)) for way in ways]
-        _wait(streams, 10)
-        for replica in replicas:
-            fleet.replace(replica, new)
-            _wait(streams, 10)
-        _wait(streams, photos // 2)
-        answered = [replica.answered(version) for replica in replicas]
-    for way, stream in zip(ways, streams, strict=True):
-        note = f"slowest photo {max(outcome.seconds for outcome in stream.outcomes):.1f} s" + _errors([stream])
-        lost = len(stream.outcomes) - stream.counts()["right"]
-        yield _say(Row(f"{way.name}: rolling update", len(stream.outcomes), lost, note))
-    for replica, count in zip(replicas, answered, strict=True):
-        yield _say(Row(f"photos to the new version on {replica.address}", count, 0))
-
-
-def _wait(streams: list[Stream], count: int) -> None:
-    for stream in streams:
-        stream.wait_for(count, timeout=120)
-
-
-def _errors(streams: list[Stream]) -> str:
-    errors = sorted({error for stream in streams for error in stream.errors()})
-    return f"; {len(errors)} kinds of errors, such as {errors[0][:200]}" if errors else ""
-
-
-def _say(row: Row) -> Row:
-    print(f"{row.name}: {row.tried} photos, {row.lost} lost; {row.note}", file=sys.stderr, flush=True)
-    return row
-
-
-def _export(folder: Path, version: int) -> Path:
-    export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), folder, version=version)
-    return folder
+def _wait(loads: list[Load], count: int) -> None:
+    for load in loads:
+        load.wait_for(count, timeout=120)
 
 
 if __name__ == "__main__":

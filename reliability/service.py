@@ -1,76 +1,62 @@
-"""A `car-analyzer serve` of one's own, as a process that faults can be done to."""
+"""`car-analyzer serve` and `car-analyzer gateway` as child processes, into which faults can be injected."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import urllib.request
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
-from . import processes
+from .processes import die_with_parent, stubs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
-_PR_SET_PDEATHSIG = 1
 _OWN_LINE = "car-analyzer serve: "
 
+C = TypeVar("C", bound="Command")
 
-class Service:
-    """A context manager: ready when it is entered, gone when it is left.
+
+class Command:
+    """A command of car-analyzer that runs until it is stopped. A context manager: ready when it is entered.
 
     Args:
-        repository: The model repository.
-        arguments: More arguments for `serve`.
-        ports: By protocol; 0 takes any free one.
-        prefix: A command that runs `serve`, such as `unshare`.
-        variables: More variables of the environment.
+        words: The command and its arguments; `--json` is added.
+        prefix: A command that runs it, such as `unshare`.
+        environment: All variables of the environment; the caller's by default.
 
     Attributes:
-        addresses: What `serve --json` says.
-        lines: What it wrote to stderr.
+        addresses: What it prints when it is ready.
+        lines: What it has written to stderr.
     """
 
-    def __init__(
-        self,
-        repository: Path,
-        *arguments: str,
-        ports: Mapping[str, int] = ANY_PORTS,
-        prefix: Sequence[str] = (),
-        variables: Mapping[str, str] | None = None,
-    ) -> None:
-        self._command = [*prefix, sys.executable, "-m", "car_analyzer", "serve", "--json", *arguments]
-        self._command += ["--repository", str(repository)]
-        self._command += [f"--{name}-port={port}" for name, port in ports.items()]
-        self._environment = {**os.environ, **(variables or {})}
+    def __init__(self, *words: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        self._command = [*prefix, sys.executable, "-m", "car_analyzer", *words, "--json"]
+        self._environment = environment
         self.addresses: dict[str, Any] = {}
         self.lines: list[str] = []
 
-    def __enter__(self) -> Service:
+    def __enter__(self: C) -> C:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
         """Starts it and waits until it is ready.
 
         Raises:
-            RuntimeError: It did not start; the message is what it said.
+            RuntimeError: It did not start; the message is what it wrote.
         """
         self._process = subprocess.Popen(
             self._command,
@@ -91,7 +77,7 @@ class Service:
         self.addresses = json.loads(line)
 
     def stop(self) -> int:
-        """Tells it to stop and waits; returns its exit code."""
+        """Sends SIGTERM and waits; returns the exit code."""
         self._process.terminate()
         code = self._process.wait(90)
         self._reader.join(10)
@@ -101,19 +87,72 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """Of `serve` itself."""
+        """The process id."""
         return self._process.pid
 
     @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - it was opened as a pipe
+        with self._process.stderr as lines:
+            self.lines.extend(lines)
+
+
+class Gateway(Command):
+    """A gateway on a free port, without the caller's settings.
+
+    Args:
+        triton: The URL of the Triton behind it.
+        arguments: More arguments.
+    """
+
+    def __init__(self, triton: str, *arguments: str) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("CAR_ANALYZER_")}
+        words = ("gateway", "--port=0", "--log-level=error", f"--url={triton}", *arguments)
+        super().__init__(*words, environment=clean)
+
+    @property
+    def url(self) -> str:
+        """Its own URL."""
+        return str(self.addresses["gateway"])
+
+
+class Service(Command):
+    """`serve` with its Triton.
+
+    Args:
+        repository: The model repository.
+        arguments: More arguments for `serve`.
+        ports: By protocol; 0 takes any free one.
+        prefix: A command that runs `serve`, such as `unshare`.
+        variables: More variables of the environment.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *arguments: str,
+        ports: Mapping[str, int] = ANY_PORTS,
+        prefix: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        words = [f"--repository={repository}", *(f"--{name}-port={port}" for name, port in ports.items())]
+        environment = {**os.environ, **(variables or {})}
+        super().__init__("serve", *arguments, *words, prefix=prefix, environment=environment)
+
+    @property
     def ports(self) -> dict[str, int]:
-        """The ports that were taken, by protocol."""
+        """The ports in use, by protocol."""
         return {name: int(self.addresses[name].split(":")[2].partition("/")[0]) for name in ANY_PORTS}
 
     def triton(self) -> int:
-        """The process id of Triton as it runs now.
+        """The process id of the running Triton.
 
         Raises:
-            TimeoutError: None came within half a minute.
+            TimeoutError: There was none for half a minute.
         """
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
@@ -124,32 +163,39 @@ class Service:
         raise TimeoutError("serve has no Triton")
 
     def stub(self, model: str) -> int:
-        """A process that runs a model."""
-        stubs = processes.stubs(self.triton())
-        return next(int(stub.pid) for stub in stubs if any(f"/{model}/" in word for word in stub.cmdline()))
+        """The id of a process that runs a model."""
+        return int(stubs(self.triton(), model)[0].pid)
 
     def said(self, words: str = "") -> list[str]:
-        """The lines of `serve` itself, not Triton's, that have these words."""
+        """The log lines of `serve` itself, not Triton's, that contain these words."""
         return [line.strip() for line in list(self.lines) if line.startswith(_OWN_LINE) and words in line]
 
     def wait_for(self, words: str, count: int = 1, timeout: float = 60.0) -> None:
-        """Waits until it said something.
+        """Waits until it has logged something so many times.
 
         Raises:
-            TimeoutError: It did not.
+            TimeoutError: It has not.
         """
         deadline = time.monotonic() + timeout
         while len(self.said(words)) < count:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"serve did not say {words!r}, but: {self.said()}")
+                raise TimeoutError(f"serve did not log {words!r}, but: {self.said()}")
             time.sleep(0.05)
 
-    def _read(self) -> None:
-        assert self._process.stderr is not None  # noqa: S101 - it was opened as a pipe
-        with self._process.stderr as lines:
-            self.lines.extend(lines)
+    def wait_for_another(self, words: str, cause: Callable[[], object]) -> None:
+        """Runs `cause` and waits until these words are logged once more than before."""
+        before = len(self.said(words))
+        cause()
+        self.wait_for(words, before + 1)
 
 
-def die_with_parent() -> None:
-    """Whatever becomes of the script, no service outlives it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def read_metric(url: str, name: str, timeout: float = 30.0) -> list[tuple[dict[str, str], float]]:
+    """The samples of one of Triton's metrics: labels and value.
+
+    Raises:
+        OSError: The metrics endpoint does not answer.
+    """
+    with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - our own service
+        text = answer.read().decode()
+    families = text_string_to_metric_families(text)
+    return [(one.labels, one.value) for family in families for one in family.samples if one.name == name]

@@ -1,4 +1,4 @@
-"""Draws what a soak measured."""
+"""Plots the samples of a soak test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw(samples: list[Sample], file: Path) -> None:
-    """Draws memory, latency, and open files and losses over time into a PNG."""
+    """Plots memory, latency, open files and losses over time into a PNG."""
     minutes = [sample.minutes for sample in samples]
     figure = Figure(figsize=(9, 9), layout="constrained")
     memory, latency, files = figure.subplots(3, 1, sharex=True)
@@ -24,9 +24,9 @@ def draw(samples: list[Sample], file: Path) -> None:
     memory.plot(minutes, [sample.triton.shared / 1e6 for sample in samples], label="shared memory")
     memory.set_ylabel("memory (MB)")
 
-    latency.plot(minutes, [sample.p99 for sample in samples], label="99 % of the photos", color="tab:red")
-    latency.plot(minutes, [sample.median for sample in samples], label="half of the photos", color="tab:blue")
-    latency.set_ylabel("answered within (ms)")
+    latency.plot(minutes, [sample.p99 for sample in samples], label="p99", color="tab:red")
+    latency.plot(minutes, [sample.median for sample in samples], label="median", color="tab:blue")
+    latency.set_ylabel("latency (ms)")
 
     files.plot(minutes, [sample.triton.files for sample in samples], label="open files of Triton and its stubs")
     files.plot(minutes, [sample.gateway.files for sample in samples], label="open files of the gateway")
@@ -35,7 +35,9 @@ def draw(samples: list[Sample], file: Path) -> None:
     files.set_xlabel("minutes")
 
     photos = sum(sample.photos for sample in samples)
-    figure.suptitle(f"{photos:,} good and bad photos through gRPC, HTTP and the gateway in {minutes[-1]:.0f} minutes")
+    figure.suptitle(
+        f"{photos:,} valid and invalid photos through gRPC, HTTP and the gateway in {minutes[-1]:.0f} minutes"
+    )
     for axes in (memory, latency, files):
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

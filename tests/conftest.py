@@ -23,8 +23,8 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from reliability import known
 from reliability.proxy import Proxy
+from reliability.reference import reference_logits
 from tests.identities import tritons  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
@@ -188,4 +188,4 @@ def real_photos() -> list[Path]:
 @pytest.fixture(scope="session")
 def reference() -> Callable[[bytes], dict[str, list[float]]]:
     """PyTorch's logits for a photo, by the recipe the models were trained with and none of the project's code."""
-    return known.reference
+    return reference_logits

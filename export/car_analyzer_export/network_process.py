@@ -7,7 +7,7 @@
              <─ the records ────────────────
 
 The process can crash (a segmentation fault, `os._exit`, out of memory) or hang; the command reports or kills it. So a
-crafted checkpoint that crashes PyTorch's reader, or keeps it busy for hours, is rejected in a sentence, too. The command
+crafted checkpoint that crashes PyTorch's reader, or keeps it busy for hours, is rejected in a sentence. The command
 owns everything that must be cleaned up: the staging folder, the repository, a running Triton. This protects against
 faults, not against malicious code: the process has all permissions of its user.
 """

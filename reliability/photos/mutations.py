@@ -1,4 +1,4 @@
-"""Damage done to valid files, byte by byte; the same seed does the same damage."""
+"""Mutations of valid files, byte by byte; the same seed makes the same ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
-# Where damage hurts most: before and around these, files say what follows and how long it is.
+# Around these, files have types and lengths: where mutations do most.
 _LANDMARKS = re.compile(
     rb"\xff[\xc0-\xcf\xda\xdb\xe0-\xe2]|IHDR|PLTE|tRNS|IDAT|IEND|iCCP|acTL|fcTL|fdAT|VP8[ LX]|ANMF|ALPH|EXIF|RIFF|"
     rb"!\xf9|,\0|II\*\0|MM\0\*|ftyp|meta|iloc|iprp|ipco|ispe|av1C|ipma|mdat|pixi|moov|stsz"
@@ -19,11 +19,11 @@ _EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFF
 
 
 def mutate(content: bytes, other: bytes, random: Random) -> bytes:
-    """Damages a file in one to four ways. `other` is another valid file, to splice with."""
-    damaged = bytearray(content)
+    """Mutates a file in one to four ways. `other` is another valid file, to splice with."""
+    mutant = bytearray(content)
     for _ in range(random.choice((1, 1, 1, 2, 2, 4))):
-        random.choice(_WAYS)(damaged, other, random)
-    return bytes(damaged)
+        random.choice(_MUTATIONS)(mutant, other, random)
+    return bytes(mutant)
 
 
 def _somewhere(content: Sequence[int], random: Random) -> int:
@@ -77,8 +77,8 @@ def _splice(content: bytearray, other: bytes, random: Random) -> None:
     content[_somewhere(content, random) :] = other[_somewhere(other, random) :]
 
 
-def _leave_out(content: bytearray, _other: bytes, random: Random) -> None:
-    """Takes out what stands between two landmarks: a whole chunk or segment, as if it had never been there."""
+def _drop_part(content: bytearray, _other: bytes, random: Random) -> None:
+    """Drops what is between two landmarks: a whole chunk or segment."""
     marks = [found.start() for found in _LANDMARKS.finditer(bytes(content))]
     if len(marks) > 1:
         number = random.randrange(len(marks) - 1)
@@ -87,7 +87,7 @@ def _leave_out(content: bytearray, _other: bytes, random: Random) -> None:
         del content[max(marks[number] - length, 0) : max(marks[number + 1] - length, 0)]
 
 
-_WAYS: tuple[Callable[[bytearray, bytes, Random], None], ...] = (
+_MUTATIONS: tuple[Callable[[bytearray, bytes, Random], None], ...] = (
     _flip,
     _flip,
     _overwrite,
@@ -96,7 +96,7 @@ _WAYS: tuple[Callable[[bytearray, bytes, Random], None], ...] = (
     _truncate,
     _insert,
     _delete,
-    _leave_out,
+    _drop_part,
     _repeat,
     _splice,
 )

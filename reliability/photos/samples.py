@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import re
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,3 +82,32 @@ def encoded(picture: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def with_size(photo: bytes, width: int, height: int) -> bytes:
+    """A file whose header claims another size than its picture has. Not for TIFF."""
+    if photo.startswith(b"\x89PNG"):
+        header = patched(photo, 16, ">II", width, height)[12:29]
+        return photo[:12] + header + struct.pack(">I", zlib.crc32(header)) + photo[33:]
+    if photo.startswith(b"GIF"):
+        return patched(photo, 6, "<HH", width, height)
+    if photo.startswith(b"BM"):
+        return patched(photo, 18, "<ii", width, height)
+    if photo[12:16] == b"VP8X":
+        return patched(photo, 24, "<I", width - 1)[:27] + struct.pack("<I", height - 1)[:3] + photo[30:]
+    if photo[12:16] == b"VP8L":
+        has_alpha = int.from_bytes(photo[21:25], "little") >> 28 << 28
+        return patched(photo, 21, "<I", has_alpha | (height - 1) << 14 | (width - 1))
+    if photo[4:8] == b"ftyp":  # AVIF
+        for place in re.finditer(rb"ispe....", photo, re.DOTALL):
+            photo = patched(photo, place.end(), ">II", width, height)
+        return photo
+    frame = re.search(rb"\xff[\xc0-\xc2]\0.\x08", photo, re.DOTALL)  # JPEG
+    if frame is None:
+        raise ValueError("this is no file whose size can be changed")
+    return patched(photo, frame.end(), ">HH", height, width)
+
+
+def patched(photo: bytes, at: int, layout: str, *values: int) -> bytes:
+    """A file with other values at a position; the layout is that of `struct`."""
+    return photo[:at] + struct.pack(layout, *values) + photo[at + struct.calcsize(layout) :]

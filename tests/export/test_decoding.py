@@ -21,7 +21,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.planning.large_photos import large_photos
 from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.spec import HeadPlan, Limits, Spec
-from reliability.photos.hollow import hollow
+from reliability.photos.malformed import without_picture
 
 NETWORKS = """
 import torch
@@ -121,7 +121,7 @@ def test_the_command_says_what_was_chosen_and_which_photos_it_skipped(
 ) -> None:
     photos = folder / "photos"
     shutil.copytree(sample_photos[0].parent, photos)
-    (photos / "a broken one.png").write_bytes(hollow()["png without IDAT"])
+    (photos / "a broken one.png").write_bytes(without_picture()["png without IDAT"])
     (photos / "labels.csv").write_text("file,label\n")
     flags = ["--architecture", f"{folder}/networks.py:Coarse", "--photos", str(photos)]
     assert main(["--condition", str(folder / "weights.pth"), *flags, "--repository", str(folder / "repository")]) == 0
@@ -137,7 +137,7 @@ def test_the_command_says_what_was_chosen_and_which_photos_it_skipped(
 def test_a_folder_without_a_photo_is_rejected(folder: Path) -> None:
     photos = folder / "photos"
     photos.mkdir()
-    (photos / "broken.png").write_bytes(hollow()["apng of no frames"])
+    (photos / "broken.png").write_bytes(without_picture()["apng of no frames"])
     for word in ("auto", "exact"):
         with pytest.raises(SpecError, match=r"holds no photo that can be read \(broken.png: The photo's "):
             export(plan_export(spec(folder, photos, condition=COARSE | {"decoding": word})), folder / "repository")

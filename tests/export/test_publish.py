@@ -21,7 +21,7 @@ from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.repository.staging import Staging
 from car_analyzer_export.spec import Spec
 from car_analyzer_server.repository import check_repository
-from reliability.publishing import VersionStream
+from reliability.publishing import VersionedLoad
 
 if TYPE_CHECKING:
     pass
@@ -37,7 +37,7 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
     photos = versioned_photos(site, {first: (101, OTHER_WORDS), second: (102, HEADS)})
     with contextlib.ExitStack() as stack:
         urls = (site.server.grpc_url, site.server.http_url)
-        streams = [stack.enter_context(VersionStream(url, photos, workers=1, timeout=600)) for url in urls * 2]
+        streams = [stack.enter_context(VersionedLoad(url, photos, workers=1, timeout=600)) for url in urls * 2]
 
         def last_requests_end(_configs: Any) -> float:
             for stream in streams:

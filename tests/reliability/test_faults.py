@@ -1,4 +1,4 @@
-"""The short form of `make faults`: some faults, done to a real service while photos are on their way."""
+"""The short form of `make faults`: some faults, injected into a real service while photos are on their way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reliability import faults, mischief
+from reliability import faults, injection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mischief, "CUT_S", 1.0)
+    monkeypatch.setattr(injection, "OUTAGE_S", 1.0)
     monkeypatch.setattr(faults, "BEFORE", 8)
     monkeypatch.setattr(faults, "AFTER", 8)
 
 
 def test_no_photo_is_lost(repository: Path) -> None:
-    steps = [mischief.kill_stub("preprocess"), mischief.swallow_and_cut, mischief.kill_triton(signal.SIGKILL)]
+    def one_after_the_other(target: injection.Target) -> None:
+        injection.kill_stub("preprocess", target)
+        injection.freeze_and_cut(target)
+        injection.signal_triton(signal.SIGKILL, target)
+        injection.replace_service(target)
 
-    def one_after_the_other(trial: mischief.Trial) -> None:
-        for step in [*steps, mischief.replace_service]:
-            step(trial)
-
-    several = mischief.Fault("several", "one after the other", one_after_the_other, proxied=True)
+    several = injection.Fault("several", "one after the other", one_after_the_other, proxied=True)
     # However long the service takes to come back: whether that is within 30 s is for `make faults`.
     rows = list(faults.try_fault(several, repository, timeout=600))
     assert [row.name for row in rows] == ["several grpc", "several http"]
@@ -37,10 +37,10 @@ def test_no_photo_is_lost(repository: Path) -> None:
 
 
 def test_what_is_lost_is_counted(repository: Path) -> None:
-    def stop(trial: mischief.Trial) -> None:
-        trial.service.stop()
+    def stop(target: injection.Target) -> None:
+        target.service.stop()
 
-    stopped = mischief.Fault("stopped", "and nobody starts it again", stop)
+    stopped = injection.Fault("stopped", "and nobody starts it again", stop)
     row = next(faults.try_fault(stopped, repository, timeout=1))
     assert row.lost >= 8
     assert "failed: " in row.note

@@ -1,4 +1,4 @@
-"""Photos that are meant to do harm get Pillow's own answer or a refusal in a sentence, and nobody else notices."""
+"""Hostile photos get Pillow's own answer or a rejection in a sentence, and no other request is affected."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from PIL import Image
 
 from car_analyzer_export.preprocess.photo import FORMATS, InvalidPhotoError, Photo
 from car_analyzer_export.preprocess.view import View, ViewError
-from reliability.known import known_photos
-from reliability.photos import bombs_jpeg, bombs_png
-from reliability.photos.ask import Asker, BrokenError
+from reliability.load import Load
 from reliability.photos.bombs import BOMBS
-from reliability.photos.corpus import Hostile, mutants
-from reliability.photos.hollow import hollow
-from reliability.photos.judge import Judge
+from reliability.photos.build import progressive
+from reliability.photos.corpus import HostilePhoto, malformed, mutants
+from reliability.photos.malformed import without_picture
 from reliability.photos.mutations import mutate
+from reliability.photos.oracle import Oracle
+from reliability.photos.photo_trial import PhotoTrial
 from reliability.photos.samples import samples
-from reliability.photos.strangers import strangers
-from reliability.photos.trial import Trial
 from reliability.processes import stubs
-from reliability.stream import Stream
+from reliability.reference import reference_photos
+from reliability.triton_client import TritonClient, UnexpectedAnswerError
 
 # Each of these once took seconds, hundreds of megabytes, or the process.
-REFUSED = {
+REJECTED = {
     "jpeg with millions of comments": "too many small pieces",
     "jpeg padded with FF": "too many small pieces",
     "jpeg with a full exif": "EXIF data has more than 64 parts",
@@ -42,7 +41,7 @@ REFUSED = {
     "jpeg progressive of 16 pixels, a million scans": "JPEG of more than 10,000 segments",
     "jpeg progressive of 64 megapixels": "at most 51.2 megapixels are accepted of progressive JPEG",
     "jpeg of 64 megapixels, 1,000 scans": "broken data stream",
-    "png with profiles of 20 GB": "has 18000 colour profiles; at most 64",
+    "png with profiles of 20 GB": "colour profiles; at most 64",
     "png with a million unknown chunks behind": "too many small pieces",
     "png with iTXt of 20 GB": "Too much memory used in text chunks",
     "png with a profile of 1 GB": "Decompressed data too large",
@@ -59,22 +58,22 @@ REFUSED = {
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about oddities
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_dear_to_decode_is_refused(name: str) -> None:
-    with pytest.raises(InvalidPhotoError) as refusal:
+@pytest.mark.parametrize("name", REJECTED)
+def test_what_costs_much_to_decode_is_rejected(name: str) -> None:
+    with pytest.raises(InvalidPhotoError) as rejection:
         Photo(BOMBS[name]())
-    assert REFUSED[name] in str(refusal.value)
-    assert str(refusal.value).endswith(".")
+    assert REJECTED[name] in str(rejection.value)
+    assert str(rejection.value).endswith(".")
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", hollow())
-def test_a_file_without_a_picture_is_refused_in_a_sentence_or_is_pillows_answer(name: str) -> None:
-    content = hollow()[name]
+@pytest.mark.parametrize("name", without_picture())
+def test_a_file_without_a_picture_is_rejected_in_a_sentence_or_is_pillows_answer(name: str) -> None:
+    content = without_picture()[name]
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             expected = np.asarray(image.convert("RGB"))
-    except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a refusal
+    except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a rejection
         with pytest.raises(InvalidPhotoError, match=r"^The .*\.$"):
             Photo(content)
     else:
@@ -85,16 +84,16 @@ def test_a_file_without_a_picture_is_refused_in_a_sentence_or_is_pillows_answer(
 @pytest.mark.parametrize("name", ["png without IDAT", "apng of no frames", "jpeg without a scan"])
 def test_a_header_without_a_picture_is_named(name: str) -> None:
     with pytest.raises(InvalidPhotoError, match="has a header, but no picture"):
-        Photo(hollow()[name])
+        Photo(without_picture()[name])
 
 
 def test_16_bits_a_colour() -> None:
     with pytest.raises(InvalidPhotoError, match="at most 32 megapixels are accepted of PNG with 16 bits a colour"):
-        Photo(bombs_png.png(8000, 8000, b"x", bits=16))
+        Photo(BOMBS["png of 64 megapixels, 16 bit"]())
 
 
 def test_what_comes_after_a_jpeg_are_not_its_scans() -> None:
-    """Phones put films behind photos."""
+    """Phones append videos to photos."""
     content = samples()["jpeg"] + b"\xff\xda\x00\x02" * 100_000
     assert Photo(content, max_pixels=61 * 43).rgb.size == (61, 43)
 
@@ -103,7 +102,7 @@ def test_a_photo_may_have_as_many_scans_as_real_ones() -> None:
     content = samples()["jpeg progressive"]
     assert Photo(content, max_pixels=2 * 61 * 43).rgb.size == (61, 43)
     with pytest.raises(InvalidPhotoError, match="JPEG of more than 32 scans"):
-        Photo(bombs_jpeg.progressive(61, 43, 40), max_pixels=2 * 61 * 43)
+        Photo(progressive(61, 43, 40), max_pixels=2 * 61 * 43)
 
 
 def test_a_photo_that_would_become_huge_before_it_is_cropped() -> None:
@@ -115,21 +114,21 @@ def test_a_photo_that_would_become_huge_before_it_is_cropped() -> None:
 
 @given(st.sampled_from(sorted(samples())), st.sampled_from(sorted(samples())), st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_a_damaged_photo_is_pillows_answer_or_an_error(name: str, other: str, seed: int) -> None:
+def test_a_corrupt_photo_is_pillows_answer_or_an_error(name: str, other: str, seed: int) -> None:
     damaged = mutate(samples()[name], samples()[other], Random(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             served = View().pixels(Photo(damaged, max_pixels=8_000_000).rgb)
-        except InvalidPhotoError as refusal:
-            assert str(refusal).endswith(".")  # noqa: PT017 - that it raises is not promised
-            if "at most" in str(refusal) or "JPEG of more than" in str(refusal):
+        except InvalidPhotoError as rejection:
+            assert str(rejection).endswith(".")  # noqa: PT017 - that it raises is not promised
+            if "at most" in str(rejection) or "JPEG of more than" in str(rejection):
                 return
             served = None
         try:
             with Image.open(io.BytesIO(damaged), formats=FORMATS) as image:
                 expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
-        except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a refusal
+        except Exception:  # noqa: BLE001 - whatever Pillow says, ours is a rejection
             assert served is None
         else:
             assert served is not None
@@ -139,19 +138,17 @@ def test_a_damaged_photo_is_pillows_answer_or_an_error(name: str, other: str, se
 @pytest.mark.filterwarnings("ignore")
 def test_hostile_photos_on_a_real_server(server: SimpleNamespace, tmp_path: Path) -> None:
     before = [process.pid for process in stubs(server.pid)]
-    photos = [Hostile("stranger", name, content) for name, content in strangers().items()]
-    photos += [Hostile("hollow", name, content) for name, content in hollow().items()]
+    photos = [*malformed(), *mutants(seed=7, count=200)]
     photos += [
-        Hostile("bomb", name, BOMBS[name]()) for name in ("png of 1 x 65,535", "webp of 16,384 x 16,384", *_CHEAP)
+        HostilePhoto("bomb", name, BOMBS[name]()) for name in ("png of 1 x 65,535", "webp of 16,384 x 16,384", *_CHEAP)
     ]
-    photos += mutants(seed=7, count=200)
-    with ThreadPoolExecutor(1) as pool, Stream(server.grpc_url, known_photos(), workers=2, rate=20) as neighbours:
-        with Trial(server, Judge(pool), tmp_path / "lost") as trial:
+    with ThreadPoolExecutor(1) as pool, Load(server.grpc_url, reference_photos(), workers=2, rate=20) as others:
+        with PhotoTrial(server, Oracle(pool), tmp_path / "lost") as trial:
             trial.answers("hostile photos", photos)
-        neighbours.wait_for(1)
+        others.wait_for(1)
     assert trial.complaints == []
     assert trial.rows[0].tried == len(photos)
-    assert neighbours.counts() == {"right": len(neighbours.outcomes)}
+    assert others.counts() == {"correct": len(others.outcomes)}
     assert [process.pid for process in stubs(server.pid)] == before
 
 
@@ -172,20 +169,20 @@ _CHEAP = (
 def test_a_decoder_gets_no_more_memory_than_it_may_have(server: SimpleNamespace, tmp_path: Path) -> None:
     """A small tile of a small picture is said to be 2 GB."""
     bomb = BOMBS["tiff with a tile of 2 GB"]()
-    with ThreadPoolExecutor(1) as pool, Trial(server, Judge(pool), tmp_path / "lost") as trial:
-        trial.costs([Hostile("bomb", "tiff with a tile of 2 GB", bomb)] * 2)
+    with ThreadPoolExecutor(1) as pool, PhotoTrial(server, Oracle(pool), tmp_path / "lost") as trial:
+        trial.costs([HostilePhoto("bomb", "tiff with a tile of 2 GB", bomb)] * 2)
     assert trial.complaints == []
 
 
-def test_what_nobody_foresaw_is_lost(server: SimpleNamespace, tmp_path: Path) -> None:
-    """Be it an error of the server, or a refusal for no reason."""
+def test_an_unforeseen_answer_is_lost(server: SimpleNamespace, tmp_path: Path) -> None:
+    """An error of the server, and a rejection for an unforeseen reason."""
     photo = samples()["png"]
-    unforeseen = "The photo cannot be processed; the reason is in the server's log. Save it again."
-    broken = BrokenError("grpc StatusCode.INTERNAL: Traceback (most recent call last)")
-    with ThreadPoolExecutor(1) as pool, Trial(server, Judge(pool), tmp_path) as trial:
-        for answer in (unforeseen, broken):
-            trial._asker = SimpleNamespace(ask=partial(_answer, answer), __exit__=lambda *_: None)
-            trial.answers("photos", [Hostile("sample", "png", photo)])
+    unforeseen = "The photo cannot be processed, for a reason that stands in the server's log; save it again."
+    unexpected = UnexpectedAnswerError("grpc StatusCode.INTERNAL: Traceback (most recent call last)")
+    with ThreadPoolExecutor(1) as pool, PhotoTrial(server, Oracle(pool), tmp_path) as trial:
+        for answer in (unforeseen, unexpected):
+            trial._client = SimpleNamespace(infer=partial(_answer, answer), __exit__=lambda *_: None)
+            trial.answers("photos", [HostilePhoto("sample", "png", photo)])
     assert [row.lost for row in trial.rows] == [1, 1]
 
 
@@ -198,7 +195,7 @@ def _answer(answer: str | Exception, *_: object) -> str:
 def test_the_log_is_not_filled_by_damaged_photos(server: SimpleNamespace, capfd: pytest.CaptureFixture[str]) -> None:
     """libtiff writes a line for each damaged row."""
     damaged = samples()["tiff fax"][:200] + bytes(100) + samples()["tiff fax"][300:]
-    with Asker(server) as asker:
-        asker.ask("grpc", damaged)
+    with TritonClient(server) as client:
+        client.infer("grpc", damaged)
     captured = capfd.readouterr()
     assert "Decode" not in captured.out + captured.err

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("kind", overload.JUDGED)
-def test_everything_is_answered_or_refused(kind: str, repository: Path) -> None:
+@pytest.mark.parametrize("kind", overload.KINDS)
+def test_everything_is_answered_or_rejected(kind: str, repository: Path) -> None:
     rows = {row.name: row for row in overload.try_overload(kind, repository, seconds=3, warm=1)}
     assert rows[f"{kind} requests"].tried > 20
-    # Speed and memory are not judged: other tests run beside this one.
+    # Speed and memory are not checked: other tests run beside this one.
     for promise in ("requests", "queue", "afterwards", "faults"):
         row = rows[f"{kind} {promise}"]
         assert row.tried

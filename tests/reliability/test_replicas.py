@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reliability import mischief
+from reliability.harness import SkipError
+from reliability.injection import unshare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 @pytest.mark.slow
 def test_no_photo_is_lost(repository: Path) -> None:
     try:
-        mischief.unshare()
-    except mischief.SkipError as reason:
+        unshare()
+    except SkipError as reason:
         pytest.skip(str(reason))
     command = [sys.executable, "-m", "reliability.replicas", "--short", "--photos", "20", "--only", "name"]
     done = subprocess.run(

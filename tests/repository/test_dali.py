@@ -24,7 +24,7 @@ from car_analyzer_export.preprocess.photo import MAX_BYTES, MAX_PIXELS, Photo
 from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from reliability.photos.hollow import hollow
+from reliability.photos.malformed import without_picture
 from tests.repository.test_preprocess import PHOTOS
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def test_what_it_would_decode_otherwise_is_not_for_it(dali: Any) -> None:
     coloured_otherwise = jpeg(64, 64, keep_rgb=True)
     for other in (png.getvalue(), jpeg(64, 64, "CMYK"), coloured_otherwise, whole[: len(whole) // 2], b"", b"no photo"):
         assert decoder.job(other) is None
-    assert not any(decoder.job(content) for name, content in hollow().items() if name.startswith(("png", "apng")))
+    assert not any(
+        decoder.job(content) for name, content in without_picture().items() if name.startswith(("png", "apng"))
+    )
     small = dali.Decoder({"pixels": View()}, LIMITS | {"max_pixels": 640 * 480 - 1}, dali.Settings(4))
     assert small.job(whole) is None
     exif = Image.Exif()
@@ -176,7 +178,7 @@ def test_bad_photos_do_not_touch_their_neighbours(infer: Any, sample_photos: lis
         good[: len(good) // 2]: "image file is truncated",
         b"no photo": "not a photo that can be read",
         b"": "0 bytes",
-        hollow()["png without IDAT"]: "has a header, but no picture",
+        without_picture()["png without IDAT"]: "has a header, but no picture",
     }
 
     def ask(content: bytes) -> dict[str, Any] | str:

@@ -13,7 +13,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from car_analyzer_server import Server, Settings
-from reliability.overload import waiting
+from reliability.overload import pending_requests
 from tests.conftest import PATIENCE_S, HeldModel, edit, until
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def flooded(
             return "ok"
 
         with ThreadPoolExecutor(ALL) as pool, model.held():
-            yield [pool.submit(send, number) for number in range(ALL)], lambda: waiting(server.metrics_url)
+            yield [pool.submit(send, number) for number in range(ALL)], lambda: pending_requests(server.metrics_url)
         # Whatever happened, the next photo is served.
         assert send(0) == "ok"
         client.close()

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.preprocess.view import View
-from reliability.known import reference
+from reliability.reference import reference_logits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def test_what_a_network_sees_stays_the_same(real_photos: list[Path]) -> None:
         scaled, exact = Photo(photo, least_side=VIEW.least_side), Photo(photo)
         assert (scaled.rgb.size, exact.rgb.size) == ((700, 676), (1400, 1352))
         means.append(np.abs(VIEW.pixels(scaled.rgb).astype(int) - VIEW.pixels(exact.rgb)).mean())
-        answers = zip(reference(photo).values(), reference(photo, exact=True).values(), strict=True)
+        answers = zip(reference_logits(photo).values(), reference_logits(photo, exact=True).values(), strict=True)
         changed += [np.argmax(one) != np.argmax(other) for one, other in answers]
     assert max(means) < 0.5
     assert np.mean(changed) <= 0.005

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from car_analyzer_server import Server, Settings
-from reliability.known import known_photos
-from reliability.photos.ask import Asker
+from reliability.reference import reference_photos
+from reliability.triton_client import TritonClient
 from tests.conftest import until
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asker(repository: Path, tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Asker]:
+def client(repository: Path, tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[TritonClient]:
     copy = shutil.copytree(repository, tmp_path_factory.mktemp("faulty") / "model_repository")
     with (copy / "preprocess" / "1" / "photo.py").open("a") as file:
         file.write(FAULTS)
     settings = Settings(copy, http_port=0, grpc_port=0, metrics_port=0, arguments=(f"--log-file={log}",))
-    with Server(settings) as server, Asker(server) as asker:
-        yield asker
+    with Server(settings) as server, TritonClient(server) as client:
+        yield client
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -53,7 +53,7 @@ def asker(repository: Path, tmp_path_factory: pytest.TempPathFactory, log: Path)
     [(b"index", "IndexError", "list index out of range"), (b"key", "KeyError", "/srv/secret/place")],
 )
 def test_the_client_gets_a_sentence_and_the_operator_the_facts(
-    asker: Asker, log: Path, protocol: str, photo: bytes, kind: str, fact: str
+    client: TritonClient, log: Path, protocol: str, photo: bytes, kind: str, fact: str
 ) -> None:
     before = len(log.read_text())
 
@@ -61,7 +61,7 @@ def test_the_client_gets_a_sentence_and_the_operator_the_facts(
         return [line for line in log.read_text()[before:].splitlines() if "failed unexpectedly" in line]
 
     # Anything but INVALID_ARGUMENT or 400 would raise.
-    assert asker.ask(protocol, photo) == f"in ensemble 'car_analyzer', {ANSWER}"
+    assert client.infer(protocol, photo) == f"in ensemble 'car_analyzer', {ANSWER}"
     until(lambda: bool(logged()))  # Triton writes it beside the answer
     (line,) = logged()
     assert f"A photo of {len(photo)} bytes failed unexpectedly: {kind} " in line
@@ -70,10 +70,10 @@ def test_the_client_gets_a_sentence_and_the_operator_the_facts(
     assert "photo.py:" in line
 
 
-def test_it_fails_its_own_request_only(asker: Asker) -> None:
-    known = known_photos()[0]
-    answer = asker.ask("grpc", known.photo, b"key", known.photo)
+def test_it_fails_its_own_request_only(client: TritonClient) -> None:
+    expected = reference_photos()[0]
+    answer = client.infer("grpc", expected.content, b"key", expected.content)
     assert answer == f"in ensemble 'car_analyzer', Photo 2 of 3: {ANSWER}"
-    found = asker.ask("grpc", known.photo)
+    found = client.infer("grpc", expected.content)
     assert not isinstance(found, str)
-    assert known.agrees(found[0])
+    assert expected.matches(found[0])

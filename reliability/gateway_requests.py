@@ -1,47 +1,34 @@
-"""What no client should send to the gateway, above all slowly; meanwhile others are to be answered."""
+"""Wrong and slow requests to a gateway; meanwhile its other clients must be answered."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from reliability.known import known_photos
-from reliability.table import Row
-
-from .http_cases import NO_HTTP
-from .wire import chunked, exchange, head, post
+from .harness import Row
+from .load import Load, gateway
+from .raw_http import chunked, exchange, head, post
+from .reference import reference_photos
+from .service import Gateway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import TextIO
+    from collections.abc import Mapping
 
-UPLOAD_S = 3
-# The gateway gives a request's head 10 s. The rest is for a machine that has other things to do.
+UPLOAD_TIMEOUT_S = 3
+# The gateway's timeout for a request's head is 10 s. The rest is for a machine that is busy.
 BOUND_S = 45.0
 FORM = {"Content-Type": "multipart/form-data; boundary=x1y2"}
 PART = b'--x1y2\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
 PATH = "/analyze"
 FULL = 19_000_000
 HALF_OPEN = 200
-
 _FORM = {"Content_Type": FORM["Content-Type"]}
 _IMAGE = {"Content_Type": "image/jpeg"}
-
-
-def _pipelined(count: int) -> bytes:
-    return head("GET", "/health", {"Host": "x"}) * count
-
 
 CASES: Mapping[str, bytes] = {
     "an empty request": post(PATH, b""),
@@ -76,7 +63,21 @@ CASES: Mapping[str, bytes] = {
     "DELETE": head("DELETE", PATH, {"Host": "x"}),
     "an unknown path": head("GET", "/admin", {"Host": "x"}),
 }
-"""Each deserves a 4xx."""
+"""Each must be answered with a 4xx."""
+
+NOT_HTTP: Mapping[str, bytes] = {
+    "no HTTP": b"hello\r\n\r\n",
+    "HTTP of the future": b"GET /health HTTP/9.9\r\n\r\n",
+    "zeros": bytes(10_000),
+    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+    "an HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+    "a header without a name": b"GET /x HTTP/1.1\r\n: x\r\n\r\n",
+    "a header without a colon": b"GET /x HTTP/1.1\r\nHost\r\n\r\n",
+    "a header with a null character": b"GET /x HTTP/1.1\r\nHost: a\0b\r\n\r\n",
+    "a path with a null character": b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a body that ends early": post(PATH, b"x" * 1000, Content_Length=10**6, **_IMAGE),
+}
+"""What is no request, or only the start of one: a 4xx or a closed connection will do."""
 
 _SLOW_BODY = head("POST", PATH, {"Host": "x", "Content-Type": "image/jpeg", "Content-Length": 10_000})
 _SLOW_FORM = head("POST", PATH, {"Host": "x", **FORM, "Content-Length": 10_000})
@@ -92,104 +93,58 @@ SLOW: Mapping[str, tuple[bytes, bytes]] = {
     "a form's header, byte by byte": (_SLOW_FORM + b"--x1y2\r\nX: ", b"a"),
     "a form's photo, byte by byte": (_SLOW_FORM + PART, b"x"),
 }
-"""How it starts, and what comes ten times a second from then on. Each has to be ended by the gateway."""
+"""The start, and what follows ten times a second. The gateway must end each."""
 
 
-@contextlib.contextmanager
-def running(url: str, log: TextIO) -> Iterator[tuple[str, int]]:
-    """Runs a gateway that is less patient than usual; gives its address."""
-    command = [sys.executable, "-m", "car_analyzer_gateway", "--port", "0", "--json", "--url", url]
-    command += ["--upload-timeout", str(UPLOAD_S)]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CAR_ANALYZER_")}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            yield "127.0.0.1", int(json.loads(line)["gateway"].rpartition(":")[2])
-            if process.poll() is not None:
-                raise RuntimeError(f"the gateway stopped by itself with exit code {process.returncode}")
-        finally:
-            process.terminate()
-
-
-class Visitor:
-    """Somebody who goes on sending a known photo, and counts the answers. A context manager."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._address = address
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._visit)
-        self.counts: Counter[str] = Counter()
-        self.slowest = 0.0
-
-    def __enter__(self) -> Visitor:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _visit(self) -> None:
-        while not self._stop.wait(0.2):
-            started = time.monotonic()
-            self.counts[ask(self._address)] += 1
-            self.slowest = max(self.slowest, time.monotonic() - started)
-
-
-def ask(address: tuple[str, int]) -> str:
-    """Sends a known photo; returns `right`, or what came in place of the known answer."""
-    known = known_photos()[0]
-    with contextlib.closing(http.client.HTTPConnection(*address, timeout=BOUND_S)) as connection:
-        try:
-            connection.request("POST", PATH, known.photo, {"Content-Type": "image/jpeg"})
-            answer = connection.getresponse()
-            result = json.loads(answer.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            return f"{type(error).__name__}: {error}"
-    if answer.status != 200:
-        return f"{answer.status} {result.get('error')}"
-    return "right" if known.agrees_as_json(result) else f"wrong: {result}"
-
-
-def trials(address: tuple[str, int], progress: Callable[[], object] = lambda: None) -> tuple[list[Row], list[str]]:
-    """Sends all of it; returns the table's rows and what went wrong."""
-    with Visitor(address) as visitor, ThreadPoolExecutor(2) as pool:
-        # At the same time: most of it is waiting.
-        ended, closed = pool.submit(slow_requests, address), pool.submit(half_open, address)
-        wrong, slow, open_still = wrong_requests(address, progress), ended.result(), closed.result()
-    rows = [
-        Row("wrong requests to the gateway", len(CASES) + len(NO_HTTP) + 1, len(wrong), "4xx, or the connection's end"),
+def trials(triton: str) -> tuple[list[Row], list[str]]:
+    """Sends all of it to a gateway of its own; returns the table's rows and what went wrong."""
+    with Gateway(triton, f"--upload-timeout={UPLOAD_TIMEOUT_S}") as front:
+        address = ("127.0.0.1", int(front.url.rpartition(":")[2]))
+        others = Load(front.url, reference_photos(), workers=1, timeout=BOUND_S, rate=5, transport=gateway)
+        with others, ThreadPoolExecutor(2) as pool:
+            # At the same time: most of it is waiting.
+            ended, closed = pool.submit(slow_requests, address), pool.submit(half_open_connections, address)
+            wrong, slow, still_open = wrong_requests(address), ended.result(), closed.result()
+        if front.ended:
+            wrong.append("gateway: it ended by itself")
+    note = f"reference photos sent meanwhile, each answered within {others.slowest:.1f} s"
+    wrong_count = len(CASES) + len(NOT_HTTP) + 1
+    return [
+        Row("wrong requests to the gateway", wrong_count, len(wrong), "4xx, or the connection is closed"),
         Row("slow requests to the gateway", len(SLOW), len(slow), "ended by the gateway"),
-        Row("half-open connections", HALF_OPEN, len(open_still), "ended by the gateway"),
-    ]
-    lost = visitor.counts.total() - visitor.counts["right"]
-    note = f"known photos by somebody else meanwhile, each within {visitor.slowest:.1f} s"
-    rows.append(Row("others at the gateway", visitor.counts.total(), lost, note))
-    others = [f"gateway, others meanwhile: {dict(visitor.counts)}"] if lost else []
-    return rows, wrong + slow + open_still + others
+        Row("half-open connections", HALF_OPEN, len(still_open), "ended by the gateway"),
+        Row("other clients of the gateway", len(others.outcomes), others.lost, note),
+    ], [*wrong, *slow, *still_open, *(f"gateway, other clients: {error}" for error in others.errors())]
 
 
-def wrong_requests(address: tuple[str, int], progress: Callable[[], object] = lambda: None) -> list[str]:
-    """Sends what is wrong or no HTTP; returns what was not answered as it should be."""
+def wrong_requests(address: tuple[str, int]) -> list[str]:
+    """Sends wrong requests; returns those that were not answered as they should be."""
     complaints = []
     for name, content in CASES.items():
-        reply = exchange(address, content, silence=BOUND_S)
-        if not 400 <= reply.status < 500 or (reply.body and not reply.error):
-            complaints.append(f"gateway, {name}: {reply.status} {reply.body[:300]!r}")
-        progress()
-    for name, content in NO_HTTP.items():
-        reply = exchange(address, content, finish=True, silence=BOUND_S)
-        if reply.status >= 500 or not (reply.status or reply.closed):
+        reply = exchange(address, content, timeout=BOUND_S)
+        if reply is None or not 400 <= reply[0] < 500 or (reply[1] and not _is_error(reply[1])):
             complaints.append(f"gateway, {name}: {reply}")
-        progress()
-    reply = exchange(address, _pipelined(1000) + post(PATH, b"", Connection="close"), silence=BOUND_S)
-    if reply.status != 200:
-        complaints.append(f"gateway, a thousand requests at once: {reply.status}")
+    for name, content in NOT_HTTP.items():
+        reply = exchange(address, content, finish=True, timeout=BOUND_S)
+        if reply is None or reply[0] >= 500:
+            complaints.append(f"gateway, {name}: {reply}")
+    pipelined = head("GET", "/health", {"Host": "x"}) * 1000 + post(PATH, b"", Connection="close")
+    reply = exchange(address, pipelined, timeout=BOUND_S)
+    if reply is None or reply[0] != 200:
+        complaints.append(f"gateway, a thousand requests at once: {reply}")
     return complaints
 
 
+def _is_error(body: bytes) -> bool:
+    """Whether it is JSON with a message."""
+    try:
+        return bool(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def slow_requests(address: tuple[str, int]) -> list[str]:
-    """Sends what never ends, all at the same time; returns what the gateway did not end."""
+    """Sends requests that never end, all at the same time; returns those that the gateway did not end."""
     with ThreadPoolExecutor(len(SLOW)) as pool:
         seconds = pool.map(lambda parts: drip(address, *parts), SLOW.values())
         return [
@@ -200,7 +155,7 @@ def slow_requests(address: tuple[str, int]) -> list[str]:
 
 
 def drip(address: tuple[str, int], start: bytes, drop: bytes) -> float:
-    """Sends something ten times a second until the gateway ends it; returns after how many seconds that was."""
+    """Sends something ten times a second until the gateway ends it; returns after how many seconds."""
     started = time.monotonic()
     with socket.create_connection(address, timeout=0.1) as connection:
         with contextlib.suppress(OSError):
@@ -213,7 +168,7 @@ def drip(address: tuple[str, int], start: bytes, drop: bytes) -> float:
         return min(passed, BOUND_S)
 
 
-def half_open(address: tuple[str, int]) -> list[str]:
+def half_open_connections(address: tuple[str, int]) -> list[str]:
     """Opens many connections, sends half a head on each, and waits; returns which the gateway did not end."""
     left, deadline = [], time.monotonic() + BOUND_S
     with contextlib.ExitStack() as stack:
@@ -229,5 +184,5 @@ def half_open(address: tuple[str, int]) -> list[str]:
             except TimeoutError:
                 left.append(f"gateway, half-open connection {number}: still open")
             except OSError:
-                pass  # reset is ended, too
+                pass  # a reset ends it, too
     return left

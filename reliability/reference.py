@@ -1,4 +1,4 @@
-"""Photos whose answers are known from PyTorch, by the recipe of the training and none of the project's code."""
+"""Photos with their expected answers: PyTorch's, by the recipe of the training and none of the project's code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -26,31 +25,37 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Known:
-    """A photo and PyTorch's logits for it, one row for each head; None if the photo must be refused."""
+class ReferencePhoto:
+    """A photo and its expected answer.
+
+    Attributes:
+        name: For messages.
+        content: The file's bytes.
+        logits: PyTorch's, one row for each head; None if the photo must be rejected.
+    """
 
     name: str
-    photo: bytes
+    content: bytes
     logits: Mapping[str, Sequence[float]] | None
 
-    def agrees(self, logits: Mapping[str, Sequence[float]]) -> bool:
-        """Whether these are the same logits."""
+    def matches(self, logits: Mapping[str, Sequence[float]]) -> bool:
+        """Whether these logits are the expected ones."""
         return (
             self.logits is not None
             and set(logits) == set(self.logits)
             and all(np.allclose(logits[head], self.logits[head], rtol=0, atol=TOLERANCE) for head in self.logits)
         )
 
-    def agrees_as_json(self, answer: Mapping[str, object]) -> bool:
-        """Whether an answer of the gateway, labels and confidences, is that of the same logits."""
+    def matches_json(self, answer: Mapping[str, object]) -> bool:
+        """Whether a gateway's answer has the labels and confidences of the expected logits."""
         return self.logits is not None and all(
-            answer.get(head) == LABELS[head][_best(row)]
+            answer.get(head) == LABELS[head][int(np.argmax(row))]
             and math.isclose(float(str(answer.get(f"{head}Confidence"))), _confidence(row), abs_tol=TOLERANCE)
             for head, row in self.logits.items()
         )
 
 
-def reference(
+def reference_logits(
     photo: bytes, network: Callable[[str], Any] | None = None, *, exact: bool = False
 ) -> dict[str, list[float]]:
     """PyTorch's logits for a photo.
@@ -58,14 +63,16 @@ def reference(
     Args:
         photo: The file's bytes.
         network: Head → its network in eval mode; the trained demo networks by default.
-        exact: Decode every pixel of a large JPEG, too.
+        exact: Decode every pixel, of a large JPEG too.
 
     Raises:
         Exception: Pillow cannot decode it.
     """
+    import torch  # here: load generators need the photos only, and must start fast
+
     stored = Image.open(io.BytesIO(photo))
     if not exact:
-        _leave_detail_out(stored)
+        _scale_down(stored)
     image = stored.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     tensor = torch.from_numpy(np.array(image)).float().div(255).sub(mean).div(std).permute(2, 0, 1)[None]
@@ -73,7 +80,8 @@ def reference(
         return {head: (network or demo_network)(head)(tensor)[0].tolist() for head in HEADS}
 
 
-def _leave_detail_out(image: Image.Image) -> None:
+def _scale_down(image: Image.Image) -> None:
+    """Has the decoder leave out detail of a large JPEG, as the default spec does."""
     for scale in (8, 4, 2):
         if image.format == "JPEG" and all(not side % scale and side // scale >= 3 * 224 for side in image.size):
             image.draft(None, (image.width // scale, image.height // scale))
@@ -83,6 +91,8 @@ def _leave_detail_out(image: Image.Image) -> None:
 @functools.cache
 def demo_network(head: str) -> Any:
     """The trained demo network of a head, in eval mode."""
+    import torch
+
     spec = importlib.util.spec_from_file_location("demo_network", EXAMPLES / "demo_network.py")
     assert spec is not None  # noqa: S101 - the file is part of this repository
     assert spec.loader is not None  # noqa: S101
@@ -94,14 +104,10 @@ def demo_network(head: str) -> Any:
 
 
 @functools.cache
-def known_photos() -> tuple[Known, ...]:
+def reference_photos() -> tuple[ReferencePhoto, ...]:
     """The sample photos of drawn cars."""
-    files = sorted((EXAMPLES / "photos").glob("*.jpg"))
-    return tuple(Known(file.name, content := file.read_bytes(), reference(content)) for file in files)
-
-
-def _best(row: Sequence[float]) -> int:
-    return max(range(len(row)), key=row.__getitem__)
+    photos = {file.name: file.read_bytes() for file in sorted((EXAMPLES / "photos").glob("*.jpg"))}
+    return tuple(ReferencePhoto(name, content, reference_logits(content)) for name, content in photos.items())
 
 
 def _confidence(row: Sequence[float]) -> float:
