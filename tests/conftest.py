@@ -89,6 +89,26 @@ def decided(spec: Spec) -> Spec:
     return spec.model_copy(update={"networks": networks})
 
 
+# Starting Triton or a gateway takes seconds. Modules whose other tests do so say it themselves, with `pytestmark`.
+_TRITON_FIXTURES = {
+    "gateway",
+    "repository",
+    "server",
+    "site",
+    "start_gateway",
+    "start_server",
+    "start_triton",
+    "tritons",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a running Triton or gateway."""
+    for item in items:
+        if not _TRITON_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.triton)
+
+
 class HeldModel:
     """Replaces a model by one that answers zeros, one request at a time, and nothing while it is held."""
 
