@@ -99,7 +99,7 @@ def test_another_size_of_photos_is_refused(site: Site) -> None:
     before, files = site.served(), tree(site.repository)
     code, printed = site.run("publish", site.spec(104, photo_size=96))
     assert code == 1
-    assert "cannot be loaded side by side: 'cleanliness' takes pixels [64, 64, 3] TYPE_UINT8 before" in printed
+    assert "cannot be loaded side by side: 'cleanliness' has the input pixels [64, 64, 3] TYPE_UINT8 before" in printed
     assert "restart Triton" in printed
     assert_untouched(site, before, files)
 
@@ -203,12 +203,12 @@ def test_who_may_not_changes_nothing(site: Site, command: str, monkeypatch: pyte
     before, files = site.served(), tree(site.repository)
     what = [site.spec(109)] if command == "publish" else ["--to", 1]
     for url, key, code, message in (
-        (None, "", 1, "keeps its administration to those who have its key, and no key was sent"),
-        (None, "another-key-than-the-right-one", 1, "the administrator's key that was sent is not Triton's"),
+        (None, "", 1, "allows loading models only with its administrator's key, and no key was sent"),
+        (None, "another-key-than-the-right-one", 1, "the administrator's key that was sent is wrong"),
         (None, "short", 1, "must be 16 or more"),
-        ("grpc://127.0.0.1:1", KEY, 3, "Nobody answers at grpc://127.0.0.1:1"),
-        (site.server.http_url, KEY, 1, "Triton is controlled by gRPC"),
-        (site.server.http_url.replace("http://", "grpc://"), KEY, 3, "Nobody answers"),
+        ("grpc://127.0.0.1:1", KEY, 3, "No server answers at grpc://127.0.0.1:1"),
+        (site.server.http_url, KEY, 1, "publishing needs gRPC"),
+        (site.server.http_url.replace("http://", "grpc://"), KEY, 3, "No server answers"),
         ("ftp://127.0.0.1:1", KEY, 1, "it must be one of grpc"),
     ):
         found, printed = site.run(command, *what, url=url, key=key)
@@ -222,7 +222,7 @@ def test_another_repository_than_tritons_is_refused(site: Site, tmp_path: Path) 
     files = tree(other)
     code, printed = site.run("rollback", "--repository", other)
     assert code == 1
-    assert f"does not serve what lies in {other}" in printed
+    assert f"does not serve the files in {other}" in printed
     # A copy answers the same; but Triton does not see what is added to it.
     shutil.rmtree(other)
     shutil.copytree(site.repository, other)

@@ -178,7 +178,7 @@ def test_what_is_tried_can_be_served(cores: int, networks: int) -> None:
     ("flags", "code", "message"),
     [
         (["--repository", "none"], 1, "none serves no version"),
-        (["--photos", "none"], 1, "none is no folder with photos"),
+        (["--photos", "none"], 1, "none is not a folder with photos"),
         (["--budget", "-1"], 2, "'-1' is not a number above zero"),
         (["--budget", "soon"], 2, "'soon' is not a number above zero"),
         (["--callers", "0"], 2, "'0' is not a whole number from 1"),

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 # Appended to the step: two ways to fail that the step knows nothing of.
 FAULTS = """
 
-_open_before = _open
+_header_before = header
 
 
-def _open(content, *limits):
+def header(content, *limits):
     if content == b"index":
         return [][0]
     if content == b"key":
         raise KeyError("/srv/secret/place\\nsecond line")
-    return _open_before(content, *limits)
+    return _header_before(content, *limits)
 """
 ANSWER = "The photo cannot be processed; the reason is in the server's log. Save the photo again in another way."
 
