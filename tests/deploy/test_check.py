@@ -56,6 +56,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.triton
 def test_every_tool_finds_what_is_broken(clean: str, copy: Path) -> None:
     for file, right, wrong in BREAKS.values():
         text = (copy / file).read_text()

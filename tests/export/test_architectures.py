@@ -16,6 +16,8 @@ from car_analyzer_export.errors import NetworkError
 
 from .networks import assert_same_answers, head, lively, small_head
 
+pytestmark = pytest.mark.triton
+
 
 @pytest.fixture(autouse=True)
 def _same_weights_every_time() -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.triton
+
 # Each head is the demo's cleanliness with one thing wrong in its spec, and what is to be said about it.
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "swapped": ({"labels": ["dirty", "clean"]}, 'under [heads.swapped], write labels = ["clean", "dirty"]'),

@@ -23,6 +23,8 @@ from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.spec import HeadPlan, Limits, Spec
 from reliability.photos.malformed import without_picture
 
+pytestmark = pytest.mark.triton
+
 NETWORKS = """
 import torch
 

@@ -17,6 +17,8 @@ from car_analyzer_export.spec import NetworkPlan, Spec, normalised
 
 from .networks import head, small_head
 
+pytestmark = pytest.mark.triton
+
 SIDE = 64
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GUESS = "is a guess from names and shapes"

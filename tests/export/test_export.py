@@ -33,6 +33,8 @@ from tests.conftest import PATIENCE_S
 
 from .tiny_network import make_network
 
+pytestmark = pytest.mark.triton
+
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

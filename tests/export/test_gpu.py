@@ -23,6 +23,8 @@ from car_analyzer_server import Server, Settings
 from car_analyzer_server.cores import cores
 from tests.conftest import decided
 
+pytestmark = pytest.mark.triton
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -19,6 +19,8 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from tests.conftest import decided
 
+pytestmark = pytest.mark.triton
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

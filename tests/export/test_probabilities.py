@@ -28,7 +28,7 @@ from .zoo import seeded
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:(?s).*torch\.jit\.:DeprecationWarning")
+pytestmark = [pytest.mark.triton, pytest.mark.filterwarnings(r"ignore:(?s).*torch\.jit\.:DeprecationWarning")]
 
 SIZE = 64
 PIXELS = np.stack([generated(seed, (SIZE, SIZE)) for seed in range(8)])

@@ -24,6 +24,8 @@ from tests.export import zoo
 if TYPE_CHECKING:
     from car_analyzer import Analysis
 
+pytestmark = pytest.mark.triton
+
 ANY = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 ZOO = Path(zoo.__file__)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from reliability.proxy import Proxy
 
+pytestmark = pytest.mark.triton
+
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "car_analyzer_gateway", *arguments]
