@@ -39,6 +39,7 @@ class _Block(nn.Module):
     def __init__(self, width: int, inner: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
         self.out = 4 * inner if bottleneck else inner
+        parts: tuple[tuple[int, int, int, int], ...]
         if bottleneck:
             parts = ((width, inner, 1, 1), (inner, inner, 3, stride), (inner, self.out, 1, 1))
         else:
