@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import pickle
 import platform
-import subprocess
 import sys
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable  # noqa: TC003 - COLUMNS is annotated at run time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from car_analyzer.command_line import count
 from reliability.processes import usage
 
-from .environments import prepare
-from .materials import SIZES, make_materials, make_photos
-from .report import Measurement, as_table, draw
-from .rivals.networks import NETWORKS
-from .systems import CORES, RIVALS, environment, started, systems
+from .command_line import NETWORKS, SIZES, make_parser
+from .load import Answers, Load, run
+from .materials import make_materials, make_photos
+from .report import as_table, draw_bars, middle
+from .systems import CORES, SYSTEMS, System, prepare, started
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
 
 _EPILOG = """\
 examples:
@@ -35,101 +37,106 @@ DEFAULT_CASES = ("tiny-s", "tiny-l", "resnet18-s", "resnet18-l")
 LIMIT = "limit"
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """One system in one round.
+
+    Attributes:
+        case: Network and photo size.
+        system: Its name.
+        round: Its number.
+        answers: To all clients.
+        single: Median milliseconds with one client.
+        memory: Bytes after the load; of the limit, none is measured.
+        first_answer: Seconds from the start to the first answer.
+    """
+
+    case: str
+    system: str
+    round: int
+    answers: Answers
+    single: float
+    memory: int
+    first_answer: float
+
+
+# The columns of the table, and what the medians in them are of.
+COLUMNS: dict[str, tuple[Callable[[Measurement], float | None], str, float]] = {
+    "photos/s": (lambda one: one.answers.rate, ".1f", 1),
+    "1 client, ms": (lambda one: one.single, ".1f", 1),
+    "p50, ms": (lambda one: one.answers.p50, ".0f", 1),
+    "p99, ms": (lambda one: one.answers.p99, ".0f", 1),
+    "memory, MB": (lambda one: one.memory or None, ".0f", 1e6),
+    "first answer, s": (lambda one: one.first_answer, ".1f", 1),
+}
+
+
 def main() -> int:
     """Measures, prints the table, and writes the picture and all figures."""
     arguments = _parse()
-    out: Path = arguments.out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{platform.processor() or platform.machine()}, {CORES} cores, Python {platform.python_version()}",
-        file=sys.stderr,
-    )
-    environments = prepare({rival.name for rival in RIVALS.iterdir() if rival.is_dir()}, out / "environments")
+    out: Path = arguments.out
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {CORES} cores, Python {platform.python_version()}", file=sys.stderr)
+    wanted = [each for each in SYSTEMS if not arguments.systems or each.name in (LIMIT, *arguments.systems)]
+    chosen = [system for system in wanted if not system.rival or prepare(system.rival, out / "environments")]
     found: list[Measurement] = []
     for case in arguments.cases:
-        network, _, size = case.rpartition("-")
-        materials = make_materials(network, out / "materials")
-        photos = make_photos(size)
-        (file := out / f"photos-{size}.pickle").write_bytes(pickle.dumps(photos))
-        chosen = [
-            system
-            for system in systems(materials.repository)
-            if (not arguments.systems or system.name in arguments.systems)
-            and (not system.rival or system.rival in environments)
-        ]
-        steps = [(number, system) for number in range(arguments.rounds) for system in [None, *chosen]]
+        steps = [(number, system) for number in range(arguments.rounds) for system in chosen]
         for number, system in tqdm(steps, desc=case, disable=None):
-            load = ["--seconds", str(arguments.seconds), str(file)]
             try:
-                if system is None:
-                    variables = environment(materials, 0) | {"PYTHONPATH": os.pathsep.join(sys.path)}
-                    answer = _run(["benchmarks.limit", *load], variables)
-                    found.append(Measurement.of(case, LIMIT, number, answer))
-                else:
-                    with started(system, materials, out / "environments", photos[0]) as running:
-                        one = _run(
-                            [
-                                "benchmarks.load",
-                                "--clients=1",
-                                "--seconds=2",
-                                "--warm-up=1",
-                                system.client,
-                                running.url,
-                                str(file),
-                            ]
-                        )
-                        answer = _run(
-                            [
-                                "benchmarks.load",
-                                f"--clients={arguments.clients}",
-                                *load[:2],
-                                system.client,
-                                running.url,
-                                str(file),
-                            ]
-                        )
-                        memory = sum(usage(group).memory for group in running.groups)
-                        found.append(
-                            Measurement.of(case, system.name, number, answer, one, memory, running.first_answer)
-                        )
-            except (RuntimeError, subprocess.CalledProcessError) as error:
+                found.append(_measure(case, system, number, arguments))
+            except RuntimeError as error:
                 print(f"left out of {case}: {error}", file=sys.stderr)
-        (out / "figures.json").write_text(json.dumps([asdict(one) for one in found], indent=1), encoding="utf-8")
+        figures = [asdict(one) for one in found]
+        (out / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     if not found:
         return 1
-    print(as_table(found))
-    draw(found, out / "throughput.png")
+    cases = dict.fromkeys(one.case for one in found)
+    print("\n\n".join(f"### {case}\n\n{_table([one for one in found if one.case == case])}" for case in cases))
+    rates: dict[str, dict[str, list[float]]] = {}
+    for one in found:
+        rates.setdefault(one.case, {}).setdefault(one.system, []).append(one.answers.rate)
+    draw_bars(rates, out / "throughput.png")
     print(f"written: {out / 'figures.json'}, {out / 'throughput.png'}", file=sys.stderr)
     return 0
 
 
-def _run(command: list[str], variables: dict[str, str] | None = None) -> dict[str, object]:
-    ended = subprocess.run(
-        [sys.executable, "-m", *command], env=variables, stdout=subprocess.PIPE, text=True, check=True
-    )
-    answer: dict[str, object] = json.loads(ended.stdout)
-    return answer
+def _measure(case: str, system: System, number: int, arguments: argparse.Namespace) -> Measurement:
+    network, _, size = case.rpartition("-")
+    out: Path = arguments.out
+    materials, photos = make_materials(network, out / "materials"), make_photos(size, out)
+    clients = CORES if system.name == LIMIT else arguments.clients
+    with started(system, materials, out / "environments", min(photos.iterdir()).read_bytes()) as running:
+        url, groups, first_answer = running
+        one = run(Load(system.client, url, str(photos), clients=1, seconds=2, warm_up=1))
+        answers = run(Load(system.client, url, str(photos), clients, arguments.seconds))
+        memory = sum(usage(group).memory for group in groups)
+    return Measurement(case, system.name, number, answers, one.p50, memory, first_answer)
+
+
+def _table(found: list[Measurement]) -> str:
+    """Of one case: medians of each system, and the ratio of its rate to the limit of the same round."""
+    limits = {one.round: one.answers.rate for one in found if one.system == LIMIT}
+    rows = []
+    for system in dict.fromkeys(one.system for one in found):
+        rounds = [one for one in found if one.system == system]
+        shares = [one.answers.rate / limits[one.round] for one in rounds if one.round in limits]
+        share = f"{middle(shares, '.2f')} ({min(shares):.2f}-{max(shares):.2f})" if shares else ""
+        rate, *others = (middle(map(value, rounds), form, unit) for value, form, unit in COLUMNS.values())
+        rows.append((system, rate, share, *others, sum(len(one.answers.errors) for one in rounds) or ""))
+    first, *columns = COLUMNS
+    return as_table(("system", first, "of the limit", *columns, "errors"), rows)
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("benchmarks", __doc__, seconds=6, epilog=_EPILOG)
     cases = [f"{network}-{size}" for network in NETWORKS for size in SIZES]
-    parser.add_argument(
-        "--cases", nargs="+", choices=cases, default=DEFAULT_CASES, metavar="CASE", help="default: %(default)s"
-    )
-    names = [system.name for system in systems(Path())]
-    parser.add_argument(
-        "--systems", nargs="+", choices=[*names, LIMIT], metavar="NAME", help=f"of {', '.join(names)}; default: all"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--clients", type=int, default=8, help="photos in flight; default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=6, help="of each measurement; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="default: %(default)s")
+    names = [system.name for system in SYSTEMS]
+    add = parser.add_argument
+    add("--cases", nargs="+", choices=cases, default=DEFAULT_CASES, metavar="CASE", help="default: %(default)s")
+    add("--systems", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}; default: all")
+    add("--rounds", type=count, default=3, help="default: %(default)s")
+    add("--clients", type=count, default=8, help="photos in flight; default: %(default)s")
     return parser.parse_args()
 
 

@@ -1,125 +1,146 @@
-"""Callers, each as cheap as its protocol allows: what is measured is the service, not the load.
+"""Callers, each as cheap as its protocol allows: the service is measured, not the load.
 
-Each is made of one photo's request, built beforehand, and a connection of its own.
+Each is made from a URL, photos, and the number of photos in a request (only `grpc` and `pixels` can have several). It
+builds its requests at once, and returns a function that sends request number N, waits for the answer, and raises an
+exception if there is none or if it is an error.
 """
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
+import os
 import struct
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
+import numpy as np
+import tritonclient.grpc
+import tritonclient.utils.shared_memory as shm
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from car_analyzer import CarAnalyzer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .rivals.reading import HEADS, infer, pixels, sessions
 
-_BOUNDARY = "benchmark"
-_MODEL = "car_analyzer"
+Client: TypeAlias = Callable[[int], object]
 
-
-class Client(Protocol):
-    """Asks about one photo at a time."""
-
-    def ask(self, number: int) -> None:
-        """Asks about photo `number` and waits for the answer.
-
-        Raises:
-            Exception: There is none, or it is an error.
-        """
+ADMIN_KEY = "benchmark"
+_ADMIN_HEADER = "triton-grpc-protocol-admin-key"
+SIDE = 224
+_TIMEOUT_S = 120
 
 
-class Upload:
-    """A form with the photo in the field `image`, posted to a URL."""
-
-    def __init__(self, url: str, photos: list[bytes]) -> None:
-        self._parts = urlsplit(url)
-        head = (
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        )
-        self._bodies = [head.encode() + photo + f"\r\n--{_BOUNDARY}--\r\n".encode() for photo in photos]
-        self._headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-        self._connection = http.client.HTTPConnection(self._parts.hostname or "", self._parts.port, timeout=120)
-
-    def ask(self, number: int) -> None:
-        _post(self._connection, self._parts.path, self._bodies[number], self._headers)
+def upload(url: str, photos: list[bytes], _batch: int = 1) -> Client:
+    """A form with the photo in the field `image`."""
+    head = (
+        b'--end\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=end"}
+    return _post(url, urlsplit(url).path, [(head + photo + b"\r\n--end--\r\n", headers) for photo in photos])
 
 
-class TritonHttp:
+def triton_http(url: str, photos: list[bytes], _batch: int = 1) -> Client:
     """Triton's binary HTTP extension."""
 
-    def __init__(self, url: str, photos: list[bytes]) -> None:
-        parts = urlsplit(url)
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
-        self._requests = [self._request(photo) for photo in photos]
-
-    def ask(self, number: int) -> None:
-        _post(self._connection, f"/v2/models/{_MODEL}/infer", *self._requests[number])
-
-    @staticmethod
-    def _request(photo: bytes) -> tuple[bytes, dict[str, str]]:
+    def request(photo: bytes) -> tuple[bytes, dict[str, str]]:
         size = {"binary_data_size": len(photo) + 4}
-        header = json.dumps(
-            {
-                "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1, 1], "parameters": size}],
-                "parameters": {"binary_data_output": True},
-            }
-        ).encode()
-        return header + struct.pack("<I", len(photo)) + photo, {"Inference-Header-Content-Length": str(len(header))}
+        image = {"name": "image", "datatype": "BYTES", "shape": [1, 1], "parameters": size}
+        header = json.dumps({"inputs": [image], "parameters": {"binary_data_output": True}}).encode()
+        return header + _element(photo), {"Inference-Header-Content-Length": str(len(header))}
+
+    return _post(url, "/v2/models/car_analyzer/infer", [request(photo) for photo in photos])
 
 
-class TritonGrpc:
+def triton_grpc(url: str, photos: list[bytes], batch: int = 1) -> Client:
     """Triton's gRPC service."""
-
-    def __init__(self, url: str, photos: list[bytes]) -> None:
-        options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-        channel = grpc.insecure_channel(urlsplit(url).netloc, options)
-        self._infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
-        self._requests = [self._request(photo) for photo in photos]
-
-    def ask(self, number: int) -> None:
-        self._infer(self._requests[number], timeout=120)
-
-    @staticmethod
-    def _request(photo: bytes) -> Any:
-        request = service_pb2.ModelInferRequest(model_name=_MODEL)
-        request.inputs.add(name="image", datatype="BYTES", shape=[1, 1])
-        request.raw_input_contents.append(struct.pack("<I", len(photo)) + photo)
-        return request
+    infer_method, requests = _infer_method(url), []
+    for first in range(len(photos)):
+        request = service_pb2.ModelInferRequest(model_name="car_analyzer")
+        request.inputs.add(name="image", datatype="BYTES", shape=[batch, 1])
+        request.raw_input_contents.append(b"".join(map(_element, islice(cycle(photos), first, first + batch))))
+        requests.append(request)
+    return lambda number: infer_method(requests[number % len(requests)], timeout=_TIMEOUT_S)
 
 
-class Sdk:
+def heads(url: str, _photos: list[bytes], batch: int = 1) -> Client:
+    """Both heads, asked about pixels in shared memory: copies over the network are not measured."""
+    content = np.random.default_rng(0).integers(0, 256, (batch, SIDE, SIDE, 3), dtype=np.uint8)
+    name = f"car_analyzer_benchmark_{os.getpid()}_{id(content)}"
+    region = shm.create_shared_memory_region(name, f"/{name}", content.nbytes)
+    atexit.register(shm.destroy_shared_memory_region, region)
+    shm.set_shared_memory_region(region, [content])
+    control, key = tritonclient.grpc.InferenceServerClient(urlsplit(url).netloc), {_ADMIN_HEADER: ADMIN_KEY}
+    control.register_system_shared_memory(name, f"/{name}", content.nbytes, headers=key)
+    atexit.register(control.unregister_system_shared_memory, name, headers=key)
+    infer_method, requests = _infer_method(url), []
+    for head in HEADS:
+        request = service_pb2.ModelInferRequest(model_name=head)
+        given = request.inputs.add(name="pixels", datatype="UINT8", shape=content.shape)
+        given.parameters["shared_memory_region"].string_param = name
+        given.parameters["shared_memory_byte_size"].int64_param = content.nbytes
+        requests.append(request)
+
+    def ask(_number: int) -> None:
+        for answer in [infer_method.future(request, timeout=_TIMEOUT_S) for request in requests]:
+            answer.result()
+
+    return ask
+
+
+def sdk(url: str, photos: list[bytes], _batch: int = 1) -> Client:
     """The Python SDK, with everything it does for its callers."""
-
-    def __init__(self, url: str, photos: list[bytes]) -> None:
-        self._photos = photos
-        self._analyzer = CarAnalyzer(url, timeout=120)
-
-    def ask(self, number: int) -> None:
-        self._analyzer.analyze(self._photos[number])
+    analyzer = CarAnalyzer(url, timeout=_TIMEOUT_S)
+    return lambda number: analyzer.analyze(photos[number % len(photos)])
 
 
-CLIENTS: dict[str, Callable[[str, list[bytes]], Client]] = {
-    "upload": Upload,
-    "http": TritonHttp,
-    "grpc": TritonGrpc,
-    "sdk": Sdk,
+def limit(url: str, photos: list[bytes], _batch: int = 1) -> Client:
+    """No service: it decodes and runs both networks itself. The URL is the path of the model repository."""
+    loaded = sessions(Path(url))
+    return lambda number: infer(loaded, pixels(photos[number % len(photos)])[None])
+
+
+CLIENTS: dict[str, Callable[..., Client]] = {
+    "upload": upload,
+    "http": triton_http,
+    "grpc": triton_grpc,
+    "pixels": heads,
+    "sdk": sdk,
+    "limit": limit,
 }
+# One of these serves all threads.
+SHARED = ("sdk", "limit")
 
 
-def _post(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> None:
-    try:
-        connection.request("POST", path, body, headers)
-        response = connection.getresponse()
-        content = response.read()
-    except (OSError, http.client.HTTPException):
-        connection.close()
-        raise
-    if response.status != 200:
-        raise RuntimeError(f"{response.status} {content[:300]!r}")
+def _element(photo: bytes) -> bytes:
+    """A BYTES element as Triton expects it."""
+    return struct.pack("<I", len(photo)) + photo
+
+
+def _infer_method(url: str) -> Any:
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    return service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(urlsplit(url).netloc, options)).ModelInfer
+
+
+def _post(url: str, path: str, requests: list[tuple[bytes, dict[str, str]]]) -> Client:
+    """POSTs bodies with their headers on one kept connection."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+
+    def ask(number: int) -> None:
+        try:
+            connection.request("POST", path, *requests[number % len(requests)])
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            raise
+        if response.status != 200:
+            raise RuntimeError(f"{response.status} {content[:300]!r}")
+
+    return ask

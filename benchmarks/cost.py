@@ -1,20 +1,14 @@
-"""Where the time goes: processor milliseconds that each process spends on a photo, beside what the work itself takes.
+"""Where the time goes: processor milliseconds of each process for a photo, beside what the work itself takes.
 
 Unlike rates, these hardly change when something else runs on the machine.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import pickle
-import resource
-import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -22,78 +16,55 @@ from car_analyzer_server import Server, Settings
 from reliability.processes import is_stub
 from reliability.service import Gateway
 
+from .command_line import SIZES, make_parser
+from .load import Load, run
 from .materials import make_materials, make_photos
-from .systems import environment
+from .report import as_table
+from .systems import CORES
 
-if TYPE_CHECKING:
-    from .materials import Materials
-
-WAYS = {"gRPC": "grpc", "HTTP": "http", "gateway": "upload"}
-WARM_UP_S = 2.0
+CLIENTS = {"gRPC": "grpc", "HTTP": "http", "gateway": "upload"}
 
 
 def main() -> int:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--network", default="tiny", help="default: %(default)s")
-    parser.add_argument("--size", default="s", help="of the photos; default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=6, help="of each measurement; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="default: %(default)s")
+    parser = make_parser("benchmarks.cost", __doc__, seconds=6, network="tiny")
+    parser.add_argument("--size", choices=SIZES, default="s", help="of the photos; default: %(default)s")
     arguments = parser.parse_args()
-    out: Path = arguments.out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    materials = make_materials(arguments.network, out / "materials")
-    (file := out / f"photos-{arguments.size}.pickle").write_bytes(pickle.dumps(make_photos(arguments.size)))
-    costs = {"the work itself": {"work": _limit(materials, file, arguments.seconds)}}
-    for way in WAYS:
-        costs[way] = _served(materials, way, file, arguments.seconds)
+    out: Path = arguments.out
+    repository = make_materials(arguments.network, out / "materials").repository
+    photos = str(make_photos(arguments.size, out))
+    work = run(Load("limit", str(repository), photos, CORES, arguments.seconds)).cpu_ms
+    costs = {"the work itself": {"work": work}}
+    for way, client in CLIENTS.items():
+        costs[way] = _served(repository, Load(client, "", photos, seconds=arguments.seconds))
     columns = list(dict.fromkeys(name for cost in costs.values() for name in cost))
     print(f"Milliseconds of processor time for a photo, {arguments.network}-{arguments.size}:\n")
-    print("| | " + " | ".join(columns) + " | all |\n" + "|---" * (len(columns) + 2) + "|")
-    for way, cost in costs.items():
-        cells = [f"{cost[name]:.2f}" if name in cost else "" for name in columns]
-        print(f"| {way} | " + " | ".join(cells) + f" | {sum(cost.values()):.2f} |")
+    rows = [
+        (way, *(f"{cost[name]:.2f}" if name in cost else "" for name in columns), f"{sum(cost.values()):.2f}")
+        for way, cost in costs.items()
+    ]
+    print(as_table(("", *columns, "all"), rows))
     return 0
 
 
-def _limit(materials: Materials, photos: Path, seconds: float) -> float:
-    variables = environment(materials, 0) | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = ["benchmarks.limit", str(photos)]
-    # What starting costs, is taken off: a run of next to no time has nothing else.
-    none, _ = _run([*command, "--seconds=0.01", "--warm-up=0.01"], variables)
-    spent, answered = _run([*command, f"--seconds={seconds}", "--warm-up=0"], variables)
-    return 1000 * (spent - none) / answered
-
-
-def _served(materials: Materials, way: str, photos: Path, seconds: float) -> dict[str, float]:
+def _served(repository: Path, load: Load) -> dict[str, float]:
     with ExitStack() as stack:
-        settings = Settings(materials.repository, http_port=0, grpc_port=0, metrics_port=0, supervised=True)
+        settings = Settings(repository, http_port=0, grpc_port=0, metrics_port=0, supervised=True)
         server = stack.enter_context(Server(settings))
         triton = psutil.Process(server.pid)
         processes = {triton: "Triton", **{stub: _model(stub) for stub in triton.children() if is_stub(stub)}}
-        url = {"gRPC": server.grpc_url, "HTTP": server.http_url}.get(way, "")
-        if way == "gateway":
+        url = {"grpc": server.grpc_url, "http": server.http_url}.get(load.client, "")
+        if load.client == "upload":
             gateway = stack.enter_context(Gateway(server.grpc_url))
             url, processes[psutil.Process(gateway.pid)] = f"{gateway.url}/analyze", "gateway"
-        command = ["benchmarks.load", WAYS[way], url, str(photos)]
-        _run([*command, f"--seconds={WARM_UP_S}"])
+        load = replace(load, url=url)
+        run(replace(load, seconds=2))
         before = {process: sum(process.cpu_times()[:2]) for process in processes}
-        _, answered = _run([*command, f"--seconds={seconds}", "--warm-up=0"])
+        photos = run(replace(load, warm_up=0)).photos
         cost = dict.fromkeys(processes.values(), 0.0)
         for process, name in processes.items():
-            cost[name] += 1000 * (sum(process.cpu_times()[:2]) - before[process]) / answered
+            cost[name] += 1000 * (sum(process.cpu_times()[:2]) - before[process]) / photos
     return cost
-
-
-def _run(command: list[str], variables: dict[str, str] | None = None) -> tuple[float, int]:
-    """Runs a module to its end; returns the processor seconds it took, and how many photos were answered."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = subprocess.run(
-        [sys.executable, "-m", *command], env=variables, stdout=subprocess.PIPE, text=True, check=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return spent, len(json.loads(ended.stdout)["latencies_ms"])
 
 
 def _model(stub: psutil.Process) -> str:

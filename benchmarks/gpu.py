@@ -1,48 +1,48 @@
 """`python -m benchmarks.gpu`: what one GPU serves, beside what its parts can do alone.
 
-On a machine with a network, pack everything that is needed, wheels for this Python among it (some gigabytes):
+On a machine with a network, pack everything that is needed, including wheels for this Python (some gigabytes):
 
     python -m benchmarks.gpu --pack build/gpu
 
 Copy the folder to the machine with the GPU, which needs no network, and run `run.sh` in it. Where that machine has the
 packages already, pack with `--without-wheels`. In a checkout with a GPU, `python -m benchmarks.gpu` is enough.
 
-What cannot run (no CUDA, no TensorRT, no DALI, no time left) is left out and named. Without a GPU it all runs on the
-CPU, which tells whether the script works, and nothing else.
+What cannot run (no CUDA, no TensorRT, no DALI, no time left) is left out and named. Without a GPU everything runs on
+the CPU, which shows that the script works, and nothing else.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import os
-import pickle
 import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import gpu_variants
-from .gpu_report import DECODER, JPEGS, NETWORKS, PARITY, PIXELS, Row, as_table, draw
+from car_analyzer.command_line import count, positive
+
+from .command_line import folder, make_parser
+from .gpu_report import DECODER, JPEGS, NETWORKS, PARITY, PIXELS, Row, as_tables
 from .gpu_variants import VARIANTS, Variant
+from .report import draw_bars
+from .systems import CORES
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
 
-CORES = len(os.sched_getaffinity(0))
+SIZES = ("s", "m", "l")
 _DECODER_BATCH = 64
 _FIRST = 3
 _SECONDS_TO_START = 20
-_MISSING = 3
 
 
 class Run:
@@ -55,31 +55,36 @@ class Run:
         self._arguments = arguments
         self._models = models
         self._deadline = time.monotonic() + arguments.budget
-        self._device = gpu_name()
+        self._device = 0 if gpu_name() else None
         self._network = (models / "network").read_text(encoding="utf-8")
 
     def measure(self, variants: list[Variant]) -> None:
-        """Measures everything: the most telling variants first, and of each the parts before the whole."""
+        """Measures everything: the most informative variants first, and of each the parts before the whole."""
         there = [variant for variant in variants if self._repository(variant).is_dir()]
         self.left_out += [f"{each.name}: it was not exported" for each in variants if each not in there]
-        bare = {(each.accelerator, each.precision): each for each in reversed(there)}
-        photos = {size: self._photos(size) for size in self._arguments.sizes}
-        for size, file in photos.items():
-            self._step(f"{DECODER}, {size}", partial(self._decoder, size, file))
-        for number, few in enumerate((there[:_FIRST], there[_FIRST:])):
-            for variant in [each for each in few if bare[each.accelerator, each.precision] is each]:
-                name = f"{variant.accelerator} {variant.precision}"
-                self._step(f"{NETWORKS}, {name}", partial(self._networks, variant, name))
-            how = "compiled" if number else "eager"
-            name = f"PyTorch {how}, {'fp16' if self._device else 'fp32'}"
-            self._step(f"{NETWORKS}, {name}", partial(self._pytorch, name, how == "compiled"))
+        batches = self._arguments.batches
+        for size in self._arguments.sizes:
+            self._measure_part(f"{DECODER}, {size}", "", "decoder", photos=self._photos(size), batch=_DECODER_BATCH)
+        bare: set[str] = set()
+        for few, how in ((there[:_FIRST], "eager"), (there[_FIRST:], "compiled")):
             for variant in few:
-                self._step(f"served, {variant.name}", partial(self._served, variant, photos))
-            if there and not number:
-                if there[0].preprocess == "dali" and self._device:
-                    name = f"served, {there[0].name}, by way of the CPU"
-                    self._step(name, partial(self._served, there[0], photos, by_cpu=True))
-                self._step(PARITY, partial(self._parity, there[0], photos[self._arguments.sizes[0]]))
+                if variant.network not in bare:
+                    repository = str(self._repository(variant))
+                    self._measure_part(NETWORKS, variant.network, "networks", repository=repository, batches=batches)
+                bare.add(variant.network)
+            name = f"PyTorch {how}, {'fp32' if self._device is None else 'fp16'}"
+            # Compilation takes long for each batch.
+            some = batches[:: 2 if how == "compiled" else 1]
+            self._measure_part(
+                NETWORKS, name, "pytorch", network=self._network, compiled=how == "compiled", batches=some
+            )
+            for variant in few:
+                self._step(f"served, {variant.name}", partial(self._served, variant, variant.name))
+            if there and how == "eager":
+                if there[0].preprocess == "dali" and self._device is not None:
+                    name = f"{there[0].name}, by way of the CPU"
+                    self._step(f"served, {name}", partial(self._served, there[0], name, by_cpu=True))
+                self._step(PARITY, partial(self._parity, there[0]))
 
     def _step(self, name: str, run: Callable[[], None]) -> None:
         only = self._arguments.only
@@ -96,94 +101,72 @@ class Run:
             self.left_out.append(f"{name}: {reason}")
             print(f"left out: {name}: {reason}", file=sys.stderr)
 
-    def _networks(self, variant: Variant, name: str) -> None:
-        if variant.accelerator == "tensorrt" and self._device is None:
-            raise RuntimeError("there is no GPU")
-        engines = Path(tempfile.gettempdir()) / f"car-analyzer-engines-{variant.precision}"
-        given = {
-            "repository": str(self._repository(variant)),
-            "accelerator": variant.accelerator if self._device else "cpu",
-            "engines": str(engines),
-        }
-        self._add(NETWORKS, name, "networks", given | self._sizes())
+    def _measure_part(self, section: str, name: str, part: str, **given: Any) -> None:
+        def run() -> None:
+            with watching() as gpu:
+                found = self._part(part, seconds=self._arguments.seconds, **given)
+            for one in found:
+                row = Row(section, one.get("what", name), one.get("batch"), one["rate"], one["p50"], one["p99"])
+                self.rows.append(replace(row, **gpu))
 
-    def _pytorch(self, name: str, compiled: bool) -> None:
-        # To compile takes long for each batch.
-        batches = self._arguments.batches[:: 2 if compiled else 1]
-        device = "cuda" if self._device else "cpu"
-        given = {"network": self._network, "device": device, "compiled": compiled, "batches": batches}
-        self._add(NETWORKS, name, "pytorch", given | {"seconds": self._arguments.seconds})
+        self._step(f"{section}, {name}".removesuffix(", "), run)
 
-    def _decoder(self, size: str, file: Path) -> None:
-        given = {"photos": str(file), "seconds": self._arguments.seconds, "batch": _DECODER_BATCH}
-        self._add(f"{DECODER}, {size}", "", "decoder", given | {"device": 0 if self._device else None})
+    def _parity(self, variant: Variant) -> None:
+        photos = str(self._arguments.photos or self._photos(self._arguments.sizes[0]))
+        self.parity += self._part("parity", photos=photos, repository=str(self._repository(variant)))
 
-    def _add(self, section: str, name: str, part: str, given: dict[str, Any]) -> None:
-        with watching() as gpu:
-            found = self._part(part, given)
-        for one in found:
-            row = Row(section, one.get("what", name), one.get("batch"), one["rate"], one["p50"], one["p99"])
-            self.rows.append(replace(row, utilisation=gpu.utilisation, memory=gpu.memory))
-
-    def _parity(self, variant: Variant, file: Path) -> None:
-        folder = self._arguments.photos
-        given = {
-            "photos": str(file),
-            "repository": str(self._repository(variant)),
-            "device": 0 if self._device else None,
-            "folder": None if folder is None else str(folder),
-        }
-        self.parity += self._part("parity", given)
-
-    def _served(self, variant: Variant, photos: dict[str, Path], *, by_cpu: bool = False) -> None:
-        from . import gpu_served
-
-        arguments = self._arguments
-        name = variant.name + (", by way of the CPU" if by_cpu else "")
-        load = (arguments.clients, arguments.processes, arguments.seconds)
-        with gpu_served.served(self._repository(variant), CORES, pixels_on_cpu=by_cpu) as server:
-            print(f"  {server.origin}", file=sys.stderr)
-            if not by_cpu:
-                with watching() as gpu:
-                    batch = arguments.pixels_batch
-                    found = gpu_served.pixels_in(server, batch, *load)
-                row = Row(PIXELS, f"{variant.accelerator} {variant.precision}", batch, **found)
-                self.rows.append(replace(row, utilisation=gpu.utilisation, memory=gpu.memory))
-            for size, file in photos.items():
-                if self._left() < 4 * arguments.seconds:
-                    self.left_out.append(f"{JPEGS}, {size}, {name}: no time was left")
-                    continue
-                contents = pickle.loads(file.read_bytes())  # noqa: S301 - our own, just written
-                with watching() as gpu:
-                    loads = gpu_served.jpeg_in(server, contents, *load)
-                for when, found in loads:
-                    row = Row(f"{JPEGS}, {size}", f"{name}, {when}", None, **found)
-                    self.rows.append(replace(row, utilisation=gpu.utilisation, memory=gpu.memory))
-
-    def _sizes(self) -> dict[str, Any]:
-        return {"batches": self._arguments.batches, "seconds": self._arguments.seconds}
-
-    def _part(self, part: str, given: dict[str, Any]) -> list[dict[str, Any]]:
+    def _part(self, part: str, **given: Any) -> list[dict[str, Any]]:
         """Runs a part in a process of its own: its GPU memory is free afterwards, and it can crash alone."""
-        command = [sys.executable, "-m", "benchmarks.gpu_parts", part, json.dumps(given)]
+        from .gpu_parts import MISSING
+
+        command = [sys.executable, "-m", "benchmarks.gpu_parts", part, json.dumps(given | {"device": self._device})]
         try:
             ended = subprocess.run(command, capture_output=True, text=True, timeout=self._left(), check=False)
         except subprocess.TimeoutExpired:
             raise RuntimeError("it did not end within the time left") from None
-        if ended.returncode == _MISSING:
+        if ended.returncode == MISSING:
             raise RuntimeError(ended.stdout.strip())
         if ended.returncode:
             raise RuntimeError((ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1])
         found: list[dict[str, Any]] = json.loads(ended.stdout)
         return found
 
-    def _photos(self, size: str) -> Path:
-        file = self._models / f"photos-{size}.pickle"
-        if not file.is_file():
+    def _served(self, variant: Variant, name: str, *, by_cpu: bool = False) -> None:
+        """A whole Triton: pixels in, and JPEGs in, at its peak and at half of it."""
+        from .load import Load, run
+
+        arguments = self._arguments
+        with served(self._repository(variant), pixels_on_cpu=by_cpu) as url:
+            load = Load(
+                "pixels", url, "", arguments.clients, arguments.seconds, warm_up=1, batch=arguments.pixels_batch
+            )
+
+            def add(section: str, name: str, load: Load) -> float:
+                with watching() as gpu:
+                    found = run(load, arguments.processes)
+                batch = load.batch if load.client == "pixels" else None
+                row = Row(section, name, batch, found.rate, found.p50, found.p99, errors=len(found.errors))
+                self.rows.append(replace(row, **gpu))
+                return found.rate
+
+            if not by_cpu:
+                add(PIXELS, variant.network, load)
+            for size in arguments.sizes:
+                if self._left() < 4 * arguments.seconds:
+                    self.left_out.append(f"{JPEGS}, {size}, {name}: no time was left")
+                    continue
+                load = replace(load, client="grpc", photos=self._photos(size), batch=1)
+                peak = add(f"{JPEGS}, {size}", f"{name}, at its peak", load)
+                half = replace(load, rate=peak / 2 / arguments.processes)
+                add(f"{JPEGS}, {size}", f"{name}, at half of its peak", half)
+
+    def _photos(self, size: str) -> str:
+        folder = self._models / f"photos-{size}"
+        if not folder.is_dir():
             from .materials import make_photos
 
-            file.write_bytes(pickle.dumps(make_photos(size)))
-        return file
+            make_photos(size, self._models)
+        return str(folder)
 
     def _repository(self, variant: Variant) -> Path:
         return self._models / variant.name.replace(" ", "-")
@@ -192,46 +175,54 @@ class Run:
         return float(self._deadline - time.monotonic())
 
 
-class Watch:
-    """What nvidia-smi says of the GPU from time to time."""
+@contextlib.contextmanager
+def served(repository: Path, *, pixels_on_cpu: bool) -> Iterator[str]:
+    """Serves a copy of a repository on free ports; gives its gRPC URL.
 
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, float]] = []
+    Args:
+        repository: It is not written to.
+        pixels_on_cpu: Have the DALI step copy its pixels into the memory of the machine.
+    """
+    from google.protobuf import text_format
 
-    @property
-    def utilisation(self) -> float | None:
-        """The mean, in percent."""
-        return statistics.fmean(one for one, _ in self._seen) if self._seen else None
+    from car_analyzer_server import Server, Settings
+    from car_analyzer_server.repository import read_config
 
-    @property
-    def memory(self) -> float | None:
-        """The most, in MB."""
-        return max((one for _, one in self._seen), default=None)
+    from .clients import ADMIN_KEY
 
-    def read(self, lines: Any) -> None:
-        """Reads what it prints until it ends."""
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                utilisation, memory = (float(part) for part in line.split(","))
-                self._seen.append((utilisation, memory))
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = shutil.copytree(repository, Path(temporary) / "model_repository")
+        config = read_config(copy, "preprocess")
+        if "pixels_on" in config.parameters:
+            config.parameters["pixels_on"].string_value = json.dumps("cpu" if pixels_on_cpu else "gpu")
+        else:
+            config.instance_group[0].count = CORES
+        (copy / "preprocess" / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+        with Server(Settings(copy, http_port=0, grpc_port=0, metrics_port=0, admin_key=ADMIN_KEY)) as server:
+            print(f"  {server.origin}", file=sys.stderr)
+            yield server.grpc_url
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
-    """Watches the GPU, if there is one, while the body runs."""
-    watch = Watch()
+def watching() -> Iterator[dict[str, Any]]:
+    """Fills in, when the body ends, the GPU's mean `utilisation` in percent and its highest `memory` in MB, if any."""
+    seen: dict[str, Any] = {}
     if gpu_name() is None:
-        yield watch
+        yield seen
         return
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--loop-ms=250"]
     with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as process:
-        reader = threading.Thread(target=watch.read, args=(process.stdout,), daemon=True)
-        reader.start()
         try:
-            yield watch
+            yield seen
         finally:
             process.terminate()
-            reader.join(5)
+            readings = []
+            for line in process.communicate()[0].splitlines():
+                with contextlib.suppress(ValueError):
+                    readings.append([float(part) for part in line.split(",")])
+            if readings:
+                busy, memory = zip(*readings, strict=True)
+                seen.update(utilisation=statistics.fmean(busy), memory=max(memory))
 
 
 def gpu_name() -> str | None:
@@ -246,73 +237,58 @@ def gpu_name() -> str | None:
 def main() -> int:
     """Packs, or measures; prints the table and writes it with the picture and all figures."""
     arguments = _parse()
-    if arguments.pack is not None:
-        from .gpu_pack import pack
-
-        pack(arguments.pack, arguments.network, wheels=not arguments.without_wheels)
-        return 0
-    out: Path = arguments.out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
     chosen = [each for each in VARIANTS if not arguments.variants or each.name in arguments.variants]
-    models = (arguments.packed or out).absolute() / "models"
+    models = (arguments.packed or arguments.out) / "models"
     if arguments.packed is None:
-        from .gpu_pack import make_variants
+        from .gpu_pack import make_variants, pack
 
+        if arguments.pack is not None:
+            pack(arguments.pack, arguments.network, wheels=not arguments.without_wheels)
+            return 0
         make_variants(models, arguments.network, chosen)
     device = gpu_name()
     machine = f"{device or 'no GPU'}; {platform.machine()}, {CORES} cores, Python {platform.python_version()}"
     print(machine, file=sys.stderr)
     if device is None:
-        print("There is no GPU: all of this is the CPU's, and says only that the script works.", file=sys.stderr)
+        print("There is no GPU: everything runs on the CPU, which only shows that the script works.", file=sys.stderr)
     run = Run(arguments, models)
     run.measure(chosen)
-    table = f"{machine}\n\n{as_table(run.rows, run.parity, run.left_out)}\n"
+    table = f"{machine}\n\n{as_tables(run.rows, run.parity, run.left_out)}\n"
     print(table)
-    figures = {
-        "machine": machine,
-        "command": sys.argv[1:],
-        "figures": [asdict(row) for row in run.rows],
-        "parity": run.parity,
-        "left_out": run.left_out,
-    }
-    (out / "gpu.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    found = {"machine": machine, "command": sys.argv[1:], "figures": [asdict(row) for row in run.rows]}
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found | {"parity": run.parity, "left_out": run.left_out}, indent=1)
+    (out / "gpu.json").write_text(text, encoding="utf-8")
     (out / "gpu.md").write_text(table, encoding="utf-8")
     if not run.rows:
         return 1
-    draw(run.rows, out / "gpu.png")
+    best: dict[str, dict[str, list[float]]] = {}
+    for row in run.rows:
+        rates = best.setdefault(row.section, {}).setdefault(row.name, [0.0])
+        rates[0] = max(*rates, row.rate)
+    draw_bars(best, out / "gpu.png")
     print(f"written: {out / 'gpu.md'}, {out / 'gpu.png'}, {out / 'gpu.json'}", file=sys.stderr)
     return 0
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks.gpu", __doc__, seconds=2, network="resnet18", out="build/gpu")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--pack", type=Path, metavar="DIR", help="put all that is needed into DIR, and measure nothing")
-    where.add_argument("--packed", type=Path, metavar="DIR", help="measure what was packed there")
-    parser.add_argument("--without-wheels", action="store_true", help="pack no Python packages")
-    parser.add_argument(
-        "--network", choices=gpu_variants.NETWORKS, default="resnet18", help="to export; default: %(default)s"
-    )
-    parser.add_argument(
-        "--variants", nargs="+", choices=[each.name for each in VARIANTS], metavar="NAME", help="default: all"
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="START",
-        help="measure what is so called, as in 'served, cuda'; default: everything",
-    )
-    parser.add_argument("--sizes", nargs="+", choices=gpu_variants.SIZES, default=gpu_variants.SIZES)
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 64, 128], help="of the bare networks")
-    parser.add_argument("--pixels-batch", type=int, default=32, help="photos in a request; default: %(default)s")
-    parser.add_argument("--clients", type=int, default=32, help="in each process of load; default: %(default)s")
-    parser.add_argument("--processes", type=int, default=max(1, CORES // 4), help="of load; default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=2, help="of each measurement; default: %(default)s")
-    parser.add_argument("--budget", type=float, default=570, help="seconds for all; default: %(default)s")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs for the parity of DALI and Pillow")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), metavar="DIR", help="default: %(default)s")
+    where.add_argument("--packed", type=folder, metavar="DIR", help="measure what was packed there")
+    add = parser.add_argument
+    add("--without-wheels", action="store_true", help="pack no Python packages")
+    names = [each.name for each in VARIANTS]
+    add("--variants", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}; default: all")
+    add("--only", nargs="+", metavar="START", help="steps whose names start so, as 'served, cuda'; default: all")
+    add("--sizes", nargs="+", choices=SIZES, default=SIZES, help="of photos; default: all")
+    add("--batches", nargs="+", type=count, default=[1, 8, 32, 64, 128], help="of the bare networks")
+    add("--pixels-batch", type=count, default=32, help="photos in a request; default: %(default)s")
+    add("--clients", type=count, default=32, help="in each process of load; default: %(default)s")
+    add("--processes", type=count, default=max(1, CORES // 4), help="of load; default: %(default)s")
+    add("--budget", type=positive, default=570, help="seconds for all; default: %(default)s")
+    add("--photos", type=folder, metavar="DIR", help="photographs for the parity of DALI and Pillow")
     return parser.parse_args()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -18,28 +17,28 @@ from car_analyzer_export.pictures import generated
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 
-from .gpu_variants import SIZES, VARIANTS, Variant
+from .gpu import SIZES
+from .gpu_variants import VARIANTS, Variant
 from .materials import make_materials, make_photos
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[1]
 _CODE = ("benchmarks", "client", "export", "gateway", "reliability", "server")
-_FILES = ("pyproject.toml", "README.md", "LICENSE")
-# What the GPU machine installs, for CUDA 13, as ONNX Runtime 1.31 is. What cannot be had is named and left out, and so
-# are the parts that need it.
+# What the GPU machine installs, for CUDA 13 as ONNX Runtime 1.31. What cannot be downloaded is named and left out, and
+# so are the parts that need it.
 WHEELS = {
-    "car-analyzer": [
-        "nvidia-pytriton>=0.7,<0.8",
-        "onnxruntime-gpu[cuda,cudnn]>=1.31,<1.32",
-        "numpy<2",
-        "nvidia-cublas>=13,<14",
-    ],
-    "what the benchmark needs": ["matplotlib>=3.9", "tqdm>=4.66", "psutil>=6", "pydantic>=2.10", "aiohttp>=3.10"],
-    "the client": ["tritonclient[grpc,http]>=2.50", "pillow>=11.3"],
-    "PyTorch": ["torch>=2.10"],
-    "DALI": ["nvidia-dali-cuda130>=2"],
-    # NVIDIA keeps TensorRT's wheels on an index of its own.
-    "TensorRT": ["--extra-index-url=https://pypi.nvidia.com", "tensorrt-cu13-libs>=10.13,<11"],
-}
+    "car-analyzer": (
+        "nvidia-pytriton>=0.7,<0.8", "onnxruntime-gpu[cuda,cudnn]>=1.31,<1.32", "numpy<2", "nvidia-cublas>=13,<14",
+    ),
+    "what the benchmark needs": ("matplotlib>=3.9", "tqdm>=4.66", "psutil>=6", "pydantic>=2.10", "aiohttp>=3.10"),
+    "the client": ("tritonclient[grpc,http]>=2.50", "pillow>=11.3"),
+    "PyTorch": ("torch>=2.10",),
+    "DALI": ("nvidia-dali-cuda130>=2",),
+    # NVIDIA has an index of its own for TensorRT's wheels.
+    "TensorRT": ("--extra-index-url=https://pypi.nvidia.com", "tensorrt-cu13-libs>=10.13,<11"),
+}  # fmt: skip
 _RUN = """\
 #!/bin/sh
 # Measures on this machine, without a network: a table, gpu.png and gpu.json in `figures`.
@@ -61,17 +60,13 @@ exec "$python" -m benchmarks.gpu --packed . --out figures "$@"
 
 
 def pack(folder: Path, network: str, *, wheels: bool) -> None:
-    """Fills a folder: the code, the exported networks, the wheels for this Python, and a script that runs it all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Fills a folder: the code, the exported networks, photos, wheels for this Python, and a script that runs it."""
+    ignored = shutil.ignore_patterns("__pycache__")
     for room in _CODE:
-        shutil.copytree(
-            ROOT / room, folder / "code" / room, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
-        )
-    for file in _FILES:
-        shutil.copy(ROOT / file, folder / "code" / file)
+        shutil.copytree(ROOT / room, folder / "code" / room, ignore=ignored, dirs_exist_ok=True)
     make_variants(folder / "models", network)
     for size in SIZES:
-        (folder / "models" / f"photos-{size}.pickle").write_bytes(pickle.dumps(make_photos(size)))
+        make_photos(size, folder / "models")
     if wheels:
         _download(folder / "wheels")
     run = folder / "run.sh"
@@ -80,30 +75,22 @@ def pack(folder: Path, network: str, *, wheels: bool) -> None:
     print(f"packed: on the machine with the GPU, run {run.name} in a copy of {folder}", file=sys.stderr)
 
 
-def make_variants(folder: Path, network: str, variants: list[Variant] | None = None) -> None:
-    """Exports the networks in every variant, each as a model repository of its own; those that are there stay."""
+def make_variants(folder: Path, network: str, variants: Sequence[Variant] = VARIANTS) -> None:
+    """Exports the networks in each variant as a model repository of its own, unless it is there."""
     materials = make_materials(network, folder)
     photos = folder / "photos"
     photos.mkdir(exist_ok=True)
     for seed in range(16):
-        file = io.BytesIO()
-        Image.fromarray(generated(seed, (320, 240))).save(file, "JPEG", quality=90)
-        (photos / f"{seed}.jpg").write_bytes(file.getvalue())
+        Image.fromarray(generated(seed, (320, 240))).save(photos / f"{seed}.jpg", quality=90)
     (folder / "network").write_text(network, encoding="utf-8")
     spec = Spec.from_file(materials.weights / "spec.toml")
-    for variant in variants or VARIANTS:
+    engines = str(Path(tempfile.gettempdir()) / "car-analyzer-engines")
+    for variant in variants:
         repository = folder / variant.name.replace(" ", "-")
         if repository.exists():
             continue
         print(f"Exporting {network}, {variant.name} ...", file=sys.stderr)
-        changes = {
-            "target": "gpu",
-            "accelerator": variant.accelerator,
-            "precision": variant.precision,
-            "preprocess": variant.preprocess,
-            "engine_cache": str(Path(tempfile.gettempdir()) / "car-analyzer-engines"),
-            "photos": photos,
-        }
+        changes = {"target": "gpu", "engine_cache": engines, "photos": photos, **variant._asdict()}
         try:
             export(plan_export(spec.model_copy(update=changes)), repository)
         except ExportError as error:
@@ -113,14 +100,14 @@ def make_variants(folder: Path, network: str, variants: list[Variant] | None = N
 
 def _download(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(folder)]
     for number, (what, needs) in enumerate(WHEELS.items()):
         print(f"Downloading {what}: {', '.join(needs)} ...", file=sys.stderr)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(folder)]
         ended = subprocess.run([*command, *needs], capture_output=True, text=True, check=False)
         if ended.returncode:
-            said = [line for line in ended.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: pip failed"]
-            print(f"left out: {what}: {said[-1].removeprefix('ERROR: ')}", file=sys.stderr)
+            errors = [line for line in ended.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: pip failed"]
+            print(f"left out: {what}: {errors[-1].removeprefix('ERROR: ')}", file=sys.stderr)
             continue
-        name = f"{number}-{what.lower().replace(' ', '-')}.txt"
         packages = [need for need in needs if not need.startswith("--")]
+        name = f"{number}-{what.lower().replace(' ', '-')}.txt"
         (folder / name).write_text("\n".join(packages) + "\n", encoding="utf-8")

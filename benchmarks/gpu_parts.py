@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import json
 import os
 import sys
@@ -18,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .clients import SIDE
+from .load import percentiles
+from .rivals.reading import HEADS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-HEADS = ("cleanliness", "condition")
-SIDE = 224
-PROFILE = 128
-_MISSING = 3
+MISSING = 3
+_LIMITS = {"max_bytes": 20_000_000, "max_pixels": 64_000_000}
 
 
 class MissingError(Exception):
@@ -34,89 +35,79 @@ class MissingError(Exception):
 def main() -> int:
     """Runs one part."""
     part, arguments = sys.argv[1], json.loads(sys.argv[2])
-    # Libraries write on stdout, too.
+    # Libraries also write on stdout.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        found = list(PARTS[part](**arguments))
+        print(json.dumps(list(PARTS[part](**arguments))), file=answer, flush=True)
     except MissingError as error:
         print(error, file=answer, flush=True)
-        return _MISSING
-    print(json.dumps(found), file=answer, flush=True)
+        return MISSING
     return 0
 
 
-def networks(repository: str, accelerator: str, batches: list[int], seconds: float, engines: str) -> Iterator[Any]:
+def networks(device: int | None, repository: str, batches: list[int], seconds: float) -> Iterator[Any]:
     """Both heads with ONNX Runtime, inputs and outputs on the device: no server, no decoding, no copies."""
     import onnxruntime
 
-    providers, device = _providers(onnxruntime, accelerator, engines)
-    sessions = []
-    for head in HEADS:
-        file = Path(repository) / head / "1" / "model.onnx"
-        sessions.append(onnxruntime.InferenceSession(file, providers=providers))
-        used = sessions[-1].get_providers()[0]
-        if used != providers[0][0]:
-            raise MissingError(f"ONNX Runtime takes {used} in place of {providers[0][0]}")
+    sessions = [_session(onnxruntime, Path(repository), head, device, max(batches)) for head in HEADS]
+    place = "cpu" if device is None else "cuda"
     for batch in batches:
         pixels = np.random.default_rng(0).integers(0, 256, (batch, SIDE, SIDE, 3), dtype=np.uint8)
         bindings = []
         for session in sessions:
             binding = session.io_binding()
-            binding.bind_ortvalue_input("pixels", onnxruntime.OrtValue.ortvalue_from_numpy(pixels, device, 0))
-            binding.bind_output("logits", device, 0)
-            bindings.append(binding)
+            binding.bind_ortvalue_input("pixels", onnxruntime.OrtValue.ortvalue_from_numpy(pixels, place, device or 0))
+            binding.bind_output("logits", place, device or 0)
+            bindings.append(partial(session.run_with_iobinding, binding))
 
         def run(bindings: list[Any] = bindings) -> None:
-            for session, binding in zip(sessions, bindings, strict=True):
-                session.run_with_iobinding(binding)
+            for bound in bindings:
+                bound()
 
         yield {"batch": batch} | _timed(run, batch, seconds)
 
 
-def _providers(onnxruntime: Any, accelerator: str, engines: str) -> tuple[list[Any], str]:
-    if accelerator == "cpu":
-        return [("CPUExecutionProvider", {})], "cpu"
-    if hasattr(onnxruntime, "preload_dlls"):
+def _session(onnxruntime: Any, repository: Path, head: str, device: int | None, largest: int) -> Any:
+    """A session of the providers that the server chooses for this configuration."""
+    from google.protobuf.json_format import MessageToDict
+
+    import car_analyzer_server
+    from car_analyzer_server.repository import read_config
+
+    backend = Path(car_analyzer_server.__file__).parent / "backends" / "onnxruntime"
+    config = MessageToDict(read_config(repository, head), preserving_proto_field_name=True)
+    if device is not None and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
-    wanted = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[accelerator]
-    if wanted not in onnxruntime.get_available_providers():
-        raise MissingError(f"this ONNX Runtime has no {wanted}")
-    cuda = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"})
-    if accelerator == "cuda":
-        return [cuda], "cuda"
     with contextlib.suppress(ImportError):
-        importlib.import_module("tensorrt_libs")  # finds TensorRT where it came as a Python package
-    smallest, largest = (f"pixels:{batch}x{SIDE}x{SIDE}x3" for batch in (1, PROFILE))
-    options = {
-        "trt_fp16_enable": "1" if "fp16" in engines else "0",
-        "trt_int8_enable": "1" if "int8" in engines else "0",
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": engines,
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": engines,
-        "trt_profile_min_shapes": smallest,
-        "trt_profile_opt_shapes": f"pixels:32x{SIDE}x{SIDE}x3",
-        "trt_profile_max_shapes": largest,
-    }
-    Path(engines).mkdir(parents=True, exist_ok=True)
-    return [("TensorrtExecutionProvider", options), cuda], "cuda"
+        importlib.import_module("tensorrt_libs")  # loads TensorRT where it came as a Python package
+    choice = _neighbour(backend, "accelerators").choose(config, device, onnxruntime.get_available_providers())
+    if choice.warnings:
+        raise MissingError(choice.warnings[0])
+    if "trt_engine_cache_path" in (options := choice.providers[0][1]):
+        # Larger batches than the served engine's, so engines of its own.
+        engines = options["trt_engine_cache_path"] + "-bare"
+        Path(engines).mkdir(parents=True, exist_ok=True)
+        options["trt_engine_cache_path"] = options["trt_timing_cache_path"] = engines
+        options["trt_profile_max_shapes"] = f"pixels:{largest}x{SIDE}x{SIDE}x3"
+    session = onnxruntime.InferenceSession(repository / head / "1" / "model.onnx", providers=choice.providers)
+    if (used := session.get_providers()[0]) != choice.best:
+        raise MissingError(f"ONNX Runtime takes {used} in place of {choice.best}")
+    return session
 
 
-def pytorch(network: str, batches: list[int], seconds: float, device: str, compiled: bool) -> Iterator[Any]:
+def pytorch(device: int | None, network: str, compiled: bool, batches: list[int], seconds: float) -> Iterator[Any]:
     """Plain PyTorch with the same arithmetic, fp16 on a GPU: pixels on the device in, logits out."""
     import torch
 
     from .rivals.networks import NETWORKS
 
-    if device == "cuda" and not torch.cuda.is_available():
+    if device is not None and not torch.cuda.is_available():
         raise MissingError("PyTorch sees no CUDA")
-    kind = torch.float16 if device == "cuda" else torch.float32
-    mean, std = (
-        torch.tensor(part, device=device, dtype=kind).reshape(3, 1, 1)
-        for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
-    heads: list[Any] = [NETWORKS[network]().eval().to(device, kind) for _ in HEADS]
+    place, kind = ("cpu", torch.float32) if device is None else ("cuda", torch.float16)
+    statistics = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=place, dtype=kind)
+    mean, std = statistics[..., None, None]
+    heads: list[Any] = [NETWORKS[network]().eval().to(place, kind) for _ in HEADS]
 
     def infer(pixels: Any) -> Any:
         images = (pixels.permute(0, 3, 1, 2).to(kind) / 255 - mean) / std
@@ -124,61 +115,37 @@ def pytorch(network: str, batches: list[int], seconds: float, device: str, compi
 
     step: Any = torch.compile(infer, dynamic=False) if compiled else infer
     for batch in batches:
-        pixels = torch.randint(0, 256, (batch, SIDE, SIDE, 3), dtype=torch.uint8, device=device)
+        pixels = torch.randint(0, 256, (batch, SIDE, SIDE, 3), dtype=torch.uint8, device=place)
 
         def run(pixels: Any = pixels) -> None:
             with torch.inference_mode():
                 step(pixels)
-            if device == "cuda":
+            if device is not None:
                 torch.cuda.synchronize()
 
         yield {"batch": batch} | _timed(run, batch, seconds)
 
 
-def decoder(photos: str, seconds: float, device: int | None, batch: int) -> Iterator[Any]:
+def decoder(device: int | None, photos: str, batch: int, seconds: float) -> Iterator[Any]:
     """The DALI step without Triton: its checks of the headers alone, and its decoding alone."""
-    dali = _dali()
-    from view import View
-
-    contents = _photos(photos)
-    limits = {"max_bytes": 20_000_000, "max_pixels": 64_000_000}
-    for fancy in (True, False) if device is not None else (True,):
-        settings = dali.Settings(batch, device, fancy_upsampling=fancy)
-        try:
-            found = dali.Decoder({"pixels": View()}, limits, settings)
-            found.warm_up()
-        except RuntimeError as error:
-            raise MissingError(f"DALI does not work here: {dali.reason(error)}") from error
+    contents = _read(photos)
+    for what, found, _ in _decoders(batch, device):
         jobs = [found.job(contents[number % len(contents)]) for number in range(batch)]
-        what = "interpolated colours" if fancy else "repeated colours"
         yield {"what": f"decoding, {what}"} | _timed(partial(found.decode, jobs), batch, seconds)
-        if fancy:
-            yield {"what": "checking headers"} | _timed(partial(_check, found, contents), len(contents), seconds)
+    yield {"what": "checking headers"} | _timed(lambda: list(map(found.job, contents)), len(contents), seconds)
 
 
-def parity(photos: str, repository: str, device: int | None, folder: str | None) -> Iterator[Any]:
-    """How far the DALI step's pixels are off Pillow's, and how many answers that changes."""
-    dali = _dali()
+def parity(device: int | None, photos: str, repository: str) -> Iterator[Any]:
+    """How far the DALI step's pixels are from Pillow's, and how many answers that changes."""
     import onnxruntime
-    from photo import InvalidPhotoError, Photo
-    from view import View
 
-    view = View()
-    contents = _photos(photos)
-    if folder is not None:
-        contents = [path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    sessions = [
-        onnxruntime.InferenceSession(Path(repository) / head / "1" / "model.onnx", providers=["CPUExecutionProvider"])
-        for head in HEADS
-    ]
-    for fancy in (True, False) if device is not None else (True,):
-        settings = dali.Settings(8, device, fancy_upsampling=fancy)
-        try:
-            found = dali.Decoder({"pixels": view}, {"max_bytes": 20_000_000, "max_pixels": 64_000_000}, settings)
-        except RuntimeError as error:
-            raise MissingError(f"DALI does not work here: {dali.reason(error)}") from error
+    models = [Path(repository) / head / "1" / "model.onnx" for head in HEADS]
+    sessions = [onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]) for model in models]
+    for what, found, view in _decoders(8, device):
+        from photo import Photo
+
         means, worst, changed = [], 0, 0
-        for content in contents:
+        for content in _read(photos):
             job = found.job(content)
             if job is None:
                 continue
@@ -189,9 +156,10 @@ def parity(photos: str, repository: str, device: int | None, folder: str | None)
                 difference = np.abs(pixels.astype(int) - expected)
                 means.append(float(difference.mean()))
                 worst = max(worst, int(difference.max()))
-                changed += any(_label(session, pixels) != _label(session, expected) for session in sessions)
+                labels = [[_label(session, each) for session in sessions] for each in (pixels, expected)]
+                changed += labels[0] != labels[1]
         yield {
-            "what": "interpolated colours" if fancy else "repeated colours",
+            "what": what,
             "photos": len(means),
             "mean_difference": float(np.mean(means)) if means else None,
             "worst_difference": worst,
@@ -199,35 +167,43 @@ def parity(photos: str, repository: str, device: int | None, folder: str | None)
         }
 
 
-def _check(decoder: Any, contents: list[bytes]) -> None:
-    for content in contents:
-        decoder.job(content)
-
-
 def _label(session: Any, pixels: Any) -> int:
     return int(session.run(None, {"pixels": pixels})[0].argmax())
 
 
-def _dali() -> Any:
-    """`dali_pipeline`, which lies beside the preprocess step and is no part of a package there."""
+def _decoders(batch: int, device: int | None) -> Iterator[tuple[str, Any, Any]]:
+    """The DALI step's decoder in each way to treat colours that this device has: the way, the decoder, its view."""
     import car_analyzer_export
 
-    sys.path.insert(0, str(Path(car_analyzer_export.__file__).parent / "preprocess"))
+    folder = Path(car_analyzer_export.__file__).parent / "preprocess"
     try:
-        return importlib.import_module("dali_pipeline")
+        dali = _neighbour(folder, "dali_pipeline")
     except ImportError as error:
         raise MissingError(f"DALI cannot be imported: {error}") from error
+    view = _neighbour(folder, "view").View()
+    for what in ("interpolated colours", "repeated colours") if device is not None else ("interpolated colours",):
+        settings = dali.Settings(batch, device, fancy_upsampling=what.startswith("interpolated"))
+        try:
+            found = dali.Decoder({"pixels": view}, _LIMITS, settings)
+            found.warm_up()
+        except RuntimeError as error:
+            raise MissingError(f"DALI does not work here: {dali.reason(error)}") from error
+        yield what, found, view
 
 
-def _photos(file: str) -> list[bytes]:
-    import pickle
+def _neighbour(folder: Path, name: str) -> Any:
+    """A module that Triton runs by its plain name, from its folder."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return importlib.import_module(name)
 
-    found: list[bytes] = pickle.load(io.BytesIO(Path(file).read_bytes()))  # noqa: S301 - our own
-    return found
+
+def _read(folder: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()]
 
 
 def _timed(run: Callable[[], Any], photos: int, seconds: float) -> dict[str, float]:
-    """Runs it again and again; photos a second, and milliseconds a run."""
+    """Runs it again and again; photos a second, and milliseconds of a run."""
     run()
     run()
     times: list[float] = []
@@ -235,13 +211,9 @@ def _timed(run: Callable[[], Any], photos: int, seconds: float) -> dict[str, flo
     while not times or time.perf_counter() < end:
         begun = time.perf_counter()
         run()
-        times.append(time.perf_counter() - begun)
-    ordered = sorted(times)
-    return {
-        "rate": photos * len(times) / sum(times),
-        "p50": ordered[len(ordered) // 2] * 1000,
-        "p99": ordered[int(len(ordered) * 0.99)] * 1000,
-    }
+        times.append(1000 * (time.perf_counter() - begun))
+    p50, p99 = percentiles(times)
+    return {"rate": 1000 * photos * len(times) / sum(times), "p50": p50, "p99": p99}
 
 
 PARTS: dict[str, Callable[..., Iterator[Any]]] = {

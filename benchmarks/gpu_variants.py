@@ -1,16 +1,11 @@
-"""What is measured on a GPU. Importing this needs nothing: the machine that measures may have no PyTorch."""
+"""The ways to export the networks for a GPU. Importing this needs nothing: the GPU machine may have no PyTorch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-# As in `materials` and `rivals.networks`.
-SIZES = ("s", "m", "l")
-NETWORKS = ("tiny", "resnet18", "resnet50")
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One way to export the networks.
 
     Attributes:
@@ -26,11 +21,16 @@ class Variant:
     @property
     def name(self) -> str:
         """For tables and folders."""
-        return f"{self.accelerator} {self.precision} {self.preprocess}"
+        return " ".join(self)
+
+    @property
+    def network(self) -> str:
+        """The name without the preprocess step."""
+        return f"{self.accelerator} {self.precision}"
 
 
-# The most telling first: when the time is over, the rest is left out.
-VARIANTS = [
+# The most informative ones come first: when the time is over, the rest is left out.
+VARIANTS = (
     Variant("cuda", "fp16", "dali"),
     Variant("cuda", "fp32", "pillow"),
     Variant("tensorrt", "fp16", "dali"),
@@ -39,4 +39,4 @@ VARIANTS = [
     Variant("tensorrt", "int8", "dali"),
     Variant("tensorrt", "fp32", "dali"),
     Variant("cuda", "int8", "dali"),
-]
+)

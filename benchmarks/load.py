@@ -1,70 +1,132 @@
-"""Callers that each send their next photo as soon as they have the answer to the last. Runs as a process of its own."""
+"""Sends photos and times the answers. Runs as processes of its own: `python -m benchmarks.load JSON`."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
+import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .clients import CLIENTS, Client
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .clients import CLIENTS, SHARED
 
 
-def main() -> int:
-    """Prints `{"seconds": ..., "latencies_ms": [...], "errors": [...]}` of what ended within the time."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("kind", choices=CLIENTS)
-    parser.add_argument("url")
-    parser.add_argument("photos", type=Path, help="a pickled list of bytes")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--warm-up", type=float, default=2, metavar="SECONDS", help="of load that does not count")
-    arguments = parser.parse_args()
-    photos = pickle.loads(arguments.photos.read_bytes())  # noqa: S301 - our own, just written
-    shared = CLIENTS["sdk"](arguments.url, photos) if arguments.kind == "sdk" else None
-    clients = [shared or CLIENTS[arguments.kind](arguments.url, photos) for _ in range(arguments.clients)]
-    print(json.dumps(measure(clients, len(photos), arguments.warm_up, arguments.seconds)))
-    return 0
+@dataclass(frozen=True)
+class Load:
+    """What to send.
+
+    Attributes:
+        client: A key of `CLIENTS`.
+        url: The address of the service.
+        photos: A folder of JPEGs; "" for a client that needs none.
+        clients: How many there are in each process; each has one request in flight.
+        seconds: How long is measured.
+        warm_up: Seconds of load before that.
+        batch: Photos in a request, for the clients `grpc` and `pixels`.
+        rate: Photos a second from each process, however long answers take. None: each client sends its next request
+            when it has the answer to the last.
+    """
+
+    client: str
+    url: str
+    photos: str
+    clients: int = 8
+    seconds: float = 5
+    warm_up: float = 2
+    batch: int = 1
+    rate: float | None = None
 
 
-def measure(clients: list[Client], photos: int, warm_up: float, seconds: float) -> dict[str, object]:
-    """Drives all clients at once, for a time that does not count and one that does."""
-    start = time.perf_counter() + warm_up
-    end = start + seconds
+@dataclass(frozen=True)
+class Answers:
+    """What came back.
+
+    Attributes:
+        rate: Photos a second.
+        p50: Median latency, milliseconds.
+        p99: Likewise, the 99th percentile.
+        errors: What came in place of answers, the first twenty of each process.
+        photos: How many were answered.
+        cpu_ms: Milliseconds of processor time that the load's own processes spent on a photo.
+    """
+
+    rate: float
+    p50: float
+    p99: float
+    errors: list[str]
+    photos: int
+    cpu_ms: float
+
+
+def run(load: Load, processes: int = 1) -> Answers:
+    """Sends from processes of its own: they do not share Python's lock with what is measured, or with each other.
+
+    Raises:
+        RuntimeError: A process failed, or no request was answered.
+    """
+    command = [sys.executable, "-m", "benchmarks.load", json.dumps(asdict(load))]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    outputs = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise RuntimeError("a process of the load ended with an error")
+    found = [json.loads(output) for output in outputs]
+    latencies = [latency for one in found for latency in one["latencies_ms"]]
+    errors = [error for one in found for error in one["errors"]]
+    if not latencies:
+        raise RuntimeError(f"no answer came: {(errors or ['no error either'])[0]}")
+    photos = load.batch * len(latencies)
+    cpu_ms = 1000 * sum(one["cpu_s"] for one in found) / photos
+    return Answers(photos / load.seconds, *percentiles(latencies), errors, photos, cpu_ms)
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """The median and the 99th percentile."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+
+
+def send(load: Load) -> dict[str, object]:
+    """Sends from threads of this process: latencies in milliseconds, errors, processor seconds."""
+    photos = [file.read_bytes() for file in sorted(Path(load.photos).iterdir())] if load.photos else []
+    objects = 1 if load.client in SHARED else load.clients
+    clients = [CLIENTS[load.client](load.url, photos, load.batch) for _ in range(objects)]
     latencies: list[float] = []
     errors: list[str] = []
+    start = time.perf_counter() + 0.1
+    begin = start + load.warm_up
+    end = begin + load.seconds
+    interval = load.clients * load.batch / load.rate if load.rate else 0.0
 
-    def drive(client: Client, number: int) -> None:
-        while (sent := time.perf_counter()) < end:
+    def drive(number: int) -> None:
+        ask, due = clients[number % objects], start + interval * number / load.clients
+        while (sent := due if load.rate else time.perf_counter()) < end:
+            time.sleep(max(0.0, due - time.perf_counter()))
             try:
-                client.ask(number % photos)
+                ask(number)
             except Exception as error:
                 errors.append(repr(error)[:300])
                 time.sleep(0.01)
-                continue
-            if start <= (answered := time.perf_counter()) <= end:
-                latencies.append((answered - sent) * 1000)
+            else:
+                answered = time.perf_counter()
+                # At a rate, a latency counts from the moment when it was due, even if the client sent it late.
+                if begin <= (sent if load.rate else answered) < end:
+                    latencies.append(1000 * (answered - sent))
             number += 1
+            due += interval
 
-    drive_all(drive, clients)
-    return {"seconds": seconds, "latencies_ms": latencies, "errors": errors[:20]}
-
-
-def drive_all(drive: Callable[[Client, int], None], clients: list[Client]) -> None:
-    """Calls a function with each client and its number, all at once, and waits for all."""
-    threads = [threading.Thread(target=drive, args=(client, number)) for number, client in enumerate(clients)]
+    threads = [threading.Thread(target=drive, args=(number,)) for number in range(load.clients)]
     for thread in threads:
         thread.start()
+    time.sleep(max(0.0, begin - time.perf_counter()))
+    spent = time.process_time()
+    time.sleep(max(0.0, end - time.perf_counter()))
+    spent = time.process_time() - spent
     for thread in threads:
         thread.join()
+    return {"latencies_ms": latencies, "errors": errors[:20], "cpu_s": spent}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(json.dumps(send(Load(**json.loads(sys.argv[1])))))

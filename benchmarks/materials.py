@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,36 +17,24 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 
+from .command_line import SIZES
 from .rivals.networks import NETWORKS
+from .rivals.reading import HEADS
 
 NETWORKS_FILE = Path(__file__).parent / "rivals" / "networks.py"
-HEADS = ("cleanliness", "condition")
-# Photo sizes by what they are called in the tables. 480 x 640 is what apps send, 12 megapixels what phones take.
-SIZES = {"s": (640, 480), "m": (1920, 1080), "l": (4000, 3000), "xl": (6000, 4000)}
 PHOTOS_OF_EACH = 8
 
 
-@dataclass(frozen=True)
-class Materials:
-    """Two networks as everybody needs them.
-
-    Attributes:
-        repository: The model repository; `model.onnx` of each head in it is what the rivals run.
-        weights: Folder with a state_dict for each head.
-        network: The name in `NETWORKS`.
-    """
+class Materials(NamedTuple):
+    """A model repository, the folder with a state_dict for each head in it, and the name of their network."""
 
     repository: Path
     weights: Path
     network: str
 
-    def onnx(self, head: str) -> Path:
-        """The ONNX file of a head: uint8 pixels [batch, 224, 224, 3] in, logits out."""
-        return self.repository / head / "1" / "model.onnx"
-
 
 def make_materials(network: str, folder: Path) -> Materials:
-    """Makes and exports both networks, unless they are there as the exporter of today would write them."""
+    """Makes and exports both networks, unless this exporter has made them already."""
     made = Materials(folder / network / "model_repository", folder / network, network)
     digest = hashlib.sha256()
     for source in [NETWORKS_FILE, *sorted(Path(car_analyzer_export.__file__).parent.rglob("*.py"))]:
@@ -64,7 +51,7 @@ def make_materials(network: str, folder: Path) -> Materials:
         torch.save(module.state_dict(), made.weights / f"{head}.pth")
         factory = f"{NETWORKS_FILE}:{network}"
         lines += [f"[heads.{head}]", f'weights = "{head}.pth"', f'architecture = "{factory}"']
-        # As trained networks are served; of these, which know no photo, the export would not take it.
+        # As for trained networks. The export would not choose it for these: their answers are random.
         lines += ['decoding = "scaled"']
     spec = made.weights / "spec.toml"
     spec.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -74,12 +61,20 @@ def make_materials(network: str, folder: Path) -> Materials:
     return made
 
 
-def make_photos(size: str) -> list[bytes]:
-    """Pictures that are as large, after JPEG compression, as photographs of so many pixels usually are."""
+def make_photos(size: str, folder: Path) -> Path:
+    """Makes JPEGs as large as photographs of so many pixels usually are, unless they are there.
+
+    Returns:
+        Their folder.
+    """
+    made = folder / f"photos-{size}"
+    if made.is_dir():
+        return made
     random = np.random.default_rng(0)
     width, height = SIZES[size]
-    photos = []
-    for _ in range(PHOTOS_OF_EACH):
+    unfinished = folder / f"photos-{size}.unfinished"
+    unfinished.mkdir(parents=True, exist_ok=True)
+    for number in range(PHOTOS_OF_EACH):
         # Large shapes for the colours, small ones for the detail, and grain: about 2 bits a pixel at quality 90.
         broad, fine = (
             Image.fromarray(random.integers(0, 256, (n * 3 // 4, n, 3), dtype=np.uint8)).resize((width, height), 3)
@@ -87,7 +82,5 @@ def make_photos(size: str) -> list[bytes]:
         )
         picture = np.asarray(Image.blend(broad, fine, 0.3), dtype=np.int16)
         grain = random.normal(0, 6, (height, width, 1)).astype(np.int16)
-        file = io.BytesIO()
-        Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
-        photos.append(file.getvalue())
-    return photos
+        Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8)).save(unfinished / f"{number}.jpg", quality=90)
+    return unfinished.rename(made)

@@ -1,6 +1,6 @@
-"""Checks everything that deploys, with the tools that will read it: python deploy/check.py (make deploy-check).
+"""Validates each deployment file with the tool that consumes it: python deploy/check.py (make deploy-check).
 
-Prints a table; ends with 1 when there is any finding, or when a tool cannot be had, unless --allow-missing.
+Prints a table. Exits with 1 if a check fails or, without --allow-missing, if a tool is not available.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ CHART = DEPLOY / "helm" / "car-analyzer"
 KUSTOMIZE = DEPLOY / "kustomize"
 KUBERNETES = ("1.27", "1.29", "1.31", "1.33", "1.35", "1.37")
 PROFILES = ("cpu", "gpu", "cpu app", "cpu monitoring", "gpu app monitoring")
-# Kinds of operators: Kubernetes has no schema for them. Anything else without a schema is a finding.
+# API groups of operators: Kubernetes has no schemas for them. Any other resource without a schema is a finding.
 OPERATORS = ("gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
-# What `kubectl apply -k` applies is rendered from the chart: folder, values, the only template.
+# `kubectl apply -k` applies what is rendered from the chart: folder, values, the only template.
 RENDERED = (
     ("cpu", "values-cpu.yaml", None),
     ("gpu", "values.yaml", None),
@@ -50,7 +50,7 @@ class Checks:
         self._scratch = scratch
 
     def rows(self) -> Iterator[tuple[str, str, Callable[[], Finding]]]:
-        """The tool, what it checks, and the check, which returns what it found."""
+        """For each check: the tool, what it checks, and a function that returns its finding."""
         for profiles in PROFILES:
             flags = [word for profile in profiles.split() for word in ("--profile", profile)]
             config = ("--file", ROOT / "docker-compose.yml", *flags, "config", "--quiet")
@@ -67,14 +67,14 @@ class Checks:
             yield "helm", f"deploy/kustomize/{folder} is rendered", partial(self._is_rendered, folder)
             yield "kubectl", f"kustomize, {folder}", partial(self._kustomize, folder)
         for version in KUBERNETES:
-            yield "kubernetes-validate", f"{version}, all of it", partial(self._validate, version)
+            yield "kubernetes-validate", f"{version}, all manifests", partial(self._validate, version)
         monitoring = DEPLOY / "monitoring"
         yield "promtool", "check rules", partial(self._run, "promtool", "check", "rules", CHART / "files" / "rules.yml")
         yield "promtool", "test rules", partial(self._run, "promtool", "test", "rules", monitoring / "rules_test.yml")
         yield "promtool", "check config", self._prometheus
 
     def render(self, folder: str) -> str:
-        """A folder of `deploy/kustomize` as the chart has it."""
+        """Renders a folder of `deploy/kustomize` from the chart."""
         values, template = next((values, only) for name, values, only in RENDERED if name == folder)
         only = ["--show-only", f"templates/{template}.yaml"] if template else []
         helm = self._tools.command("helm")
@@ -95,7 +95,7 @@ class Checks:
         except subprocess.CalledProcessError as error:
             return str(error.stderr)
         same = rendered == (KUSTOMIZE / folder / "car-analyzer.yaml").read_text(encoding="utf-8")
-        return None if same else "the chart says otherwise; run: python deploy/check.py --render"
+        return None if same else "differs from the chart; run: python deploy/check.py --render"
 
     def _kustomize(self, folder: str) -> Finding:
         command = [*self._tools.command("kubectl"), "kustomize", str(KUSTOMIZE / folder)]
@@ -120,7 +120,7 @@ class Checks:
                 checked[-1].write_text("---\n".join(kept), encoding="utf-8")
         if not checked:
             return "there is nothing to validate"
-        # Schemas that are missing are told as WARN, and end with 0.
+        # A missing schema is only a WARN, with exit code 0.
         found = (
             self._run("kubernetes-validate", "--kubernetes-version", version, "--strict", *checked, output=True) or ""
         )
@@ -128,7 +128,7 @@ class Checks:
         return "\n".join(lines).replace(f"{native}/", "") or None
 
     def _prometheus(self) -> Finding:
-        # As the containers see them: the rules lie beside the configuration.
+        # As in the containers: the rules are beside the configuration.
         folder = self._scratch / "prometheus"
         folder.mkdir(exist_ok=True)
         for file in (DEPLOY / "monitoring" / "prometheus.yml", CHART / "files" / "rules.yml"):
@@ -136,13 +136,13 @@ class Checks:
         return self._run("promtool", "check", "config", folder / "prometheus.yml")
 
     def _run(self, tool: str, *arguments: object, silent: bool = False, output: bool = False) -> Finding:
-        """What a tool says when it fails; or whenever it says something (`silent`), or in any case (`output`)."""
+        """Returns a tool's output if it fails; with `silent`, any output; with `output`, the output in any case."""
         command = [*self._tools.command(tool), *map(str, arguments)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        said = done.stdout.strip()
+        text = done.stdout.strip()
         if done.returncode:
-            return said or f"exit code {done.returncode}"
-        return said if output or (silent and said) else None
+            return text or f"exit code {done.returncode}"
+        return text if output or (silent and text) else None
 
 
 def dockerfiles() -> list[Path]:
@@ -152,18 +152,16 @@ def dockerfiles() -> list[Path]:
 
 
 def relative(path: Path) -> str:
-    """A path as it is written in the project."""
+    """A path relative to the project's root."""
     return str(path.relative_to(ROOT))
 
 
 def main() -> int:
     """Runs the checks; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--allow-missing", action="store_true", help="a tool that cannot be had is named, no finding")
-    parser.add_argument(
-        "--render", action="store_true", help="write deploy/kustomize from the chart, and check nothing"
-    )
-    parser.add_argument("--tools", type=Path, default=ROOT / "build" / "tools", help="where fetched tools are kept")
+    parser.add_argument("--allow-missing", action="store_true", help="skip checks whose tool is not available")
+    parser.add_argument("--render", action="store_true", help="write deploy/kustomize from the chart, without checks")
+    parser.add_argument("--tools", type=Path, default=ROOT / "build" / "tools", help="cache of downloaded tools")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="deploy-check-") as scratch:
         checks = Checks(Tools(arguments.tools.absolute()), Path(scratch))
@@ -184,7 +182,7 @@ def main() -> int:
             print(f"{state:8} {tool:20} {what}", flush=True)
             for line in (finding or "").splitlines():
                 print(f"{'':8} {line}", flush=True)
-    print(f"{failed} with findings, {missing} without their tool; without schemas: kinds of {', '.join(OPERATORS)}")
+    print(f"{failed} failed, {missing} without their tool; no schemas for: {', '.join(OPERATORS)}")
     return int(bool(failed or (missing and not arguments.allow_missing)))
 
 

@@ -1,4 +1,4 @@
-"""The checkers of `deploy/check.py`: those of the system, or else fetched into a folder of their own."""
+"""The tools of `deploy/check.py`: those installed on the system, or else downloaded into a folder of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SID = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} sid mai
 
 
 class MissingError(Exception):
-    """A tool cannot be had here; the message says why."""
+    """A tool is not available here; the message says why."""
 
 
 @dataclass
@@ -28,22 +28,22 @@ class Tools:
     """Finds each tool once.
 
     Attributes:
-        folder: Where fetched ones are kept.
+        folder: The cache of downloaded tools.
     """
 
     folder: Path
     _found: dict[str, list[str] | MissingError] = field(default_factory=dict)
 
     def command(self, name: str) -> list[str]:
-        """The words with which a tool is started.
+        """The command line that starts a tool.
 
         Raises:
-            MissingError: It is neither here nor to be had.
+            MissingError: It is not installed and cannot be downloaded.
         """
         if name not in self._found:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                # Two that look for it at once would fetch it over each other.
+                # Two processes at once would overwrite each other's download.
                 with (self.folder / "lock").open("w") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX)
                     self._found[name] = self._find(name)
@@ -85,21 +85,16 @@ class Tools:
         return [str(helm)]
 
     def _plugin(self, name: str) -> list[str]:
-        """A plugin of Docker, which runs without Docker, too."""
+        """A Docker plugin; it also runs without Docker."""
         if shutil.which("docker") and _succeeds(["docker", name, "version"]):
             return ["docker", name]
         if on_path := shutil.which(f"docker-{name}"):
             return [on_path]
-        return [
-            str(
-                self._from_debian(
-                    f"docker-{name}", f"usr/libexec/docker/cli-plugins/docker-{name}", SID.format(_debian())
-                )
-            )
-        ]
+        plugin = f"usr/libexec/docker/cli-plugins/docker-{name}"
+        return [str(self._from_debian(f"docker-{name}", plugin, SID.format(_debian())))]
 
     def _from_debian(self, package: str, file: str, source: str | None = None) -> Path:
-        """Unpacks a Debian package beside the system, which needs no root."""
+        """Unpacks a Debian package into the folder, without root and without installing it."""
         home = self.folder / package
         if not (home / file).exists():
             if shutil.which("apt-get") is None:
@@ -109,12 +104,8 @@ class Tools:
             options = ["-o", f"Dir::State::lists={home / 'lists'}", "-o", f"Dir::Cache={home / 'cache'}"]
             if source is not None:
                 (home / "sources.list").write_text(source, encoding="utf-8")
-                options += [
-                    "-o",
-                    f"Dir::Etc::sourcelist={home / 'sources.list'}",
-                    "-o",
-                    "Dir::Etc::sourceparts=/dev/null",
-                ]
+                options += ["-o", f"Dir::Etc::sourcelist={home / 'sources.list'}"]
+                options += ["-o", "Dir::Etc::sourceparts=/dev/null"]
             self._fetch(["apt-get", "-q", *options, "update"])
             self._fetch(["apt-get", "-q", *options, "download", package], home)
             for archive in home.glob("*.deb"):
@@ -126,10 +117,10 @@ class Tools:
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise MissingError(f"cannot be fetched: {error}") from error
+            raise MissingError(f"cannot be downloaded: {error}") from error
         if done.returncode:
             print(done.stderr, file=sys.stderr)
-            raise MissingError(f"cannot be fetched: `{' '.join(command[:2])} ...` ended with {done.returncode}")
+            raise MissingError(f"cannot be downloaded: `{' '.join(command[:2])} ...` exited with {done.returncode}")
 
 
 def _succeeds(command: list[str]) -> bool:
@@ -137,20 +128,20 @@ def _succeeds(command: list[str]) -> bool:
 
 
 def _debian() -> str:
-    """Where this machine has its Debian packages from.
+    """The URL of this machine's Debian repository.
 
     Raises:
-        MissingError: It has none.
+        MissingError: There is none.
     """
     if shutil.which("apt-get") is None:
         raise MissingError("there is no apt-get")
-    asked = subprocess.run(
+    listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)"],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
     )
-    places = [line for line in asked.stdout.splitlines() if line.rstrip("/").endswith("/debian")]
-    if not places:
-        raise MissingError("this machine takes no packages from Debian")
-    return places[0]
+    urls = [line for line in listed.stdout.splitlines() if line.rstrip("/").endswith("/debian")]
+    if not urls:
+        raise MissingError("this machine has no Debian repository")
+    return urls[0]

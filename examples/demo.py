@@ -1,6 +1,6 @@
-"""The whole way once: export the demo models, start Triton, analyse the sample photos, stop.
+"""Exports the demo models, starts Triton, analyses the sample photos, and stops.
 
-Prints one JSON object a photo; what happens meanwhile goes to stderr. Leaves nothing behind, whatever ends it.
+Prints one JSON object for each photo; progress goes to stderr. Leaves nothing behind, however it ends.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ EXAMPLES = Path(__file__).parent
 
 def main() -> int:
     """Runs the demo; returns its exit code."""
-    # As an exception, so that Triton is stopped and the folder removed.
+    # SIGTERM raises KeyboardInterrupt, so that Triton is stopped and the folder removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Not `model_repository`: that one is for the user's own models.
+    # Not `model_repository`: that is for the user's own models.
     with tempfile.TemporaryDirectory(prefix="car-analyzer-demo-") as repository:
         print("Exporting the demo models ...", file=sys.stderr)
         exported = _car_analyzer("export", str(EXAMPLES / "demo.toml"), "--repository", repository, stdout=sys.stderr)

@@ -1,4 +1,4 @@
-"""The demo network: a small convolutional classifier with two outputs, shared by both demo models."""
+"""The network of both demo models: a small convolutional classifier with two outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class DemoNetwork(nn.Module):
-    """Six convolutions, then the average and the maximum of each feature over the picture, then two logits."""
+    """From pictures, float32 [N, 3, 224, 224] with ImageNet's mean and deviation, to logits, float32 [N, 2]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,25 +34,14 @@ class DemoNetwork(nn.Module):
         self.head = nn.Linear(2 * 96, 2)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Classifies pictures.
-
-        Args:
-            pictures: float32 [N, 3, 224, 224], RGB, scaled to 0..1 and normalised with the ImageNet mean and deviation.
-
-        Returns:
-            Logits, float32 [N, 2].
-        """
+        """Classifies pictures."""
         features = self.features(pictures)
-        # A mark may be small: the maximum finds it, the average tells how much of the car it covers.
+        # The maximum finds small marks, the average tells how much of the car they cover.
         pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
         logits: torch.Tensor = self.head(self.dropout(pooled))
         return logits
 
 
 def build() -> nn.Module:
-    """Makes the network, untrained; load ``cleanliness_model.pth`` or ``condition_model.pth`` into it.
-
-    Returns:
-        A module from float32 [N, 3, 224, 224] to logits float32 [N, 2].
-    """
+    """Makes the network, untrained: load ``cleanliness_model.pth`` or ``condition_model.pth`` into it."""
     return DemoNetwork()

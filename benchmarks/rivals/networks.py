@@ -24,62 +24,45 @@ def tiny() -> nn.Module:
 
 def resnet18() -> nn.Module:
     """ResNet-18 with two classes (He et al., arXiv:1512.03385)."""
-    return _resnet(_Basic, (2, 2, 2, 2))
+    return _resnet((2, 2, 2, 2), bottleneck=False)
 
 
 def resnet50() -> nn.Module:
     """ResNet-50 with two classes."""
-    return _resnet(_Bottleneck, (3, 4, 6, 3))
+    return _resnet((3, 4, 6, 3), bottleneck=True)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"tiny": tiny, "resnet18": resnet18, "resnet50": resnet50}
 
 
 class _Block(nn.Module):
-    expansion: int
-    body: nn.Module
-
-    def __init__(self, width: int, out: int, stride: int) -> None:
+    def __init__(self, width: int, inner: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
-        same = width == out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(width, out, 1, stride))
+        self.out = 4 * inner if bottleneck else inner
+        parts: tuple[tuple[int, int, int, int], ...]
+        if bottleneck:
+            parts = ((width, inner, 1, 1), (inner, inner, 3, stride), (inner, self.out, 1, 1))
+        else:
+            parts = ((width, inner, 3, stride), (inner, inner, 3, 1))
+        layers = [layer for part in parts for layer in (*_convolution(*part), nn.ReLU())]
+        self.body = nn.Sequential(*layers[:-1])
+        same = width == self.out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(width, self.out, 1, stride))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.body(features) + self.shortcut(features))
-
-
-class _Basic(_Block):
-    expansion = 1
-
-    def __init__(self, width: int, inner: int, stride: int) -> None:
-        super().__init__(width, inner, stride)
-        self.body = nn.Sequential(*_convolution(width, inner, 3, stride), nn.ReLU(), *_convolution(inner, inner, 3, 1))
-
-
-class _Bottleneck(_Block):
-    expansion = 4
-
-    def __init__(self, width: int, inner: int, stride: int) -> None:
-        super().__init__(width, 4 * inner, stride)
-        self.body = nn.Sequential(
-            *_convolution(width, inner, 1, 1),
-            nn.ReLU(),
-            *_convolution(inner, inner, 3, stride),
-            nn.ReLU(),
-            *_convolution(inner, 4 * inner, 1, 1),
-        )
 
 
 def _convolution(width: int, out: int, size: int, stride: int) -> tuple[nn.Module, nn.Module]:
     return nn.Conv2d(width, out, size, stride, size // 2, bias=False), nn.BatchNorm2d(out)
 
 
-def _resnet(block: type[_Block], depths: tuple[int, ...]) -> nn.Module:
+def _resnet(depths: tuple[int, ...], *, bottleneck: bool) -> nn.Module:
     layers: list[nn.Module] = [*_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     width = 64
     for stage, depth in enumerate(depths):
-        inner = 64 << stage
         for position in range(depth):
-            layers.append(block(width, inner, 2 if stage and not position else 1))
-            width = inner * block.expansion
+            block = _Block(width, 64 << stage, 2 if stage and not position else 1, bottleneck)
+            layers.append(block)
+            width = block.out
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))

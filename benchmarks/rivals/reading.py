@@ -20,13 +20,13 @@ def pixels(photo: bytes) -> Any:
     return np.asarray(image)
 
 
-def sessions() -> dict[str, Any]:
+def sessions(repository: Path | None = None) -> dict[str, Any]:
     """Each head's ONNX Runtime session; one thread each, as there is a worker for each core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    repository = Path(os.environ["BENCHMARK_REPOSITORY"])
+    repository = repository or Path(os.environ["BENCHMARK_REPOSITORY"])
     return {
         head: onnxruntime.InferenceSession(repository / head / "1" / "model.onnx", options, ["CPUExecutionProvider"])
         for head in HEADS

@@ -1,4 +1,4 @@
-"""Writes Grafana's dashboard: python deploy/monitoring/dashboard.py. What is written is checked in."""
+"""Writes Grafana's dashboard, which is committed: python deploy/monitoring/dashboard.py."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Panel:
         title: Its heading.
         unit: As Grafana names it.
         queries: PromQL, each with the legend of its lines.
-        about: What it shows, and what to think of it.
+        about: What it shows, and how to interpret it.
         kind: `timeseries`, or `stat` for one number.
         width: In columns of 24.
-        maximum: Of the axis, where it is known.
+        maximum: Of the axis, if it is known.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Have the photos of a folder or a bucket analysed by a Triton service, from many Ray workers."""
+"""Analyses the photos of a folder or a bucket with a Triton service, from many Ray workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ray
 from car_analyzer import CarAnalyzer, UnreachableError
 
 HEADS = ("cleanliness", "condition")
-# The same for every batch: one in which no photo fails must not have another type of column than one in which some do.
+# One schema for all batches: without it, a batch without errors would have other types than one with errors.
 SCHEMA = pa.schema(
     [
         ("image", pa.string()),
@@ -23,12 +23,7 @@ SCHEMA = pa.schema(
 
 
 class Analyze:
-    """One worker: a client that lives as long as the worker does.
-
-    Args:
-        url: The service.
-        concurrency: How many photos the worker has in flight.
-    """
+    """One worker and its client, with up to ``concurrency`` photos in flight to the service at ``url``."""
 
     def __init__(self, url: str, concurrency: int) -> None:
         self._analyzer = CarAnalyzer(url, timeout=60)
@@ -40,7 +35,7 @@ class Analyze:
         outcomes = self._analyzer.analyze_many(batch["bytes"], concurrency=self._concurrency)
         for path, outcome in zip(batch["path"], outcomes, strict=True):
             if not outcome.ok and isinstance(outcome.error, UnreachableError):
-                raise outcome.error  # no photo's fault: Ray tries the batch again
+                raise outcome.error  # not a photo's fault: Ray retries the batch
             rows.append({"image": path, **outcome.to_dict()})
         return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -65,7 +60,7 @@ def main() -> None:
         fn_constructor_args=(arguments.url, arguments.concurrency),
         batch_size=64,
         concurrency=arguments.workers,
-        num_cpus=0.5,  # it mostly waits
+        num_cpus=0.5,  # workers mostly wait
     )
     if arguments.format == "parquet":
         answers.write_parquet(arguments.output)

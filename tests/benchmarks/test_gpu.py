@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_pack import Variant, make_variants
-from benchmarks.gpu_report import DECODER, JPEGS, NETWORKS, PIXELS, Row, as_table, limit
+from benchmarks.gpu_pack import make_variants
+from benchmarks.gpu_report import DECODER, JPEGS, NETWORKS, PIXELS, Row, as_tables, limit
+from benchmarks.gpu_variants import Variant
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +58,7 @@ def test_it_runs_through(tmp_path: Path) -> None:
     assert all(row.rate > 0 and row.errors == 0 for row in rows)
     left_out = "\n".join(figures["left_out"])
     assert "cuda fp16 dali: it was not exported" in left_out
-    assert "networks only, tensorrt fp32: there is no GPU" in left_out
+    assert "networks only, tensorrt fp32: TensorRT is not used: there is no GPU" in left_out
     assert "Left out" in ended.stdout
     assert (tmp_path / "gpu.png").stat().st_size > 1000
 
@@ -74,4 +75,4 @@ def test_the_limit_is_the_slower_of_networks_and_decoder() -> None:
     assert limit(with_pillow, rows) == (900, "networks")
     assert limit(pixels, rows) == (900, "networks")
     assert limit(networks[0], rows) is None
-    assert "| cuda fp16 dali, at its peak |  | 300 | 0.50 (decoder) |" in as_table(rows, [], [])
+    assert "| cuda fp16 dali, at its peak |  | 300 | 0.50 (decoder) |" in as_tables(rows, [], [])

@@ -1,4 +1,4 @@
-"""`make deploy-check` finds nothing in what is here, and finds what somebody breaks."""
+"""`make deploy-check` passes on the committed files, and finds what is broken in a copy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CHART = ROOT / "deploy" / "helm" / "car-analyzer"
 
 
 def check(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    # Fetched tools are kept: they are the same for every test, and for `make deploy-check`.
+    # All tests and `make deploy-check` share one cache of downloaded tools.
     command = [sys.executable, "deploy/check.py", "--tools", str(ROOT / "build" / "tools"), *flags]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
 def clean() -> str:
-    """What the check prints here; a tool that cannot be had is named in it."""
+    """The output of the check; it names tools that are not available."""
     done = check(ROOT, "--allow-missing")
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +69,7 @@ def test_every_tool_finds_what_is_broken(clean: str, copy: Path) -> None:
     assert found == set(BREAKS) - missing
 
 
-def test_a_tool_that_cannot_be_had_is_named_and_counts(tmp_path: Path) -> None:
+def test_a_missing_tool_is_named_and_fails_the_check(tmp_path: Path) -> None:
     script = (
         "import pathlib, tools, check, sys\n"
         "def nothing(self, name): raise tools.MissingError(f'{name} is not installed')\n"
@@ -97,7 +97,7 @@ def test_a_tool_that_cannot_be_had_is_named_and_counts(tmp_path: Path) -> None:
         ("models.source=persistentVolumeClaim", "models.persistentVolumeClaim is needed"),
     ],
 )
-def test_the_chart_refuses_what_it_does_not_know(setting: str, words: str) -> None:
+def test_the_chart_rejects_unknown_settings(setting: str, words: str) -> None:
     try:
         helm = Tools(ROOT / "build" / "tools").command("helm")
     except MissingError as error:

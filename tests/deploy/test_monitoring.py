@@ -1,4 +1,4 @@
-"""Rules and dashboard speak of metrics that a running Triton and gateway really have."""
+"""Rules and dashboard use metrics that a running Triton and gateway really have."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
 FILES = ROOT / "deploy" / "helm" / "car-analyzer" / "files"
-# Triton counts them where there is a GPU.
+# Triton has them only with a GPU.
 GPU = re.compile(r"nv_gpu_\w+")
 METRIC = re.compile(r"\b(?:nv|car_analyzer|process)_[a-z0-9_]+\b")
 
 
 def panels() -> list[tuple[str, str]]:
-    """Each query of the dashboard, and the panel that it is of."""
+    """Each query of the dashboard with the title of its panel."""
     board = json.loads((FILES / "dashboard.json").read_text())
     return [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel["targets"]]
 
@@ -57,7 +57,7 @@ def gateway(server: SimpleNamespace) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def load(gateway: str, sample_photos: list[Path]) -> Iterator[None]:
-    """Photos, and now and then one that is none, for as long as the tests run."""
+    """Sends photos, and sometimes invalid ones, for as long as the tests run."""
     stop = threading.Event()
 
     def send() -> None:
@@ -84,7 +84,7 @@ def load(gateway: str, sample_photos: list[Path]) -> Iterator[None]:
 def test_every_metric_is_exposed(server: SimpleNamespace, gateway: str) -> None:
     wanted = {name for _, query in panels() for name in METRIC.findall(query)}
     wanted |= {name for rule in rules() for name in METRIC.findall(rule["expr"])}
-    # With colons come those that rules record, `car_analyzer:photos:rate1m`.
+    # Names with colons are recorded by rules: `car_analyzer:photos:rate1m`.
     wanted = {name for name in wanted if not GPU.fullmatch(name)}
     assert len(wanted) > 15
 
@@ -98,7 +98,7 @@ def test_every_metric_is_exposed(server: SimpleNamespace, gateway: str) -> None:
     until(lambda: wanted <= exposed(), lambda: wanted - exposed())
 
 
-def test_what_is_recorded_and_asked_for_has_one_name() -> None:
+def test_every_recorded_metric_that_is_queried_exists() -> None:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     asked = {name for _, query in panels() for name in re.findall(r"car_analyzer:[\w:]+", query)}
     asked |= {name for rule in rules() for name in re.findall(r"car_analyzer:[\w:]+", rule["expr"])}
@@ -119,12 +119,12 @@ def test_the_dashboard_is_what_its_code_writes() -> None:
 
 @pytest.fixture
 def prometheus(server: SimpleNamespace, gateway: str, tmp_path: Path) -> Iterator[str]:
-    """A real Prometheus that watches both, with the rules."""
+    """A real Prometheus that scrapes both, with the rules."""
     try:
         binary = Tools(ROOT / "build" / "tools").command("prometheus")
     except MissingError as error:
         pytest.skip(f"no Prometheus: {error}")
-    # As deploy/monitoring/prometheus.yml has it, in a hurry, and with these addresses in place of names.
+    # deploy/monitoring/prometheus.yml with shorter intervals, and with addresses in place of names.
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(FILES / "rules.yml")]
@@ -154,12 +154,12 @@ def ask(prometheus: str, query: str) -> list[Any]:
         f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10
     ) as a:
         found = json.load(a)["data"]["result"]
-    # What divides by nothing has a sample, which no panel shows.
+    # A division by zero is a sample, but no panel shows it.
     return [sample for sample in found if sample["value"][1] != "NaN"]
 
 
 @pytest.mark.usefixtures("load")
-def test_no_panel_is_without_data_and_no_alert_is_out_under_load(prometheus: str) -> None:
+def test_under_load_every_panel_has_data_and_no_alert_fires(prometheus: str) -> None:
     queries = [(title, query) for title, query in panels() if not GPU.search(query)]
     queries += [(rule["record"], rule["record"]) for rule in rules() if "record" in rule]
     empty = queries

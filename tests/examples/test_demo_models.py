@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,23 +35,13 @@ def load_module(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up there while the file runs.
-    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="module")
 def draw_car() -> Any:
-    """The drawing function; its file imports its neighbours by their plain names."""
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
-        function = load_module("draw_cars").draw_car
-    yield function
-    for name in set(sys.modules) - before:
-        if name.startswith("draw_"):
-            del sys.modules[name]
+    return load_module("draw_cars").draw_car
 
 
 @pytest.fixture(scope="module")
