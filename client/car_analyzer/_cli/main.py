@@ -14,7 +14,6 @@ from .._version import __version__
 from ..command_line import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, add_tls, count, positive
 from ..config import DEFAULT_URL, URL_VARIABLE
 from ..errors import CarAnalyzerError, ConfigurationError
-from .sources import is_url
 
 
 class Command(NamedTuple):
@@ -104,27 +103,10 @@ def _run(arguments: list[str]) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    if options.command == "analyze" and (problem := _contradiction(options)):
-        print(f"car-analyzer analyze: {problem}", file=sys.stderr)
-        return USAGE
     from . import analyze as _cli_analyze
 
     code: int = getattr(_cli_analyze, options.command)(options)
     return code
-
-
-def _contradiction(options: argparse.Namespace) -> str | None:
-    """What is wrong with the flags of `analyze` together, in a sentence."""
-    is_bulk = options.output is not None or options.lists or any(map(is_url, options.photos))
-    if not options.photos and not options.lists:
-        return "name a photo, a folder, or a list with --from"
-    if is_bulk and options.table:
-        return "--table holds everything back to the end; it cannot go with --from, --output or URLs"
-    if is_bulk and "-" in options.photos:
-        return "a photo on standard input has no name; it cannot go with --from, --output or URLs"
-    if options.retry_errors and options.output is None:
-        return "--retry-errors needs the --output of the run before"
-    return None
 
 
 def _run_elsewhere(name: str, arguments: list[str]) -> int:
