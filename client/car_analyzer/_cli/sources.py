@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'car-analyzer[bulk]'"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-# For object storage, whose drivers are packages of their own.
+# The packages with fsspec's drivers for object storage.
 _DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
@@ -124,7 +124,7 @@ def is_url(name: str) -> bool:
 def _walk_folder(folder: str, *, recursive: bool) -> Iterator[str]:
     with os.scandir(folder) as items:
         for item in items:
-            # Links to folders are not followed: they may lead in circles.
+            # Links to folders are not followed: they may form a cycle.
             if item.is_dir(follow_symlinks=False):
                 if recursive:
                     yield from _walk_folder(item.path, recursive=True)
@@ -141,7 +141,7 @@ def _walk_url(url: str, *, recursive: bool) -> Iterator[str]:
                     yield str(system.unstrip_protocol(f"{folder.rstrip('/')}/{name}"))
     except OSError:
         raise
-    except Exception as error:  # libraries of storages have errors of their own
+    except Exception as error:  # storage libraries have errors of their own
         raise OSError(f"cannot list {url}: {error}") from error
 
 

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from car_analyzer.triton_messages import Meaning, says
+from car_analyzer.triton_messages import Cause, has_cause
 from car_analyzer_server.access import GRPC_KEY_HEADER, KEY_VARIABLE
 
 from ...errors import BusyError, ControlError, UnreachableError
@@ -200,7 +200,7 @@ class Triton:
 
     def _explain(self, error: Any) -> ControlError:
         code, details = error.code(), str(error.details() or "").rstrip(".")
-        if says(details, Meaning.RESTRICTED):
+        if has_cause(details, Cause.RESTRICTED):
             what = "the administrator's key that was sent is not Triton's" if self._metadata else "no key was sent"
             return ControlError(
                 f"Triton at {self.url} keeps its administration to those who have its key, and {what}. Give the key "
@@ -210,7 +210,7 @@ class Triton:
             return ControlError(f"What answers at {self.url} is no Triton: {details}.")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ControlError(f"Triton at {self.url} did not answer in time.")
-        if code is grpc.StatusCode.UNAVAILABLE and says(details, Meaning.NO_CONNECTION):
+        if code is grpc.StatusCode.UNAVAILABLE and has_cause(details, Cause.NO_CONNECTION):
             return UnreachableError(f"Nobody answers at {self.url}: {details}.")
         if code is grpc.StatusCode.UNAVAILABLE and "not allowed" not in details:
             return BusyError(f"Triton at {self.url} is too busy: {details}.")
