@@ -1,4 +1,4 @@
-"""Long runs: from lists, folders and storage to a file, killed and taken up again."""
+"""Bulk runs: from lists, folders and object storage to a file, killed and continued."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "car_analyzer", "analyze"]
 
 
 def run(*words: Any, code: int = 0, **options: Any) -> str:
-    """What it said."""
+    """Standard output and standard error together."""
     result = subprocess.run(
         [*COMMAND, *map(os.fspath, words)], capture_output=True, timeout=120, check=False, text=True, **options
     )
@@ -42,7 +42,7 @@ def run(*words: Any, code: int = 0, **options: Any) -> str:
 
 
 def read(output: Path) -> dict[str, dict[str, Any]]:
-    """The answers by photo, each of which may be there once."""
+    """The answers by photo; each photo may be there only once."""
     assert output.read_bytes().endswith(b"\n")
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     answers = {line["image"]: line for line in lines}
@@ -108,7 +108,7 @@ def test_photos_of_all_kinds(server: SimpleNamespace, sample_photos: list[Path],
 
 def test_killed_again_and_again(server: SimpleNamespace, many: list[Path], listing: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
-    # Over HTTP: gRPC calls that a kill cuts short can crash a Triton before 24.12, and others use this one.
+    # Over HTTP: gRPC calls that a kill interrupts can crash a Triton before 24.12, and others use this one.
     command = [*COMMAND, "--from", "-", "--output", str(output), "--url", server.http_url]
     written = 0
 
@@ -226,7 +226,7 @@ def test_millions_of_names_do_not_fill_the_memory(tmp_path: Path) -> None:
     )
 
     def peak(count: int) -> int:
-        """Megabytes for a run that finds all of it done."""
+        """The memory peak in MB of a run whose photos all have an answer."""
         names = [f"/photos/{number:0150}.jpg" for number in range(count)]
         listing.write_text("\n".join(names))
         output.write_text("".join(json.dumps({"image": name, "cleanliness": "clean"}) + "\n" for name in names))

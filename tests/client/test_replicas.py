@@ -1,4 +1,4 @@
-"""Which address a call goes to. That no photo is lost on the way is tried with real Tritons, in tests/reliability."""
+"""The address of each call. tests/reliability checks with real Tritons that no photo is lost."""
 
 from __future__ import annotations
 

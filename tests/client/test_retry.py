@@ -10,7 +10,7 @@ import pytest
 from car_analyzer import CarAnalyzerError, OverloadedError, Retry, UnreachableError
 from car_analyzer._transports.retry import Deadline, retry_call
 
-# Patience that no slow machine uses up, and pauses that nobody notices.
+# Long limits for slow machines, and short pauses.
 RETRY = Retry(base_delay=0.001, max_delay=0.001, attempts=3, connect_patience=600.0, reconnect_patience=600.0)
 
 
