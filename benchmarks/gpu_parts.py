@@ -142,7 +142,7 @@ def parity(device: int | None, photos: str, repository: str) -> Iterator[Any]:
     models = [Path(repository) / head / "1" / "model.onnx" for head in HEADS]
     sessions = [onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]) for model in models]
     for what, found, view in _decoders(8, device):
-        from photo import Photo
+        from photo import InvalidPhotoError, Photo
 
         means, worst, changed = [], 0, 0
         for content in _read(photos):

@@ -1,4 +1,4 @@
-"""Ask a Triton whether cars on photos are clean or dirty, intact or damaged.
+"""Classify photos of cars with a Triton: clean or dirty, intact or damaged.
 
 from car_analyzer import CarAnalyzer
 

@@ -1,4 +1,4 @@
-"""The client for asyncio, which is also what the blocking one runs on."""
+"""The client for asyncio. The blocking client runs it on a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ._photo import Photo, to_bytes
 from ._results import Analysis, Failure, Health
-from ._transports import Answer, Deadline, ExportMismatchError, Transport, open_transport, persist, within
+from ._transports import Answer, Deadline, ExportMismatchError, Transport, open_transport, retry_call, wait_for
 from .config import TLS, Endpoint, Retry, check_headers, seconds
 from .errors import (
     CarAnalyzerError,
@@ -22,7 +22,7 @@ from .errors import (
     ServiceError,
     UnreachableError,
 )
-from .heads import Reading, parse_heads
+from .heads import ServedModel, parse_heads
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 DEFAULT_RETRY = Retry()
 POLL_S = 0.25
 MISMATCH_PAUSE_S = 0.02
-# Older exports do not look at the id that is asked for. After a pause, one of them may be served.
-IDLE_S = 1.0
+# Older exports ignore the requested id. After a pause in the calls, one of them may be served.
+REFRESH_AFTER_S = 1.0
 
 
 class AsyncCarAnalyzer:
-    """Asks a Triton about photos of cars, inside one event loop.
+    """Analyses photos of cars with a Triton, inside one event loop.
 
-    Connections are opened when they are first needed and kept. Any number of tasks may share one client.
+    Connections are opened when they are first needed, and reused. Any number of tasks may share one client.
 
         async with AsyncCarAnalyzer("grpc://localhost:8001") as analyzer:
             analysis = await analyzer.analyze("car.jpg")
@@ -46,14 +46,14 @@ class AsyncCarAnalyzer:
     Args:
         url: `grpc://` (also without a scheme), `grpcs://`, `http://` or `https://`; by default `$CAR_ANALYZER_URL`
             or `grpc://localhost:8001`.
-        timeout: What a call may take by default, in seconds: reading the photo, every attempt and every pause.
+        timeout: The default time limit of a call in seconds: reading the photo, all attempts and pauses between them.
         retry: How failed attempts are repeated.
         model: The ensemble's name.
-        tls: Certificates for `grpcs://` and `https://`, where the usual ones do not do.
+        tls: Certificates for `grpcs://` and `https://`, if the system's are not sufficient.
         headers: Sent with every request, such as `{"Authorization": "Bearer …"}`.
 
     Raises:
-        ConfigurationError: One of these is wrong. (Nothing is connected yet.)
+        ConfigurationError: One of these is invalid. (There is no connection yet.)
     """
 
     def __init__(
@@ -79,39 +79,42 @@ class AsyncCarAnalyzer:
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._answered = False
-        self._reading: Reading | None = None
-        self._read_at = 0.0
+        self._has_answered = False
+        self._served: ServedModel | None = None
+        self._confirmed_at = 0.0
 
     @property
     def url(self) -> str:
-        """The URL that is asked, complete with scheme and port."""
+        """The server's URL, complete with scheme and port."""
         return str(self._endpoint)
 
     async def analyze(self, photo: Photo, *, timeout: float | None = None, request_id: str | None = None) -> Analysis:
-        """Have one photo analysed.
+        """Analyse one photo.
 
         Args:
             photo: A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
                 uint8 with shape [height, width, 3].
-            timeout: What the call may take in seconds; None for the client's own.
-            request_id: Goes with the request into Triton's logs and traces.
+            timeout: The time limit in seconds; None for the client's own.
+            request_id: Appears in Triton's logs and traces.
 
         Raises:
-            PhotoError: The photo cannot be read, or is none.
-            UnreachableError: Nobody answers at the URL.
-            DeadlineExceededError: There was no answer in time.
+            PhotoError: The photo cannot be read, or is not a photo.
+            UnreachableError: No server answers at the URL.
+            DeadlineExceededError: There was no answer within the timeout.
             ModelNotReadyError: The model is not loaded.
             ServerError: The server failed.
-            ConfigurationError: The timeout is wrong, or the model says things of itself this client cannot read.
+            ConfigurationError: The timeout is invalid, or the model's config does not describe its outputs as expected.
         """
         deadline = Deadline(self._timeout if timeout is None else seconds(timeout))
         try:
-            data = await within(deadline.left, to_bytes(photo))
+            data = await wait_for(deadline.left, to_bytes(photo))
         except asyncio.TimeoutError as error:
             raise deadline.error("reading the photo") from error
-        return await persist(
-            lambda left: self._attempt(data, request_id or "", left), deadline, self._retry, lambda: self._answered
+        return await retry_call(
+            lambda left: self._analyze_once(data, request_id or "", left),
+            deadline,
+            self._retry,
+            lambda: self._has_answered,
         )
 
     def analyze_many(
@@ -121,44 +124,44 @@ class AsyncCarAnalyzer:
         concurrency: int = 8,
         timeout: float | None = None,
     ) -> AsyncGenerator[Analysis | Failure, None]:
-        """Have many photos analysed, several at a time.
+        """Analyse many photos, several at a time.
 
-        Photos are taken from the iterable as results are taken from here, so it may be endless, and no more than
-        `concurrency` are held. Leaving early drops what is under way.
+        Photos are read from the iterable only as results are consumed: it may be infinite, and at most `concurrency`
+        photos are in memory. Closing the generator early cancels the calls in flight.
 
         Args:
             photos: Whatever `analyze` takes, any number of them.
-            concurrency: How many are analysed at once.
-            timeout: What each may take in seconds; None for the client's own.
+            concurrency: How many photos are analysed at once.
+            timeout: The time limit for each photo in seconds; None for the client's own.
 
         Returns:
-            For each photo, in order, its `Analysis`, or a `Failure` that says why there is none.
+            For each photo, in order, its `Analysis`, or a `Failure` with the error.
 
         Raises:
-            ConfigurationError: `concurrency` or `timeout` is wrong.
+            ConfigurationError: `concurrency` or `timeout` is invalid.
             TypeError: `photos` is a single photo.
         """
-        check_many(photos, concurrency, timeout)
+        check_analyze_many(photos, concurrency, timeout)
         return self._stream(photos, concurrency, timeout)
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
-        """Wait for a server that is starting.
+        """Wait until the server and its models are ready.
 
         Args:
             timeout: How long to wait at most, in seconds.
 
         Raises:
-            UnreachableError: Nobody answered to the end.
-            OverloadedError: The server refused to the end.
-            DeadlineExceededError: The server answered, but did not become ready.
+            UnreachableError: No server answered within the timeout.
+            OverloadedError: The server rejected all checks within the timeout.
+            DeadlineExceededError: The server answered, but did not become ready in time.
         """
         deadline = Deadline(seconds(timeout))
         error: ServiceError = deadline.error(f"waiting for {self.url}")
         while left := deadline.left:
             try:
-                health = await self._examine(max(left, POLL_S))
-            except (UnreachableError, OverloadedError) as refusal:  # a server that stops may still be there to say so
-                error = refusal
+                health = await self._check_health(max(left, POLL_S))
+            except (UnreachableError, OverloadedError) as last:  # a server that is shutting down may still answer
+                error = last
             else:
                 if health.ready:
                     return
@@ -167,19 +170,19 @@ class AsyncCarAnalyzer:
         raise error
 
     async def health(self, timeout: float = 5.0) -> Health:
-        """Look whether photos can be analysed now. A service that is down is an answer here, not an error.
+        """Check whether photos can be analysed now. A service that is down is a result here, not an error.
 
         Args:
-            timeout: How long to wait for it at most, in seconds.
+            timeout: How long to wait for answers at most, in seconds.
         """
         limit = seconds(timeout)
         try:
-            return await self._examine(limit)
+            return await self._check_health(limit)
         except CarAnalyzerError as error:
             return Health(self.url, ready=False, message=str(error))
 
     async def close(self) -> None:
-        """Let go of the connections. A closed client stays closed; closing it again does nothing."""
+        """Close the connections. A closed client cannot be reopened; closing it again does nothing."""
         self._closed = True
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -193,73 +196,74 @@ class AsyncCarAnalyzer:
     ) -> None:
         await self.close()
 
-    async def _attempt(self, photo: bytes, request_id: str, timeout: float) -> Analysis:
+    async def _analyze_once(self, photo: bytes, request_id: str, timeout: float) -> Analysis:
         try:
-            reading, answer, elapsed = await self._ask(photo, request_id, Deadline(timeout))
+            served, answer, elapsed = await self._infer(photo, request_id, Deadline(timeout))
         except UnreachableError:
-            self._reading = None
+            self._served = None
             raise
         except (DeadlineExceededError, ModelNotReadyError):
             raise
         except CarAnalyzerError:
-            self._answered = True
+            self._has_answered = True
             raise
-        heads = {head.name: head.read(answer.outputs.get(head.output)) for head in reading.heads}
-        return Analysis(heads, elapsed * 1000, answer.model_version, reading.export_id)
+        heads = {head.name: head.read(answer.outputs.get(head.output)) for head in served.heads}
+        return Analysis(heads, elapsed * 1000, answer.model_version, served.export_id)
 
-    async def _ask(self, photo: bytes, request_id: str, deadline: Deadline) -> tuple[Reading, Answer, float]:
-        """Sends a photo until the export that answers is the one whose labels are known."""
+    async def _infer(self, photo: bytes, request_id: str, deadline: Deadline) -> tuple[ServedModel, Answer, float]:
+        """Send a photo until the export that answers is the one whose labels the client has read."""
         transport = self._connect()
         while True:
-            reading = await self._read(deadline)
+            served = await self._served_model(deadline)
             start = time.perf_counter()
             timeout = max(deadline.left, 0.001)
             try:
                 answer = await transport.infer(
-                    self._model, photo, timeout=timeout, request_id=request_id, export_id=reading.export_id
+                    self._model, photo, timeout=timeout, request_id=request_id, export_id=served.export_id
                 )
             except ExportMismatchError:
                 pass
             else:
                 elapsed = time.perf_counter() - start
-                self._answered = True
-                if reading.export_id is None:
-                    reading = await self._read_version(answer.model_version, deadline)
-                    if reading.export_id is None:
-                        return reading, answer, elapsed
-                elif reading.version in (answer.model_version, None):
-                    self._read_at = time.monotonic()
-                    return reading, answer, elapsed
+                self._has_answered = True
+                if served.export_id is None:
+                    served = await self._fetch_model(answer.model_version, deadline)
+                    if served.export_id is None:
+                        return served, answer, elapsed
+                elif served.version in (answer.model_version, None):
+                    self._confirmed_at = time.monotonic()
+                    return served, answer, elapsed
             if not deadline.left:
-                raise deadline.error("finding a server that has the export whose labels were read")
-            # Another export is served now, or several are behind the address for a while. A load balancer that takes
-            # turns may send every reading to one server and every photo to another; hence the chance.
+                raise deadline.error("finding a server with the export whose labels were read")
+            # Another export is served now, or several servers behind the address have different ones for a while.
+            # A round-robin load balancer may send each config request to one server and each photo to another, so
+            # the client reads the config again only in every second attempt on average.
             if random.random() < 0.5:  # noqa: S311
-                self._reading = None
+                self._served = None
             await asyncio.sleep(random.uniform(0, MISMATCH_PAUSE_S))  # noqa: S311
 
-    async def _read(self, deadline: Deadline) -> Reading:
-        reading = self._reading
-        if reading is None or time.monotonic() > self._read_at + IDLE_S:
-            self._reading = reading = await self._read_version("", deadline)
-            self._read_at = time.monotonic()
-        return reading
+    async def _served_model(self, deadline: Deadline) -> ServedModel:
+        served = self._served
+        if served is None or time.monotonic() > self._confirmed_at + REFRESH_AFTER_S:
+            self._served = served = await self._fetch_model("", deadline)
+            self._confirmed_at = time.monotonic()
+        return served
 
-    async def _read_version(self, version: str, deadline: Deadline) -> Reading:
+    async def _fetch_model(self, version: str, deadline: Deadline) -> ServedModel:
         try:
             config = await self._connect().model_config(self._model, version, timeout=max(deadline.left, 0.001))
         except ModelNotReadyError as error:
             if version:
                 raise OverloadedError(f"version {version} was replaced while it answered") from error
             raise
-        return Reading(config.export_id, config.version, parse_heads(config.heads, self._model))
+        return ServedModel(config.export_id, config.version, parse_heads(config.heads, self._model))
 
     async def _stream(
         self, photos: Iterable[Photo] | AsyncIterable[Photo], concurrency: int, timeout: float | None
     ) -> AsyncGenerator[Analysis | Failure, None]:
         window: deque[asyncio.Task[Analysis | Failure]] = deque()
         try:
-            async for photo in _each(photos):
+            async for photo in _iterate(photos):
                 window.append(asyncio.create_task(self.try_analyze(photo, timeout)))
                 if len(window) >= concurrency:
                     await asyncio.wait({window[0]})
@@ -273,18 +277,18 @@ class AsyncCarAnalyzer:
             await asyncio.gather(*window, return_exceptions=True)
 
     async def try_analyze(self, photo: Photo, timeout: float | None) -> Analysis | Failure:
-        """`analyze`, with what goes wrong as its result."""
+        """Like `analyze`, but returns errors as a `Failure`."""
         try:
             return await self.analyze(photo, timeout=timeout)
         except CarAnalyzerError as error:
-            # Tracebacks would keep the photo in memory for as long as somebody keeps the failure.
+            # Tracebacks would keep the photo in memory for as long as the failure exists.
             error.__cause__ = error.__context__ = None
             return Failure(error.with_traceback(None))
 
-    async def _examine(self, timeout: float) -> Health:
+    async def _check_health(self, timeout: float) -> Health:
         transport = self._connect()
         server_ready = await transport.is_server_ready(timeout=timeout)
-        self._answered = True
+        self._has_answered = True
         try:
             config = await transport.model_config(self._model, "", timeout=timeout)
         except ModelNotReadyError as error:
@@ -307,12 +311,12 @@ class AsyncCarAnalyzer:
         if self._transport is None:
             self._transport, self._loop = open_transport(self._endpoint, self._tls, self._headers), loop
         elif self._loop is not loop:
-            raise RuntimeError("this client belongs to another event loop; make one for each")
+            raise RuntimeError("this client belongs to another event loop; create one for each loop")
         return self._transport
 
 
-def check_many(photos: object, concurrency: int, timeout: float | None) -> None:
-    """Check what `analyze_many` was given, at the call and not at the first result."""
+def check_analyze_many(photos: object, concurrency: int, timeout: float | None) -> None:
+    """Validate the arguments of `analyze_many` at the call, and not at the first result."""
     if isinstance(photos, str | bytes | bytearray | memoryview):
         raise TypeError("analyze_many takes photos, not one photo; analyze takes one")
     if concurrency < 1:
@@ -321,7 +325,7 @@ def check_many(photos: object, concurrency: int, timeout: float | None) -> None:
         seconds(timeout)
 
 
-async def _each(photos: Iterable[Photo] | AsyncIterable[Photo]) -> AsyncIterator[Photo]:
+async def _iterate(photos: Iterable[Photo] | AsyncIterable[Photo]) -> AsyncIterator[Photo]:
     if isinstance(photos, AsyncIterable):
         async for photo in photos:
             yield photo

@@ -1,7 +1,7 @@
-"""From whatever a caller has of a photo to the bytes that are sent.
+"""Converts a photo, in any of the accepted types, to the bytes that are sent.
 
-Files and bytes go as they are: whether they are an image is for the server to judge, with the decoder that counts.
-Pillow images and arrays, which are pixels already, go as PNG, which loses nothing.
+Files and bytes are sent unchanged: the server decodes them, and decides whether they are an image. Pillow images and
+arrays are already pixels, and are sent as PNG, which is lossless.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ Photo: TypeAlias = Union[
 ]
 """A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array (uint8, H x W x 3)."""
 
-# A gRPC message ends at 2 GiB; a real photo is a thousand times smaller.
+# The limit of a gRPC message is 2 GiB; a real photo is a thousand times smaller.
 MAX_BYTES = 2**31 - 2**20
 
 
 async def to_bytes(photo: Photo) -> bytes:
-    """Get the bytes to send, without holding up the event loop.
+    """Get the bytes to send, without blocking the event loop.
 
     Args:
-        photo: See `Photo`. An open file is read from where it stands.
+        photo: See `Photo`. An open file is read from its current position.
 
     Raises:
-        PhotoError: It cannot be read, is empty, or is no photo at all.
+        PhotoError: It cannot be read, is empty, or has an unsupported type.
     """
     if isinstance(photo, bytes | bytearray | memoryview):
         data = bytes(photo)
     else:
-        # In a thread: a file may lie on a slow disk, and making a PNG takes a while.
+        # In a thread: a disk may be slow, and encoding a PNG takes a while.
         data = await asyncio.to_thread(_convert, photo)
     if not data:
         raise PhotoError(f"{_describe(photo)} is empty")
@@ -70,7 +70,7 @@ def _convert(photo: Photo) -> bytes:
 
 
 def _is_a(photo: Any, module: str, name: str) -> bool:
-    # Whoever holds such an object has imported its module; importing it here would slow down those who do not.
+    # A caller with such an object has imported its module; importing it here would slow down all others.
     kind = getattr(sys.modules.get(module), name, None)
     return kind is not None and isinstance(photo, kind)
 
@@ -78,6 +78,8 @@ def _is_a(photo: Any, module: str, name: str) -> bool:
 def _describe(photo: Any) -> str:
     if isinstance(photo, str | os.PathLike):
         return os.fspath(photo)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return "the photo"
     kind = type(photo)
     return f"this {kind.__name__}" if kind.__module__ == "builtins" else f"this {kind.__module__}.{kind.__name__}"
 
@@ -105,7 +107,7 @@ def _read_file(file: Any) -> bytes:
 def _encode(image: Any) -> bytes:
     buffer = io.BytesIO()
     try:
-        # convert("RGB") is what the preprocessing does with a file, so both ways meet in the same pixels.
+        # The preprocess step calls convert("RGB") for files, too, so both give the same pixels.
         image.convert("RGB").save(buffer, "PNG", compress_level=1)
     except Exception as error:
         raise PhotoError(f"cannot read the Pillow image: {error}") from error

@@ -1,4 +1,4 @@
-"""What a call answers with: frozen, comparable, and safe to pickle and to copy."""
+"""The results of calls: frozen, comparable, and safe to pickle and to copy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What one classifier says about a photo.
+    """The answer of one classifier for a photo.
 
     Attributes:
-        label: The label it chose, or `unsure` where the model says so.
-        confidence: The chosen label's probability, 0 to 1; for `unsure` the likelier label's; for several labels that
-            of the least sure yes or no.
-        probabilities: Every label's probability in the model's order; of labels that exclude each other, they add up
-            to 1.
-        logits: What the network gave, in the model's order.
-        labels: Where labels do not exclude each other, all that apply; `label` is then these, joined by commas.
+        label: The label that it chose; `unsure` between the limits that the model defines.
+        confidence: The chosen label's probability, 0 to 1; for `unsure` that of the more likely label; for several
+            labels that of the least certain yes/no decision.
+        probabilities: Every label's probability in the model's order. They add up to 1 unless the head is multilabel.
+        logits: The network's output, in the model's order.
+        labels: Multilabel heads only: all labels that apply; `label` is these, joined by commas.
     """
 
     label: str
@@ -34,14 +33,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What the model says about a photo. Each head is an attribute: `analysis.cleanliness.label`.
+    """The answer of the model for a photo. Each head is an attribute: `analysis.cleanliness.label`.
 
     Attributes:
-        heads: Head name to `Head`, in the model's display order. Names that are no attribute are found here.
-        processing_time_ms: From sending the photo to having the answer, in milliseconds.
-        version: The version of the ensemble that answered, a number that each repository counts from 1.
-        export_id: The export that answered, which no other one shares; None for an older one, which has no id.
-        ok: True; tells it from a `Failure`.
+        heads: Head name to `Head`, in the model's display order; also for names that are not valid attributes.
+        processing_time_ms: Milliseconds from sending the photo to receiving the answer.
+        version: The version of the ensemble that answered; each repository counts from 1.
+        export_id: The unique id of the export that answered; None for an older export, which has no id.
+        ok: True; distinguishes it from a `Failure`.
     """
 
     ok: ClassVar[Literal[True]] = True
@@ -52,7 +51,7 @@ class Analysis:
     export_id: str | None = None
 
     def __getattr__(self, name: str) -> Head:
-        # Copying and unpickling ask a half-made object, which has no heads yet, for its special methods.
+        # Copying and unpickling look up special methods on an object that has no heads yet.
         if name.startswith("__") or name == "heads":
             raise AttributeError(name)
         try:
@@ -80,11 +79,11 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """In the place of an `Analysis`, for a photo among many that could not be analysed.
+    """Takes the place of an `Analysis` for a photo that could not be analysed.
 
     Attributes:
-        error: Why.
-        ok: False; tells it from an `Analysis`.
+        error: What went wrong.
+        ok: False; distinguishes it from an `Analysis`.
     """
 
     ok: ClassVar[Literal[False]] = False
@@ -98,16 +97,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a service can take photos.
+    """Whether a service can analyse photos.
 
     Attributes:
-        url: Who was asked.
-        ready: Everything needed is there.
-        server_ready: The server itself says that it is ready.
-        models: The ensemble and each of its steps, and whether it is loaded; empty when nobody answers.
-        message: What is missing, in a sentence; None when nothing is.
-        version: The version of the ensemble that is served; None if it does not name one.
-        export_id: The export that is served; None if it does not say.
+        url: The server's URL.
+        ready: The server and all models are ready.
+        server_ready: The server itself reports that it is ready.
+        models: The ensemble and each of its steps, and whether it is loaded; empty if no server answers.
+        message: What is missing, in a sentence; None if nothing is.
+        version: The version of the ensemble that is served; None if its config does not name one.
+        export_id: The id of the export that is served; None if it has none.
     """
 
     url: str
@@ -122,7 +121,7 @@ class Health:
         """The health as JSON-ready camelCase.
 
         Returns:
-            `status` (`OK` or `unavailable`), `url`, `models`, and what is known of `message`, `version`, `exportId`.
+            `status` (`OK` or `unavailable`), `url`, `models`, and, where known, `message`, `version`, `exportId`.
         """
         flat = {"status": "OK" if self.ready else "unavailable", "url": self.url, "models": dict(self.models)}
         known = {"message": self.message, "version": self.version, "exportId": self.export_id}

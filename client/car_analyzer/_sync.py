@@ -1,4 +1,4 @@
-"""The blocking client: the asyncio one behind a door that any thread may use."""
+"""The blocking client: runs the asyncio client on a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._client import DEFAULT_RETRY, AsyncCarAnalyzer, check_many
-from ._portal import Portal
+from ._client import DEFAULT_RETRY, AsyncCarAnalyzer, check_analyze_many
+from ._loop_thread import LoopThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
@@ -26,25 +26,25 @@ T = TypeVar("T")
 
 
 class CarAnalyzer:
-    """Asks a Triton about photos of cars. Any number of threads may share one client.
+    """Analyses photos of cars with a Triton. Any number of threads may share one client.
 
         with CarAnalyzer("grpc://localhost:8001") as analyzer:
             analysis = analyzer.analyze("car.jpg")
             print(analysis.cleanliness.label, analysis.cleanliness.confidence)
 
-    It works in a forked process too, where it opens connections of its own.
+    It also works in a forked process, where it opens new connections.
 
     Args:
         url: `grpc://` (also without a scheme), `grpcs://`, `http://` or `https://`; by default `$CAR_ANALYZER_URL`
             or `grpc://localhost:8001`.
-        timeout: What a call may take by default, in seconds: reading the photo, every attempt and every pause.
+        timeout: The default time limit of a call in seconds: reading the photo, all attempts and pauses between them.
         retry: How failed attempts are repeated.
         model: The ensemble's name.
-        tls: Certificates for `grpcs://` and `https://`, where the usual ones do not do.
+        tls: Certificates for `grpcs://` and `https://`, if the system's are not sufficient.
         headers: Sent with every request, such as `{"Authorization": "Bearer …"}`.
 
     Raises:
-        ConfigurationError: One of these is wrong. (Nothing is connected yet.)
+        ConfigurationError: One of these is invalid. (There is no connection yet.)
     """
 
     def __init__(
@@ -63,85 +63,85 @@ class CarAnalyzer:
             AsyncCarAnalyzer, first.url, timeout=timeout, retry=retry, model=model, tls=tls, headers=headers
         )
         self._lock = threading.Lock()
-        self._portal: Portal | None = None
+        self._thread: LoopThread | None = None
         self._closed = False
-        _living.add(self)
+        _clients.add(self)
 
     @property
     def url(self) -> str:
-        """The URL that is asked, complete with scheme and port."""
+        """The server's URL, complete with scheme and port."""
         return self._url
 
     def analyze(self, photo: Photo, *, timeout: float | None = None, request_id: str | None = None) -> Analysis:
-        """Have one photo analysed.
+        """Analyse one photo.
 
         Args:
             photo: A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
                 uint8 with shape [height, width, 3].
-            timeout: What the call may take in seconds; None for the client's own.
-            request_id: Goes with the request into Triton's logs and traces.
+            timeout: The time limit in seconds; None for the client's own.
+            request_id: Appears in Triton's logs and traces.
 
         Raises:
-            PhotoError: The photo cannot be read, or is none.
-            UnreachableError: Nobody answers at the URL.
-            DeadlineExceededError: There was no answer in time.
+            PhotoError: The photo cannot be read, or is not a photo.
+            UnreachableError: No server answers at the URL.
+            DeadlineExceededError: There was no answer within the timeout.
             ModelNotReadyError: The model is not loaded.
             ServerError: The server failed.
-            ConfigurationError: The timeout is wrong, or the model says things of itself this client cannot read.
+            ConfigurationError: The timeout is invalid, or the model's config does not describe its outputs as expected.
         """
         return self._run(lambda client: client.analyze(photo, timeout=timeout, request_id=request_id))
 
     def analyze_many(
         self, photos: Iterable[Photo], *, concurrency: int = 8, timeout: float | None = None
     ) -> Generator[Analysis | Failure, None, None]:
-        """Have many photos analysed, several at a time.
+        """Analyse many photos, several at a time.
 
-        Photos are taken from the iterable as results are taken from here, so it may be endless, and no more than
-        `concurrency` are held. Leaving early drops what is under way.
+        Photos are read from the iterable only as results are consumed: it may be infinite, and at most `concurrency`
+        photos are in memory. Closing the generator early cancels the calls in flight.
 
         Args:
             photos: Whatever `analyze` takes, any number of them.
-            concurrency: How many are analysed at once.
-            timeout: What each may take in seconds; None for the client's own.
+            concurrency: How many photos are analysed at once.
+            timeout: The time limit for each photo in seconds; None for the client's own.
 
         Returns:
-            For each photo, in order, its `Analysis`, or a `Failure` that says why there is none.
+            For each photo, in order, its `Analysis`, or a `Failure` with the error.
 
         Raises:
-            ConfigurationError: `concurrency` or `timeout` is wrong.
+            ConfigurationError: `concurrency` or `timeout` is invalid.
             TypeError: `photos` is a single photo.
         """
-        check_many(photos, concurrency, timeout)
+        check_analyze_many(photos, concurrency, timeout)
         return self._stream(photos, concurrency, timeout)
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
-        """Wait for a server that is starting.
+        """Wait until the server and its models are ready.
 
         Args:
             timeout: How long to wait at most, in seconds.
 
         Raises:
-            UnreachableError: Nobody answered to the end.
-            DeadlineExceededError: The server answered, but did not become ready.
+            UnreachableError: No server answered within the timeout.
+            DeadlineExceededError: The server answered, but did not become ready in time.
         """
         self._run(lambda client: client.wait_until_ready(timeout))
 
     def health(self, timeout: float = 5.0) -> Health:
-        """Look whether photos can be analysed now. A service that is down is an answer here, not an error.
+        """Check whether photos can be analysed now. A service that is down is a result here, not an error.
 
         Args:
-            timeout: How long to wait for it at most, in seconds.
+            timeout: How long to wait for answers at most, in seconds.
         """
         return self._run(lambda client: client.health(timeout))
 
     def close(self) -> None:
-        """Cancel what runs and let go of the connections. A closed client stays closed."""
+        """Cancel the calls in flight and close the connections. A closed client cannot be reopened."""
         with self._lock:
             self._closed = True
-            portal, self._portal = self._portal, None
-        if portal is not None:
-            portal.stop()
-            portal.join()
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+            thread.join()
 
     def __enter__(self) -> CarAnalyzer:
         return self
@@ -156,9 +156,9 @@ class CarAnalyzer:
     ) -> Generator[Analysis | Failure, None, None]:
         window: deque[Future[Analysis | Failure]] = deque()
         try:
-            # The iterable is walked here, in the caller's thread, where it may expect to be.
+            # The iterable runs in the caller's thread: it may not be safe in another one.
             for photo in photos:
-                window.append(self._submit(_trial(photo, timeout)))
+                window.append(self._submit(_try_analyze(photo, timeout)))
                 if len(window) >= concurrency:
                     yield _wait(window.popleft())
             while window:
@@ -174,24 +174,24 @@ class CarAnalyzer:
         with self._lock:
             if self._closed:
                 raise RuntimeError("this client is closed")
-            portal = self._portal
-            if portal is None:
-                portal = Portal(self._make())
-                self._portal = portal
-                # Only asks the thread to end: waiting for it is nothing to do inside a garbage collection.
-                self._finalizer = weakref.finalize(self, portal.stop)
-        return portal.submit(work(portal.client))
+            thread = self._thread
+            if thread is None:
+                thread = LoopThread(self._make())
+                self._thread = thread
+                # Only requests the end of the thread: a garbage collection must not wait for it.
+                self._finalizer = weakref.finalize(self, thread.stop)
+        return thread.submit(work(thread.client))
 
-    def _forget(self) -> None:
-        """Start afresh in a forked child: the thread stayed behind, and the connections are the parent's."""
-        if self._portal is not None:
-            _left_behind.append(self._portal)
+    def _discard_thread(self) -> None:
+        """Discard the thread in a forked child: it exists only in the parent, which owns the connections."""
+        if self._thread is not None:
+            _parents_threads.append(self._thread)
             self._finalizer.detach()
-        self._portal = None
+        self._thread = None
         self._lock = threading.Lock()
 
 
-def _trial(
+def _try_analyze(
     photo: Photo, timeout: float | None
 ) -> Callable[[AsyncCarAnalyzer], Coroutine[Any, Any, Analysis | Failure]]:
     return lambda client: client.try_analyze(photo, timeout)
@@ -203,24 +203,24 @@ def _wait(future: Future[T]) -> T:
     except CancelledError:
         raise RuntimeError("this client was closed during the call") from None
     except BaseException:
-        future.cancel()  # Ctrl-C, for one; what has ended cannot be cancelled any more
+        future.cancel()  # after Ctrl-C, for example; does nothing to a call that has ended
         raise
 
 
-_living: weakref.WeakSet[CarAnalyzer] = weakref.WeakSet()
-# Kept for ever on purpose: closing a parent's event loop here would change the parent's own.
-_left_behind: list[Portal] = []
+_clients: weakref.WeakSet[CarAnalyzer] = weakref.WeakSet()
+# Never released: closing the parent's event loop in the child would also affect the parent.
+_parents_threads: list[LoopThread] = []
 
 
-def _forget_all() -> None:
-    for analyzer in list(_living):
-        analyzer._forget()
+def _discard_all_threads() -> None:
+    for analyzer in list(_clients):
+        analyzer._discard_thread()
 
 
 def _close_all() -> None:
-    for analyzer in list(_living):
+    for analyzer in list(_clients):
         analyzer.close()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_discard_all_threads)
 atexit.register(_close_all)

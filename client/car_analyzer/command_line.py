@@ -1,4 +1,4 @@
-"""What all commands of car-analyzer have in common: exit codes, types of arguments, flags."""
+"""What all commands of car-analyzer share: exit codes, argument types and flags."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 14
 
 def add_tls(parser: argparse.ArgumentParser) -> None:
     """Add the flags for `grpcs://` and `https://`; `TLS.of` takes their values."""
-    parser.add_argument("--tls-ca", metavar="FILE", help="authorities to trust, PEM; default: the usual ones")
-    parser.add_argument("--tls-cert", metavar="FILE", help="this caller's own certificate chain, PEM")
+    parser.add_argument("--tls-ca", metavar="FILE", help="certificate authorities to trust, PEM; default: the system's")
+    parser.add_argument("--tls-cert", metavar="FILE", help="the client's certificate chain, PEM")
     parser.add_argument("--tls-key", metavar="FILE", help="the certificate's private key, PEM")
 
 

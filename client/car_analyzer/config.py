@@ -1,4 +1,4 @@
-"""Settings as small frozen values, checked when they are made."""
+"""Settings as small frozen values, validated when they are created."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Endpoint:
         scheme: `grpc`, `grpcs`, `http` or `https`.
         host: A name or an address; IPv6 without its brackets.
         port: 1 to 65535.
-        path: What stands before `/v2` over HTTP, such as `/triton`; empty or with a leading slash.
+        path: HTTP only: the path before `/v2`, such as `/triton`; empty or with a leading slash.
     """
 
     scheme: str
@@ -45,29 +45,29 @@ class Endpoint:
             url: Scheme (default `grpc`), host, port (default 8001 for gRPC, 8000 for HTTP), and for HTTP a path.
 
         Raises:
-            ConfigurationError: The URL has another form.
+            ConfigurationError: The URL is invalid.
         """
         text = url if "://" in url else f"grpc://{url}"
         try:
             parts = urlsplit(text)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            several = "; several hosts need one DNS name, or a proxy before them" if "," in url else ""
-            raise ConfigurationError(f"{url!r} is no URL: {error}{several}") from error
+            several = "; use one DNS name for several hosts, or a proxy" if "," in url else ""
+            raise ConfigurationError(f"{url!r} is not a valid URL: {error}{several}") from error
         if parts.username is not None or parts.password is not None:
-            # The URL itself is left out of the message, which may end up in a log.
+            # The message does not contain the URL: it may be logged.
             raise ConfigurationError("credentials do not belong in the URL; send them with headers=")
         if parts.scheme not in PORTS:
             raise ConfigurationError(f"{url!r} starts with {parts.scheme}://; it must be one of {', '.join(PORTS)}")
         if not host or any(c.isspace() or not c.isprintable() for c in url):
             raise ConfigurationError(f"{url!r} names no host; write it like {DEFAULT_URL}")
         if "," in host:
-            raise ConfigurationError(f"{url!r} names several hosts; they need one DNS name, or a proxy before them")
+            raise ConfigurationError(f"{url!r} names several hosts; use one DNS name for them, or a proxy")
         if parts.query or parts.fragment:
-            raise ConfigurationError(f"{url!r} has a query or a fragment, which mean nothing here")
+            raise ConfigurationError(f"{url!r} has a query or a fragment, which are not supported")
         path = parts.path.rstrip("/")
         if path and parts.scheme.startswith("grpc"):
-            raise ConfigurationError(f"{url!r} has a path, which gRPC does not know; http:// and https:// do")
+            raise ConfigurationError(f"{url!r} has a path, which gRPC does not support; http:// and https:// do")
         if port == 0:
             raise ConfigurationError(f"{url!r} has port 0")
         return cls(parts.scheme, host, port or PORTS[parts.scheme], path)
@@ -79,17 +79,17 @@ class Endpoint:
 
     @property
     def is_grpc(self) -> bool:
-        """Whether it speaks gRPC, and not HTTP."""
+        """Whether the protocol is gRPC, and not HTTP."""
         return self.scheme.startswith("grpc")
 
     @property
     def is_secure(self) -> bool:
-        """Whether it speaks TLS."""
+        """Whether connections use TLS."""
         return self.scheme.endswith("s")
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine by its usual names."""
+        """Whether the host is this machine, by one of its usual names."""
         return self.host in {"localhost", "::1"} or self.host.startswith("127.")
 
     @property
@@ -103,24 +103,24 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and how patiently a failed attempt is repeated. A call's timeout always has the last word.
+    """How failed attempts are repeated: exponential back-off with full jitter, within the call's timeout.
 
-    An attempt is repeated when nobody answers, when the server is too busy, and when it says that it is mending
-    itself. The pause before each is drawn at random between zero and a bound that doubles: many clients that
-    failed together do not come back together.
+    An attempt is repeated when no server answers, when the server is overloaded, and when a process of the server's
+    restarts. The pause before each repetition is random between zero and a bound that doubles, so that many clients
+    which failed together do not return together.
 
     Attributes:
         base_delay: The first bound, in seconds.
-        max_delay: What the bound never passes, in seconds.
-        attempts: How many attempts a call has at most; None for as many as its time allows, 1 for no repeating. From 2
-            on, an attempt that meets a server which is being stopped does not count: the next one may meet another.
-            Nor does one that nobody answers, where `reconnect_patience` is given: that is its limit then.
-        connect_patience: For how many seconds a call goes on when nobody answers and nobody ever did on this
-            client: then it is more likely a wrong URL than a pause.
-        reconnect_patience: The same once the server has answered this client; None for as long as its time allows.
+        max_delay: The largest bound, in seconds.
+        attempts: The maximum number of attempts; None: only the timeout limits them; 1: no repetition. From 2 on, an
+            attempt does not count if the server is shutting down, because the next one may reach another server. Nor
+            does it count if no server answers and `reconnect_patience` is given, which is the limit in that case.
+        connect_patience: How many seconds a call continues while no server answers, if none has ever answered this
+            client: the URL is probably wrong.
+        reconnect_patience: The same after a server has answered this client; None: until the timeout.
 
     Raises:
-        ConfigurationError: A number is negative, or no attempt is left.
+        ConfigurationError: A number is negative, or `attempts` is less than 1.
     """
 
     base_delay: float = 0.05
@@ -137,12 +137,12 @@ class Retry:
             raise ConfigurationError(f"a call needs at least one attempt: {self}")
 
     def delay(self, failures: int) -> float:
-        """The pause in seconds after so many failed attempts, drawn anew at each call."""
+        """A random pause in seconds after so many failed attempts."""
         bound = min(self.max_delay, self.base_delay * 2.0 ** min(failures - 1, 60))
-        return random.uniform(0, bound)  # noqa: S311 - spreads load, guards nothing
+        return random.uniform(0, bound)  # noqa: S311 - spreads load, not a secret
 
     def patience(self, *, answered: bool) -> float:
-        """How long a call goes on, in seconds, while nobody answers."""
+        """How many seconds a call continues while no server answers."""
         if not answered:
             return self.connect_patience
         return float("inf") if self.reconnect_patience is None else self.reconnect_patience
@@ -153,12 +153,12 @@ class TLS:
     """Files for `grpcs://` and `https://`, all PEM and all optional.
 
     Attributes:
-        ca: The authorities to trust, in place of the usual ones.
-        certificate: This client's own certificate chain, where the server asks for one.
+        ca: The certificate authorities to trust, instead of the system's.
+        certificate: This client's own certificate chain, if the server requires one.
         key: The certificate's private key.
 
     Raises:
-        ConfigurationError: One of `certificate` and `key` comes without the other.
+        ConfigurationError: Only one of `certificate` and `key` is given.
     """
 
     ca: str | os.PathLike[str] | None = None
@@ -167,11 +167,11 @@ class TLS:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise ConfigurationError("a client's certificate and its key come together")
+            raise ConfigurationError("a client's certificate needs its key, and a key its certificate")
 
     @staticmethod
     def of(ca: str | None, certificate: str | None, key: str | None) -> TLS | None:
-        """The files that a command line names, or None where it names none."""
+        """The files from a command line, or None if it names none."""
         return TLS(ca, certificate, key) if ca or certificate or key else None
 
     def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
@@ -179,7 +179,7 @@ class TLS:
         return _read(self.ca), _read(self.key), _read(self.certificate)
 
     def context(self) -> ssl.SSLContext:
-        """The same three as Python's `ssl` wants them."""
+        """The same as a context for Python's `ssl`."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:
@@ -197,24 +197,24 @@ def _read(path: str | os.PathLike[str] | None) -> bytes | None:
 
 
 def seconds(value: float, name: str = "timeout") -> float:
-    """Check a length of time.
+    """Validate a duration.
 
     Raises:
         ConfigurationError: It is not a positive, finite number.
     """
     if not 0 < value < float("inf"):
-        raise ConfigurationError(f"{name} is in seconds and more than zero, not {value!r}")
+        raise ConfigurationError(f"{name} must be a number of seconds above zero, not {value!r}")
     return float(value)
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Check headers that both protocols have to be able to send.
+    """Validate headers, which both protocols must be able to send.
 
     Raises:
         ConfigurationError: A name or a value is not plain ASCII on one line.
     """
     for name, value in headers.items():
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not re.fullmatch(r"[\x20-\x7e]*", value):
-            # The value is left out of the message: it may be a secret.
+            # The message does not contain the value: it may be a secret.
             raise ConfigurationError(f"header {name!r} cannot be sent: names and values are plain ASCII on one line")
     return dict(headers)

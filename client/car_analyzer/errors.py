@@ -1,48 +1,48 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises deliberately.
 
 CarAnalyzerError
 ├── PhotoError             the photo is at fault: unreadable, not an image, too large   (also a ValueError)
-├── ConfigurationError     a setting is: the URL, a timeout, a model of another make    (also a ValueError)
+├── ConfigurationError     a setting is: the URL, a timeout, an unsuitable model        (also a ValueError)
 └── ServiceError           the service is at fault
-    ├── UnreachableError       nobody answers at the URL                                (also a ConnectionError)
-    ├── OverloadedError        it has too much to do: UNAVAILABLE, 503, 429
-    ├── DeadlineExceededError  no answer in the time given                              (also a TimeoutError)
-    ├── ModelNotReadyError     the model is unknown there, or not loaded
-    └── ServerError            anything else that went wrong on its side
+    ├── UnreachableError       no server answers at the URL                             (also a ConnectionError)
+    ├── OverloadedError        the server is too busy: UNAVAILABLE, 503, 429
+    ├── DeadlineExceededError  no answer within the timeout                             (also a TimeoutError)
+    ├── ModelNotReadyError     the model is unknown to the server, or not loaded
+    └── ServerError            any other failure of the server
 """
 
 
 class CarAnalyzerError(Exception):
-    """The root of the tree: catches whatever this package raises on purpose."""
+    """The base class of all errors that this package raises deliberately."""
 
 
 class PhotoError(CarAnalyzerError, ValueError):
-    """The photo cannot be analysed; another photo can."""
+    """The photo cannot be analysed; other photos can."""
 
 
 class ConfigurationError(CarAnalyzerError, ValueError):
-    """A setting is wrong, or the served model is not one that this client understands."""
+    """A setting is invalid, or the client cannot read the served model's answers."""
 
 
 class ServiceError(CarAnalyzerError):
-    """The service did not give an answer; the photo may be fine."""
+    """The service did not answer; the photo may be fine."""
 
 
 class UnreachableError(ServiceError, ConnectionError):
-    """Nobody answers at the URL."""
+    """No server answers at the URL."""
 
 
 class OverloadedError(ServiceError):
-    """The server refused the photo because it is too busy; later it may take it."""
+    """The server rejected the photo because it is too busy; it may accept it later."""
 
 
 class DeadlineExceededError(ServiceError, TimeoutError):
-    """The time given ran out before there was an answer."""
+    """There was no answer within the timeout."""
 
 
 class ModelNotReadyError(ServiceError):
-    """The server is there, the model is not: unknown, not loaded, or unloaded."""
+    """The server answers, but the model is unknown, not loaded, or unloaded."""
 
 
 class ServerError(ServiceError):
-    """The server failed, or answered with something that is not an answer."""
+    """The server failed, or its answer cannot be read."""

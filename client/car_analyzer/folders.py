@@ -1,4 +1,4 @@
-"""From what was typed on a command line to the photos that are meant."""
+"""Finds the photos that a command line names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the output to come.
+    """A photo to analyse, or an error in its place.
 
     Attributes:
-        name: The path as it was given or found.
-        error: Why there is no photo to send; None if there may be one.
+        name: The path as given or found.
+        error: Why there is no photo; None otherwise.
     """
 
     name: str
@@ -24,14 +24,14 @@ class Entry:
 
 
 def find_photos(names: list[str], *, recursive: bool) -> list[Entry]:
-    """Replace each folder by the photos in it, in the order a person would give them.
+    """Replace each folder by the photos in it, in natural order.
 
     Args:
         names: Files, folders, and `-` for standard input.
         recursive: Look into folders within folders too.
 
     Returns:
-        Files as they are, whether they exist or not: that is found out when they are read.
+        The photos. Files that were named are returned unchecked: an error comes when they are read.
     """
     entries: list[Entry] = []
     for name in names:
@@ -45,7 +45,7 @@ def find_photos(names: list[str], *, recursive: bool) -> list[Entry]:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts `car2.jpg` before `car10.jpg`, and upper case beside lower case."""
+    """A sort key that puts `car2.jpg` before `car10.jpg`, and upper case beside lower case."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     return [(0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts], name
 
@@ -58,7 +58,7 @@ def _walk(folder: str, *, recursive: bool) -> list[Entry]:
         return [Entry(folder, f"cannot read {folder}: {error.strerror}")]
     entries: list[Entry] = []
     for item in items:
-        # Links to folders are not followed: they may lead in circles.
+        # Links to folders are not followed: they may form a cycle.
         if item.is_dir(follow_symlinks=False):
             entries += _walk(item.path, recursive=True) if recursive else []
         elif item.name.lower().endswith(ENDINGS) and not item.is_dir():

@@ -1,7 +1,7 @@
-"""From a model's own description of its heads and its logits to labels and confidences.
+"""Turns logits into labels and confidences, with the description of the heads in the model's config.
 
-The description travels with the model, as JSON in the ensemble's config, so that the client holds no class order
-of its own that could be another one than the server's.
+The description is JSON in the ensemble's config. The client has no class order of its own, which could differ from the
+server's.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class HeadSpec:
         labels: Labels in logit order; the sigmoid of one logit is the probability of the second.
         activation: `softmax` (a logit for each label), `sigmoid` (one logit for two labels), or `multilabel` (a logit
             and a yes or no for each label).
-        threshold: From which probability on the positive label is chosen; None for the likeliest one.
-        positive: The label that `threshold` and `unsure` are about.
-        unsure: Between these probabilities of the positive label the answer is `UNSURE`.
+        threshold: The probability from which the positive label is chosen; None: the most likely label is.
+        positive: The label that `threshold` and `unsure` refer to.
+        unsure: Between these probabilities of the positive label, the label is `UNSURE`.
     """
 
     name: str
@@ -51,14 +51,14 @@ class HeadSpec:
 
     @property
     def classes(self) -> int:
-        """How many logits there are."""
+        """The number of logits."""
         return 1 if self.activation == "sigmoid" else len(self.labels)
 
     def read(self, tensor: Tensor | None) -> Head:
         """Turn this head's logits for one photo into its answer.
 
         Args:
-            tensor: FP32 of shape [1, classes], or None where the answer had none.
+            tensor: FP32 of shape [1, classes], or None if the answer had none.
 
         Raises:
             ServerError: The tensor is missing, has another shape, or holds a number that is not finite.
@@ -80,7 +80,7 @@ class HeadSpec:
         if self.activation == "multilabel":
             threshold = 0.5 if self.threshold is None else self.threshold
             found = tuple(label for label, probability in named.items() if probability >= threshold)
-            # Sure of all its yeses and noes is as sure as it is of the least sure one.
+            # The confidence in all yes/no decisions together is that of the least certain one.
             confidence = min(p if label in found else 1 - p for label, p in named.items())
             return Head(", ".join(found), confidence, named, tensor.values, found)
         label = self._choose(named)
@@ -100,12 +100,12 @@ class HeadSpec:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How to read the answers of one export.
+class ServedModel:
+    """The export that a server has, and how to read its answers.
 
     Attributes:
-        export_id: Which export; None for an older one, which does not say.
-        version: Of the ensemble; None where its config allows several.
+        export_id: The export's id; None for an older export, which has none.
+        version: The ensemble's version; None if its config allows several.
         heads: Its heads, in display order.
     """
 
@@ -115,7 +115,7 @@ class Reading:
 
 
 def softmax(logits: tuple[float, ...]) -> list[float]:
-    """Probabilities of finite logits; the largest is taken off first, so that none overflows."""
+    """Probabilities of finite logits; the largest is subtracted first, so that none overflows."""
     top = max(logits)
     weights = [math.exp(logit - top) for logit in logits]
     total = math.fsum(weights)
@@ -134,14 +134,16 @@ def parse_heads(text: str | None, model: str) -> tuple[HeadSpec, ...]:
     """Read the description that the ensemble's config carries.
 
     Args:
-        text: JSON, head name → {output, labels, activation, threshold}, in display order; None if there is none.
+        text: JSON, head name → {output, labels, activation, threshold}, in display order; None if it is missing.
         model: The ensemble's name, for messages.
 
     Raises:
-        ConfigurationError: It is missing, or not what this client understands.
+        ConfigurationError: It is missing, or has a format that this client does not know.
     """
     if text is None:
-        raise ConfigurationError(f"model {model!r} does not say what its outputs mean; `car-analyzer export` makes one")
+        raise ConfigurationError(
+            f"model {model!r} does not describe its outputs; create one with `car-analyzer export`"
+        )
     try:
         return _parse(json.loads(text))
     except (TypeError, ValueError, KeyError) as error:
@@ -179,7 +181,7 @@ def _parse_head(name: str, fields: Any) -> HeadSpec:
         threshold = 0.5
     positive = fields.get("positive", labels[-1])
     if not isinstance(positive, str) or positive not in labels:
-        raise ValueError(f"{name}: positive is {positive!r}, and no label")
+        raise ValueError(f"{name}: positive is {positive!r}, which is not a label")
     return HeadSpec(
         name,
         output,
@@ -197,5 +199,5 @@ def _parse_band(name: str, band: Any, labels: list[str]) -> tuple[float, float] 
     if not isinstance(band, list) or len(band) != 2 or not all(isinstance(edge, int | float) for edge in band):
         raise TypeError(f"{name}: unsure is {band!r}")
     if len(labels) != 2:
-        raise ValueError(f"{name}: unsure lies between two labels, not {len(labels)}")
+        raise ValueError(f"{name}: unsure needs two labels, not {len(labels)}")
     return float(band[0]), float(band[1])

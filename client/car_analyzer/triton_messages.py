@@ -1,7 +1,8 @@
-"""What only an error's words tell: the one table of them, for both protocols.
+"""What only the text of an error tells: one table for both protocols.
 
-Where a gRPC code or an HTTP status tells by itself, the transports use that. Triton gives several causes one code:
-UNAVAILABLE (503) is a full queue, a Triton that stops and a header that is missing; a lost connection has it, too.
+The transports use gRPC codes and HTTP statuses wherever those are unambiguous. Triton uses one code for several
+causes: UNAVAILABLE (503) is a full queue, a Triton that is shutting down, or a missing header. gRPC itself uses it for
+a lost connection.
 """
 
 from __future__ import annotations
@@ -11,67 +12,78 @@ import re
 from typing import NamedTuple
 
 
-class Meaning(enum.Enum):
-    """What a sentence says about the service."""
+class Cause(enum.Enum):
+    """The cause of an error, as its message tells it."""
 
-    MENDING = "Triton failed to speak with a process of its own, which passes and is no photo's fault"
-    STOPPING = "Triton was told to stop"
-    COMING = "Triton knows the model and has none of its versions, as one that is stopping says to the last"
+    BACKEND_RESTARTING = "Triton lost contact with a process of its own; this is temporary and not the photo's fault"
+    SHUTTING_DOWN = "Triton is shutting down"
+    NO_VERSION_LOADED = "Triton has the model but no version of it is loaded, as in the last moments of a shutdown"
     UNKNOWN_MODEL = "Triton does not have the model"
-    FROM_A_STEP = "a step of the ensemble rejects what it was given; Triton's own checks of a request begin otherwise"
-    RESTRICTED = "the API needs a header that was not sent"
-    TOO_LARGE = "the message is larger than one side takes"
+    OTHER_EXPORT = "the server has another export than the one that was requested"
+    STEP_REJECTED = "a step of the ensemble rejected its input; Triton's own request checks have no such prefix"
+    RESTRICTED = "the API requires a header that was not sent"
+    TOO_LARGE = "the message is larger than one side accepts"
     NO_CONNECTION = "there was no connection, or it was lost"
-    STREAM_RESET = "the other side, or a proxy on the way, gave the call up"
+    STREAM_RESET = "the server, or a proxy, aborted the call"
 
 
-class Sentence(NamedTuple):
+class Pattern(NamedTuple):
     """A row of the table.
 
     Attributes:
-        pattern: Found anywhere in the message, by `re.search`.
-        meaning: What it says.
-        seen: In which version it was seen, of Triton or of gRPC's own library on this side.
+        regex: Found anywhere in the message, by `re.search`.
+        cause: What it means.
+        seen_in: The version in which it was seen: of Triton, or of the gRPC library on the client's side.
     """
 
-    pattern: str
-    meaning: Meaning
-    seen: str
+    regex: str
+    cause: Cause
+    seen_in: str
 
 
-SENTENCES = (
-    # A process died; a message to or from it was lost; memory that it shares with Triton is used up.
-    Sentence(r"Stub process .* not healthy", Meaning.MENDING, "Triton 2.51"),
-    Sentence(r"Failed to copy the output tensor", Meaning.MENDING, "Triton 2.51"),
-    Sentence(r"[Ff]ailed to increase the shared memory pool", Meaning.MENDING, "Triton 2.51"),
-    Sentence(r"Server (is stopping|not ready)", Meaning.STOPPING, "Triton 2.51"),
-    Sentence(r"has no available versions", Meaning.COMING, "Triton 2.51"),
-    # Over HTTP alone, where some Tritons give 400 for it; gRPC's NOT_FOUND tells by itself.
-    Sentence(r"unknown model", Meaning.UNKNOWN_MODEL, "Triton 2.51"),
-    # INVALID_ARG (400) is a bad photo, and a request that the model does not take.
-    Sentence(r"^(\[request id: [^\]]*\] )*in ensemble '", Meaning.FROM_A_STEP, "Triton 2.51"),
-    # Over gRPC alone, with UNAVAILABLE; HTTP's 403 tells by itself.
-    Sentence(r"is restricted, expecting header", Meaning.RESTRICTED, "Triton 2.51"),
-    # RESOURCE_EXHAUSTED is also what proxies limit rates with.
-    Sentence(r"larger than max", Meaning.TOO_LARGE, "grpcio 1.85"),
+PATTERNS = (
+    # A process died, a message to or from it was lost, or the shared memory is used up.
+    Pattern(r"Stub process .* not healthy", Cause.BACKEND_RESTARTING, "Triton 2.51"),
+    Pattern(r"Failed to copy the output tensor", Cause.BACKEND_RESTARTING, "Triton 2.51"),
+    Pattern(r"[Ff]ailed to increase the shared memory pool", Cause.BACKEND_RESTARTING, "Triton 2.51"),
+    Pattern(r"Server (is stopping|not ready)", Cause.SHUTTING_DOWN, "Triton 2.51"),
+    Pattern(r"has no available versions", Cause.NO_VERSION_LOADED, "Triton 2.51"),
+    # HTTP only, where some Tritons answer 400. In gRPC, NOT_FOUND is unambiguous.
+    Pattern(r"unknown model", Cause.UNKNOWN_MODEL, "Triton 2.51"),
+    # With NOT_FOUND (404), raised by this project's preprocess step.
+    Pattern(r"Export \S+ is not served here", Cause.OTHER_EXPORT, "this project's preprocess step"),
+    # INVALID_ARG (400) is a bad photo, or a request that does not fit the model.
+    Pattern(r"^(\[request id: [^\]]*\] )*in ensemble '", Cause.STEP_REJECTED, "Triton 2.51"),
+    # gRPC only, with UNAVAILABLE. In HTTP, 403 is unambiguous.
+    Pattern(r"is restricted, expecting header", Cause.RESTRICTED, "Triton 2.51"),
+    # Proxies use RESOURCE_EXHAUSTED for rate limits, too.
+    Pattern(r"larger than max", Cause.TOO_LARGE, "grpcio 1.85"),
     # With INVALID_ARG (400), before any step.
-    Sentence(r"--http-max-input-size", Meaning.TOO_LARGE, "Triton's main branch, read in its tests"),
-    # UNAVAILABLE is what both a busy server and a connection that is none are called; these are said on this side.
-    Sentence(
+    Pattern(r"--http-max-input-size", Cause.TOO_LARGE, "Triton's main branch, read in its tests"),
+    # UNAVAILABLE is a busy server or a connection that failed. These messages come from the client's own gRPC library.
+    Pattern(
         r"(?i:\b(failed to connect|connections?|refused|reset|socket|endpoint|transport|goaway|keepalive|ping"
         r"|broken pipe|recvmsg|sendmsg|end of tcp|stream removed|resolving|resolution)\b)",
-        Meaning.NO_CONNECTION,
+        Cause.NO_CONNECTION,
         "grpcio 1.85",
     ),
     # INTERNAL and UNKNOWN are Triton's own failures, too.
-    Sentence(r"RST_STREAM", Meaning.STREAM_RESET, "grpcio 1.85"),
+    Pattern(r"RST_STREAM", Cause.STREAM_RESET, "grpcio 1.85"),
 )
-_FOUND_BY = {
-    meaning: re.compile("|".join(f"(?:{row.pattern})" for row in SENTENCES if row.meaning is meaning))
-    for meaning in Meaning
+_REGEX_OF = {
+    cause: re.compile("|".join(f"(?:{row.regex})" for row in PATTERNS if row.cause is cause)) for cause in Cause
 }
+_PREFIXES = re.compile(r"^(in ensemble '[^']*', |\[request id: [^\]]*\] )*")
+# A Triton that is shutting down can send a message from memory that it has already freed.
+_FREED_MEMORY = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 
-def says(message: str, meaning: Meaning) -> bool:
-    """Whether a message has a sentence of that meaning."""
-    return _FOUND_BY[meaning].search(message) is not None
+def has_cause(message: str, cause: Cause) -> bool:
+    """Whether a message has a pattern of that cause."""
+    return _REGEX_OF[cause].search(message) is not None
+
+
+def clean_message(message: str) -> str:
+    """A message without Triton's prefixes, which name models and ids that mean nothing to a caller."""
+    message = _PREFIXES.sub("", message.strip())
+    return message if message and not _FREED_MEMORY.search(message) else "the server gave no reason"

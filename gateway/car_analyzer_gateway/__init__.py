@@ -1,4 +1,4 @@
-"""`POST /analyze` and `GET /health` in front of a Triton: photos go through as they are, labels come back as JSON."""
+"""`POST /analyze` and `GET /health` in front of a Triton: takes photos, returns labels as JSON."""
 
 from ._app import make_app
 from ._settings import Settings

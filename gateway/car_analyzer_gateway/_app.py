@@ -1,4 +1,4 @@
-"""The ASGI application: routes, and what surrounds them."""
+"""The ASGI application: routes and middleware."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from ._docs import DOCS_POLICY, render_docs
+from ._errors import error_response
 from ._gateway import Gateway
-from ._middleware import Cors, Errors, Guard, Observe
+from ._middleware import CorsMiddleware, ErrorMiddleware, RequestMiddleware, TokenMiddleware
 from ._openapi import describe
-from ._problems import error_response
 from ._static import static_routes
-from ._tracing import Trace
+from ._tracing import TracingMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
     from ._settings import Settings
 
-HEADERS_FOR_PAGES = ["X-Request-ID", "Retry-After", "Model-Version", "Export-Id"]
+EXPOSED_HEADERS = ["X-Request-ID", "Retry-After", "Model-Version", "Export-Id"]
 
 
 def make_app(settings: Settings) -> Starlette:
-    """Make the application, for `car-analyzer gateway` or any other ASGI server.
+    """Create the application, for `car-analyzer gateway` or any other ASGI server.
 
     Args:
         settings: See `Settings`.
 
     Raises:
-        ConfigurationError: A setting is wrong.
+        ConfigurationError: A setting is invalid.
     """
     token = settings.read_token()
     gateway = Gateway(settings)
@@ -59,23 +59,23 @@ def make_app(settings: Settings) -> Starlette:
         *static_routes(),
     ]
     paths = frozenset(route.path for route in routes)
-    middleware = [Middleware(Observe, metrics=gateway.metrics, paths=paths)]
+    middleware = [Middleware(RequestMiddleware, metrics=gateway.metrics, paths=paths)]
     if gateway.tracing.is_on:
-        middleware.append(Middleware(Trace, tracing=gateway.tracing, paths=paths))
+        middleware.append(Middleware(TracingMiddleware, tracing=gateway.tracing, paths=paths))
     if settings.cors_origins:
         middleware.append(
             Middleware(
-                Cors,
+                CorsMiddleware,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-                expose_headers=HEADERS_FOR_PAGES,
+                expose_headers=EXPOSED_HEADERS,
             )
         )
-    middleware.append(Middleware(Errors))
+    middleware.append(Middleware(ErrorMiddleware))
     if token is not None:
-        guarded = None if settings.protect == "all" else frozenset({"/analyze"})
-        middleware.append(Middleware(Guard, token=token, paths=guarded))
+        protected = None if settings.protect == "all" else frozenset({"/analyze"})
+        middleware.append(Middleware(TokenMiddleware, token=token, paths=protected))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -85,7 +85,7 @@ def make_app(settings: Settings) -> Starlette:
 
     handlers: dict[Any, Any] = {HTTPException: _answer_http_error}
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
-    # /analyze/ is not /analyze; a redirect would have the photo sent twice.
+    # No redirect from /analyze/ to /analyze: the client would send the photo twice.
     app.router.redirect_slashes = False
     app.state.gateway = gateway
     return app
@@ -94,6 +94,6 @@ def make_app(settings: Settings) -> Starlette:
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
     path, method = request.url.path, request.method
     messages = {404: f"There is nothing at {path}.", 405: f"{path} does not take {method}."}
-    request.state.facts["error"] = {404: "not_found", 405: "method"}.get(error.status_code, "request")
+    request.state.log_fields["error"] = {404: "not_found", 405: "method"}.get(error.status_code, "request")
     message = messages.get(error.status_code, HTTPStatus(error.status_code).phrase)
     return error_response(error.status_code, message, error.headers)

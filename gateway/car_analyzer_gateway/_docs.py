@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page that works without the internet and without scripts."""
+"""Renders the OpenAPI document as a page that works offline and without scripts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXAMPLES = {
 
 
 def render_docs(document: dict[str, Any]) -> str:
-    """Make the page.
+    """Render the page.
 
     Args:
         document: The OpenAPI document.
@@ -81,6 +81,6 @@ def _example(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(markdown: str) -> str:
-    """Escape, and set what stands between backticks as code."""
+    """Escape a text, with code for what is between backticks."""
     pieces = escape(markdown).split("`")
     return "".join(f"<code>{piece}</code>" if number % 2 else piece for number, piece in enumerate(pieces))

@@ -1,4 +1,4 @@
-"""What the endpoints share, and what they do."""
+"""The endpoints and their shared state."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from car_analyzer import Analysis, AsyncCarAnalyzer, CarAnalyzerError, Retry
 
+from ._byte_budget import ByteBudget
+from ._errors import GatewayError, busy, from_sdk, stopping
 from ._logs import logger
-from ._memory import Litter
+from ._memory import FailedPhotos
 from ._metrics import Metrics
-from ._problems import AnswerError, from_sdk, stopping, too_busy
-from ._room import Room
 from ._tracing import Tracing
 from ._upload import Photo, Upload
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
     from ._settings import Settings
 
-# Enough to bridge a worker of Triton's that restarts. Longer than that, callers hear the truth and decide themselves.
+# Enough while a Triton process restarts. After that, callers get the error and decide themselves.
 RETRY = Retry(attempts=6, connect_patience=2.0, reconnect_patience=2.0)
-# Below the second that Kubernetes gives a probe by default.
+# Below the default timeout of a Kubernetes probe, one second.
 HEALTH_S = 0.9
 
 
 class Gateway:
-    """One gateway to one Triton.
+    """A gateway to one Triton.
 
     Args:
         settings: See `Settings`.
 
     Raises:
-        ConfigurationError: The URL is none, or a library for traces is missing.
+        ConfigurationError: The URL is invalid, or a library for tracing is missing.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,21 +44,21 @@ class Gateway:
         self.client = AsyncCarAnalyzer(
             settings.url, timeout=settings.timeout, retry=RETRY, model=settings.model, tls=settings.tls
         )
-        self.room = Room(settings.max_held_bytes)
-        self.metrics = Metrics(self.room)
+        self.budget = ByteBudget(settings.max_held_bytes)
+        self.metrics = Metrics(self.budget)
         self.tracing = Tracing(settings.otlp_endpoint)
         self.stopping = False
         self.in_flight = 0
-        self._asked = 0
-        self._litter = Litter()
+        self._pending = 0
+        self._failed_photos = FailedPhotos()
 
     @property
     def is_busy(self) -> bool:
-        """Whether as many photos wait as may."""
-        return self._asked + self.room.waiting >= self.settings.max_waiting
+        """Whether the maximum number of photos is waiting."""
+        return self._pending + self.budget.waiting >= self.settings.max_waiting
 
-    def refuse(self) -> None:
-        """Count a request that was refused before it was read."""
+    def count_rejected(self) -> None:
+        """Count a request that was rejected before it was read."""
         self.metrics.count_request("/analyze", "POST", 503, 0.0)
         self.metrics.errors.labels("busy").inc()
 
@@ -74,10 +74,10 @@ class Gateway:
         analyses = [answer for answer in answers if isinstance(answer, Analysis)]
         identity = _identity(analyses)
         headers = {name.title().replace("_", "-"): value for name, value in identity.items()}
-        request.state.facts.update(identity, photos=len(answers))
+        request.state.log_fields.update(identity, photos=len(answers))
         if len(answers) > 1:
-            return JSONResponse([self._entry(answer) for answer in answers], headers=headers)
-        if isinstance(answers[0], AnswerError):
+            return JSONResponse([self._list_entry(answer) for answer in answers], headers=headers)
+        if isinstance(answers[0], GatewayError):
             raise answers[0]
         return JSONResponse(answers[0].to_dict(), headers=headers)
 
@@ -88,8 +88,8 @@ class Gateway:
         health = await self.client.health(HEALTH_S)
         if health.ready:
             return JSONResponse({"status": "OK"}, headers={"Cache-Control": "no-store"})
-        logger.warning("not ready", extra={"facts": {"reason": health.message}})
-        # Without models it is the connection that failed; its message has addresses in it.
+        logger.warning("not ready", extra={"fields": {"reason": health.message}})
+        # Without models, the connection failed: the message contains addresses.
         return _unavailable(str(health.message) if health.models else "the model server cannot be reached")
 
     async def render_metrics(self, request: Request) -> Response:
@@ -98,75 +98,75 @@ class Gateway:
         return Response(text, headers={"Content-Type": content_type})
 
     async def open(self) -> None:
-        """Connect to Triton, so that the first photo does not have to wait for it."""
+        """Connect to Triton before the first photo arrives."""
         health = await self.client.health(HEALTH_S)
         if not health.ready:
-            logger.warning("Triton is not ready yet", extra={"facts": {"url": health.url, "reason": health.message}})
+            logger.warning("Triton is not ready yet", extra={"fields": {"url": health.url, "reason": health.message}})
 
     async def close(self) -> None:
-        """Let go of the connection to Triton, and send the last traces."""
+        """Close the connection to Triton, and send the last traces."""
         await self.client.close()
         await self.tracing.close()
 
-    async def _analyze_all(self, request: Request) -> list[Analysis | AnswerError]:
-        upload = Upload(request.headers, request.receive, self.settings, self.room)
-        tasks: list[asyncio.Task[Analysis | AnswerError]] = []
+    async def _analyze_all(self, request: Request) -> list[Analysis | GatewayError]:
+        upload = Upload(request.headers, request.receive, self.settings, self.budget)
+        tasks: list[asyncio.Task[Analysis | GatewayError]] = []
         try:
             async with contextlib.aclosing(upload.photos()) as photos:
                 async for photo in photos:
                     if not tasks and self.is_busy:
-                        # Many more came while it was read.
-                        photo.share.release()
-                        raise too_busy(f"{self.settings.max_waiting} photos wait already")
+                        # Other requests arrived while this one was read.
+                        photo.reservation.release()
+                        raise busy(f"{self.settings.max_waiting} photos are already waiting")
                     self.metrics.photos.observe(len(photo.data))
                     name = request.state.request_id if not tasks else f"{request.state.request_id}-{len(tasks) + 1}"
-                    tasks.append(self._start(photo, name, upload.patience))
-                    # Named here until the next photo is there, it would be held for as long.
+                    tasks.append(self._start(photo, name, upload.time_left))
+                    # The name would keep the photo in memory until the next one arrives.
                     del photo
-                    _check([task.result() for task in tasks if task.done()])
+                    _raise_service_error([task.result() for task in tasks if task.done()])
             answers = [await task for task in tasks]
-            _check(answers)
+            _raise_service_error(answers)
             return answers
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, photo: Photo, request_id: str, timeout: float) -> asyncio.Task[Analysis | AnswerError]:
+    def _start(self, photo: Photo, request_id: str, timeout: float) -> asyncio.Task[Analysis | GatewayError]:
         task = asyncio.create_task(self._analyze(photo.data, request_id, timeout))
-        self._asked += 1
-        # Not in the task itself: one that is cancelled early never starts.
-        share = photo.share
+        self._pending += 1
+        # A callback, because a task that is cancelled early never starts.
+        reservation = photo.reservation
 
-        def end(_: object) -> None:
-            self._asked -= 1
-            share.release()
+        def on_done(_: object) -> None:
+            self._pending -= 1
+            reservation.release()
 
-        task.add_done_callback(end)
+        task.add_done_callback(on_done)
         return task
 
-    async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> Analysis | AnswerError:
+    async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> Analysis | GatewayError:
         if not photo:
-            return AnswerError(400, "photo", "The photo is empty: it has 0 bytes.")
+            return GatewayError(400, "photo", "The photo is empty: it has 0 bytes.")
         try:
             with self.tracing.photo(len(photo), request_id):
                 analysis = await self.client.analyze(photo, timeout=timeout, request_id=request_id)
         except CarAnalyzerError as error:
             answer = from_sdk(error, self.settings.timeout)
-            self._litter.add(len(photo))
+            self._failed_photos.add(len(photo))
             return answer
         self.metrics.count_analysis(analysis)
         return analysis
 
-    def _entry(self, answer: Analysis | AnswerError) -> dict[str, Any]:
-        if isinstance(answer, AnswerError):
+    def _list_entry(self, answer: Analysis | GatewayError) -> dict[str, Any]:
+        if isinstance(answer, GatewayError):
             self.metrics.errors.labels(answer.kind).inc()
             return {"error": answer.message}
         return answer.to_dict()
 
 
 def _identity(analyses: list[Analysis]) -> dict[str, str]:
-    """Which model answered; several values where it was replaced meanwhile."""
+    """The model that answered; several values if it was replaced in the meantime."""
     found = {
         "model_version": {analysis.version for analysis in analyses},
         "export_id": {analysis.export_id for analysis in analyses if analysis.export_id},
@@ -174,10 +174,10 @@ def _identity(analyses: list[Analysis]) -> dict[str, str]:
     return {name: ", ".join(sorted(values)) for name, values in found.items() if values}
 
 
-def _check(answers: list[Analysis | AnswerError]) -> None:
-    """Raise what went wrong on the service's side: it concerns all photos, not one."""
+def _raise_service_error(answers: list[Analysis | GatewayError]) -> None:
+    """Raise an error of the service: it concerns all photos, not one."""
     for answer in answers:
-        if isinstance(answer, AnswerError) and answer.status != 400:
+        if isinstance(answer, GatewayError) and answer.status != 400:
             raise answer
 
 

@@ -1,4 +1,4 @@
-"""Logs as lines of JSON on stderr, each with the id of the request it belongs to."""
+"""Logs as JSON Lines on stderr, each with the id of its request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger("car_analyzer_gateway")
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object; what was logged with `extra={"facts": {...}}` becomes members of it."""
+    """Formats a record as one JSON object, with the members of `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make the line."""
+        """Format one line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -27,17 +27,17 @@ class JsonFormatter(logging.Formatter):
             line["request_id"] = current
         if record.name != logger.name:
             line["logger"] = record.name
-        line.update(getattr(record, "facts", {}))
+        line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure_logging(level: str) -> None:
-    """Send every log there is through the formatter."""
+    """Format the records of all loggers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logger.setLevel(level.upper())
-    # It warns about each byte behind the last part, which any client can send.
+    # It warns about each byte after the last part, which any client can send.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Giving memory back."""
+"""Returns the memory of photos to the system as soon as they are done."""
 
 from __future__ import annotations
 
@@ -7,39 +7,37 @@ import ctypes
 import gc
 
 M_MMAP_THRESHOLD = -3
-LARGE = 512 * 1024
+MMAP_FROM_BYTES = 512 * 1024
+# A garbage collection takes milliseconds: it is worth that once so many bytes may be garbage.
+COLLECT_EVERY_BYTES = 4_000_000
 
 
-# Collecting garbage takes milliseconds; it is worth them once so many bytes may be in it.
-WORTH_COLLECTING = 4_000_000
+class FailedPhotos:
+    """Runs the garbage collector for photos whose analysis failed.
 
-
-class Litter:
-    """Photos whose analysis failed. Errors refer to the calls they came from, and those to their photos: in circles.
-
-    Python would find these circles some day. Long before, a Triton that is down would cost gigabytes.
+    An error refers to its call's frames, and these to the photo, in reference cycles. Python collects cycles rarely:
+    while Triton is down, gigabytes of photos would accumulate.
     """
 
     def __init__(self) -> None:
         self._size = 0
 
     def add(self, size: int) -> None:
-        """Note a photo's size, and clean up if it is time."""
+        """Add a photo's size, and collect garbage if there may be enough."""
         self._size += size
-        if self._size >= WORTH_COLLECTING:
+        if self._size >= COLLECT_EVERY_BYTES:
             self._size = 0
             gc.collect()
 
 
-def give_memory_back() -> None:
-    """Has the C library return the memory of a photo when the photo is gone.
+def tune_memory() -> None:
+    """Let the C library return a photo's memory to the system when the photo is freed. Call it after all imports.
 
-    Otherwise glibc takes the first large buffer that is freed as a sign to keep those to come: after a burst of large
-    uploads a process stays as big as it was at its peak, and its next peak is higher. To be called once everything is
-    imported.
+    By default glibc raises its mmap threshold when the first large buffer is freed, and keeps later ones: after a burst
+    of large uploads the process stays as large as it was at its peak, and its next peak is higher.
     """
     with contextlib.suppress(AttributeError, OSError):  # not glibc
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
-    # What is there now stays: the collector need not look through it again.
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
+    # What exists now stays: the collector need not scan it again.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What Prometheus is told: how much is asked, how it went, and what the answers were, so that drift can be seen."""
+"""Metrics for Prometheus: requests, errors, and the distribution of answers, which shows drift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 if TYPE_CHECKING:
     from car_analyzer import Analysis
 
-    from ._room import Room
+    from ._byte_budget import ByteBudget
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BYTES = (10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000)
@@ -21,7 +21,7 @@ METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"}
 class Metrics:
     """The gateway's metrics, in a registry of their own."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, budget: ByteBudget) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -54,30 +54,30 @@ class Metrics:
             registry=self.registry,
         )
         held = Gauge("car_analyzer_held_bytes", "Bytes set aside for photos in flight.", registry=self.registry)
-        held.set_function(lambda: room.used)
+        held.set_function(lambda: budget.used)
 
     def count_request(self, path: str, method: str, status: int, seconds: float) -> None:
-        """Note a request that is over.
+        """Count a completed request.
 
         Args:
-            path: One of few: a route's, or `other`.
-            method: As it was sent.
-            status: Of the answer; 499 when the caller did not wait for it.
-            seconds: How long it took.
+            path: A route's path, or `other`.
+            method: The HTTP method.
+            status: The response's status; 499 if the client disconnected.
+            seconds: Its duration.
         """
         self.requests.labels(path, method if method in METHODS else "other", str(status)).inc()
         self.seconds.labels(path).observe(seconds)
 
     def count_analysis(self, analysis: Analysis) -> None:
-        """Note what a photo was found to be."""
+        """Count the answer for a photo."""
         self.analyses.observe(analysis.processing_time_ms / 1000)
         for name, head in analysis.heads.items():
-            # One by one, or n labels that do not exclude each other would make 2^n series.
+            # Each label on its own: combinations of n labels would create 2^n series.
             for label in (head.label,) if head.labels is None else head.labels or ("none",):
                 self.answers.labels(name, label).inc()
             self.confidence.labels(name).observe(head.confidence)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The metrics as text, and its content type."""
+        """The metrics as text, and their content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type

@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, a line in the log, a count, and an error that is always JSON."""
+"""Middleware for every request: its id, log line and metrics, JSON errors, tokens and CORS."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware import cors
 
+from ._errors import ClientDisconnectedError, GatewayError, error_response, stopping
 from ._logs import logger, request_id
-from ._problems import AnswerError, ClientGoneError, error_response, stopping
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from ._metrics import Metrics
 
-SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-# How long what is left of a refused upload is read and thrown away. A connection that is closed while the client
-# still sends breaks before the client reads why.
+VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# How long the rest of a rejected upload is read and discarded. If the connection were closed while the client still
+# sends, the client would get a connection error and not the response.
 DISCARD_S = 5.0
-QUIET = {"/health", "/metrics"}
+PROBE_PATHS = {"/health", "/metrics"}
 
 
 class Exchange:
-    """One request and its answer, as the log and the metrics want to know them."""
+    """One request and its response, observed for the log and the metrics."""
 
     def __init__(self, receive: Receive, send: Send, headers: Headers) -> None:
         self.status = 499
@@ -38,30 +38,30 @@ class Exchange:
         self.bytes_in = 0
         self._receive = receive
         self._send = send
-        self._unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        self._asked = False
-        self._on_invitation = headers.get("expect", "").lower() == "100-continue"
+        self._has_more = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self._body_requested = False
+        self._expects_continue = headers.get("expect", "").lower() == "100-continue"
         given = headers.get("x-request-id", "")
-        self.id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        self.id = given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
 
     async def receive(self) -> Message:
-        """Hand on a piece of the body, and note whether there is more."""
-        self._asked = True
+        """Pass on a chunk of the body, and note whether there is more."""
+        self._body_requested = True
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self._unread = False
+            self._has_more = False
         self.bytes_in += len(message.get("body", b""))
         return message
 
     async def send(self, message: Message) -> None:
-        """Hand on a piece of the answer, with the request's id."""
+        """Pass on a part of the response, with the request's id."""
         if message["type"] == "http.response.start":
-            # A client that waits to be invited sends nothing, and there is nothing to throw away.
-            # Nor is it of use with one that was too slow.
-            is_sending = self._unread and (self._asked or not self._on_invitation)
+            # A client that waits for `100 Continue` has sent nothing to discard. After a timeout (408), waiting for the
+            # rest is pointless.
+            is_sending = self._has_more and (self._body_requested or not self._expects_continue)
             if is_sending and message["status"] != 408:
                 with anyio.move_on_after(DISCARD_S):
-                    while self._unread:
+                    while self._has_more:
                         await self.receive()
             self.started = True
             self.status = message["status"]
@@ -71,13 +71,13 @@ class Exchange:
         await self._send(message)
 
 
-class Observe:
-    """Gives each request its id, logs it and counts it.
+class RequestMiddleware:
+    """Gives each request an id, logs it and counts it.
 
     Args:
-        app: What answers.
-        metrics: Where it is counted.
-        paths: The paths that are counted under their own names.
+        app: The next application.
+        metrics: The metrics.
+        paths: The paths with metrics of their own; all others are counted as `other`.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
@@ -90,33 +90,33 @@ class Observe:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(receive, send, Headers(scope=scope))
-        facts: dict[str, Any] = {}
-        scope.setdefault("state", {}).update(request_id=exchange.id, facts=facts)
+        fields: dict[str, Any] = {}
+        scope.setdefault("state", {}).update(request_id=exchange.id, log_fields=fields)
         named = request_id.set(exchange.id)
         started = time.perf_counter()
         try:
             with self._metrics.in_flight.track_inprogress():
                 await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
-            # The time to finish is over. Nobody waits for this task but the server, which is about to end.
+            # The drain timeout is over and the server is about to exit; only the server waits for this task.
             if not exchange.started:
                 await stopping().response()(scope, exchange.receive, exchange.send)
         finally:
-            self._note(scope, exchange, facts, time.perf_counter() - started)
+            self._record(scope, exchange, fields, time.perf_counter() - started)
             request_id.reset(named)
 
-    def _note(self, scope: Scope, exchange: Exchange, facts: dict[str, Any], seconds: float) -> None:
+    def _record(self, scope: Scope, exchange: Exchange, fields: dict[str, Any], seconds: float) -> None:
         path, method, status = scope["path"], scope["method"], exchange.status
         self._metrics.count_request(path if path in self._paths else "other", method, status, seconds)
-        if "error" in facts:
-            self._metrics.errors.labels(facts["error"]).inc()
-        log = logger.debug if path in QUIET and status == 200 else logger.info
+        if "error" in fields:
+            self._metrics.errors.labels(fields["error"]).inc()
+        log = logger.debug if path in PROBE_PATHS and status == 200 else logger.info
         line = {"method": method, "path": path[:200], "status": status, "milliseconds": round(seconds * 1000, 1)}
-        log("request", extra={"facts": {**line, "bytes_in": exchange.bytes_in, **facts}})
+        log("request", extra={"fields": {**line, "bytes_in": exchange.bytes_in, **fields}})
 
 
-class Errors:
-    """Turns whatever is raised into an answer."""
+class ErrorMiddleware:
+    """Converts exceptions to responses."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -125,29 +125,29 @@ class Errors:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        facts = scope["state"]["facts"]
+        fields = scope["state"]["log_fields"]
         try:
             await self._app(scope, receive, send)
-        except ClientGoneError:
-            facts["error"] = "disconnected"
-        except AnswerError as error:
-            facts["error"] = error.kind
-            facts["reason"] = error.details or error.message
+        except ClientDisconnectedError:
+            fields["error"] = "disconnected"
+        except GatewayError as error:
+            fields["error"] = error.kind
+            fields["reason"] = error.details or error.message
             await error.response()(scope, receive, send)
-        except Exception:  # noqa: BLE001 - the last resort: it is logged, and the caller is told
-            facts["error"] = "bug"
+        except Exception:  # noqa: BLE001 - the last resort: it is logged, and the client gets a 500
+            fields["error"] = "bug"
             logger.exception("This is a bug in the gateway.")
-            response = error_response(500, "Something went wrong here; the log has more under this request's id.")
+            response = error_response(500, "The gateway failed; its log has the details under this request's id.")
             await response(scope, receive, send)
 
 
-class Guard:
-    """Lets in who has the token.
+class TokenMiddleware:
+    """Rejects requests without the token.
 
     Args:
-        app: What is guarded.
-        token: What callers have to send.
-        paths: The paths that are guarded; None for all.
+        app: The next application.
+        token: The bearer token.
+        paths: The protected paths; None for all.
     """
 
     def __init__(self, app: ASGIApp, token: bytes, paths: frozenset[str] | None) -> None:
@@ -164,15 +164,15 @@ class Guard:
                 message = (
                     "A token is needed: Authorization: Bearer …" if not given else "The token is not the right one."
                 )
-                raise AnswerError(401, "token", message, headers={"WWW-Authenticate": "Bearer"})
+                raise GatewayError(401, "token", message, headers={"WWW-Authenticate": "Bearer"})
         await self._app(scope, receive, send)
 
 
-class Cors(CORSMiddleware):
-    """Starlette's, whose refusals are JSON here like all errors."""
+class CorsMiddleware(cors.CORSMiddleware):
+    """Starlette's CORS middleware with JSON errors."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer what a browser asks before it sends a request of another origin."""
+        """Answer a preflight request."""
         response = super().preflight_response(request_headers)
         if response.status_code == 200:
             return response

@@ -1,4 +1,4 @@
-"""The OpenAPI document. Written by hand: the bodies are read as they stream, which no framework can describe."""
+"""The OpenAPI document, written by hand: no framework describes bodies that are parsed while they arrive."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SCHEMAS: dict[str, Any] = {
     "Analysis": {
         "type": "object",
         "description": (
-            "For each head of the model its label, and the label's probability under the head's name with "
-            "`Confidence` behind it. These are the default two; another model may have others."
+            "For each head of the model, its label under the head's name, and the label's probability under the same "
+            "name followed by `Confidence`. These are the two default heads; another model may have others."
         ),
         "required": ["processingTime"],
         "properties": {
@@ -27,7 +27,7 @@ SCHEMAS: dict[str, Any] = {
             "processingTime": {
                 "type": "number",
                 "minimum": 0,
-                "description": "Milliseconds from sending the photo to Triton to having its answer.",
+                "description": "Milliseconds from sending the photo to Triton to receiving its answer.",
                 "example": 41.3,
             },
         },
@@ -49,15 +49,15 @@ SCHEMAS: dict[str, Any] = {
 
 HEADERS = {
     "X-Request-ID": {
-        "description": "The request's id: the one that was sent, or a new one. It is in the logs, Triton's included.",
+        "description": "The request's id, as sent or newly created. Logs of the gateway and Triton have it.",
         "schema": {"type": "string"},
     }
 }
 IDENTITY = {
     "Model-Version": {"description": "The version of the ensemble that answered.", "schema": {"type": "string"}},
-    "Export-Id": {"description": "The export that answered: no other has this id.", "schema": {"type": "string"}},
+    "Export-Id": {"description": "The unique id of the export that answered.", "schema": {"type": "string"}},
 }
-RETRY_AFTER = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds until the next attempt.", "schema": {"type": "integer"}}}
 
 ERRORS = {
     "400": "There is no photo, or it cannot be read.",
@@ -65,34 +65,34 @@ ERRORS = {
     "413": "A photo is too large, or there are too many.",
     "415": "The body is neither a multipart form nor an image.",
     "500": "A bug in the gateway.",
-    "502": "Triton failed on this photo, or has a model of another make.",
-    "503": "Too busy, stopping, or Triton is down: try again later.",
-    "504": "There was no answer in time.",
+    "502": "Triton failed on this photo, or its model is unsuitable.",
+    "503": "Too busy, shutting down, or Triton is down: try again later.",
+    "504": "There was no answer within the timeout.",
 }
 
 UNAUTHORIZED = "The token is missing or wrong."
 
 
 def describe(settings: Settings, *, needs_token: bool) -> dict[str, Any]:
-    """Make the document.
+    """Create the document.
 
     Args:
-        settings: The limits that are told.
+        settings: The limits.
         needs_token: Whether callers have to send a bearer token.
     """
-    everywhere = needs_token and settings.protect == "all"
+    protects_all = needs_token and settings.protect == "all"
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "car-analyzer",
             "version": __version__,
-            "description": "Says of cars on photos whether they are clean or dirty, intact or damaged.",
+            "description": "Classifies photos of cars: clean or dirty, intact or damaged.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
-            "/analyze": {"post": _guarded(_analyze(settings), needs=needs_token)},
-            "/health": {"get": _guarded(_health(), needs=everywhere)},
-            "/metrics": {"get": _guarded(_metrics(), needs=everywhere)},
+            "/analyze": {"post": _with_token(_analyze(settings), needs=needs_token)},
+            "/health": {"get": _with_token(_health(), needs=protects_all)},
+            "/metrics": {"get": _with_token(_metrics(), needs=protects_all)},
         },
         "components": {"schemas": SCHEMAS},
     }
@@ -112,8 +112,8 @@ def _analyze(settings: Settings) -> dict[str, Any]:
     return {
         "summary": "Analyse photos",
         "description": (
-            f"One photo is answered with an object, several `image` fields (at most {settings.max_photos}) with a "
-            "list, in which a photo that cannot be read has an error in its place. A photo is JPEG, PNG, WebP, BMP, "
+            f"One photo gives an object; several `image` fields (at most {settings.max_photos}) give a list, with an "
+            "error in the place of a photo that cannot be read. A photo is JPEG, PNG, WebP, BMP, "
             f"GIF, TIFF or AVIF of at most {settings.max_photo_bytes:,} bytes."
         ),
         "operationId": "analyze",
@@ -121,7 +121,7 @@ def _analyze(settings: Settings) -> dict[str, Any]:
             {
                 "name": "X-Request-ID",
                 "in": "header",
-                "description": "An id for this request; without it, one is made.",
+                "description": "An id for this request; without it, one is created.",
                 "schema": {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9._:/+=-]+$"},
             }
         ],
@@ -135,7 +135,7 @@ def _analyze(settings: Settings) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "What the model says.",
+                "description": "The model's answer.",
                 "headers": {**HEADERS, **IDENTITY},
                 "content": {"application/json": {"schema": {"anyOf": [analysis, several]}}},
             },
@@ -147,7 +147,7 @@ def _analyze(settings: Settings) -> dict[str, Any]:
 def _health() -> dict[str, Any]:
     ok = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "enum": ["OK"]}}}
     return {
-        "summary": "Ask whether photos can be analysed now",
+        "summary": "Check whether photos can be analysed now",
         "operationId": "health",
         "responses": {
             "200": {
@@ -156,7 +156,7 @@ def _health() -> dict[str, Any]:
                 "content": {"application/json": {"schema": ok}},
             },
             "503": {
-                "description": "Something is not; `error` says what.",
+                "description": "Something is not ready; `error` says what.",
                 "headers": HEADERS,
                 "content": {"application/json": {"schema": _schema("Unavailable")}},
             },
@@ -174,7 +174,7 @@ def _metrics() -> dict[str, Any]:
     }
 
 
-def _guarded(operation: dict[str, Any], *, needs: bool) -> dict[str, Any]:
+def _with_token(operation: dict[str, Any], *, needs: bool) -> dict[str, Any]:
     if needs:
         operation["security"] = [{"token": []}]
         operation["responses"]["401"] = _error(UNAUTHORIZED)

@@ -1,4 +1,4 @@
-"""uvicorn, with what it lacks: a time limit for a request's head, JSON errors, and an orderly end."""
+"""uvicorn with additions: a timeout for request heads, JSON errors, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ._errors import BUSY
 from ._logs import logger
-from ._problems import BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,121 +22,116 @@ if TYPE_CHECKING:
     from ._gateway import Gateway
 
 MAX_HEADER_BYTES = 16_384
-# For a request's head, and for what a client still sends after its answer.
+# The timeout for a request's head.
 HEAD_S = 10.0
-# For a client to read why it was refused, before its connection is closed.
+# How long a client can read a rejection before the connection is closed.
 LINGER_S = 1.0
 BACKLOG = 2048
 ANALYZE = b"POST /analyze"
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that answers JSON even to what is no HTTP, and waits for nobody for ever.
-
-    Attributes:
-        gateway: What is served; set by a subclass.
-    """
-
-    gateway: Gateway
+    """HTTP/1.1 with JSON errors even for malformed requests, and with timeouts for slow clients."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._gateway: Gateway = self.config.app.state.gateway  # type: ignore[union-attr]
         self._timer: asyncio.TimerHandle | None = None
-        self._heard = False
-        self._refused = False
+        self._request_started = False
+        self._rejected = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse it if there are too many."""
+        """Accept a connection, or reject it if there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.gateway.settings.max_connections:
-            self._refuse(503, "There are too many connections; try again in a moment.", retry=True)
+        if len(self.connections) > self._gateway.settings.max_connections:
+            self._reject(503, "There are too many connections; try again in a moment.", retry=True)
         else:
-            self._watch()
+            self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up."""
-        self._stop_watch()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what a client sends, and watch the time while that is no request yet."""
-        if self._refused:
+        """Process received data, with a timeout until the request's head is complete."""
+        if self._rejected:
             return
-        if not self._heard and self.gateway.is_busy and data.startswith(ANALYZE):
-            # Before it is even parsed: thousands of refusals must not take the time of what was accepted.
-            self.gateway.refuse()
-            self._refuse(503, BUSY, retry=True)
+        if not self._request_started and self._gateway.is_busy and data.startswith(ANALYZE):
+            # Before it is parsed: thousands of rejections must not delay the accepted requests.
+            self._gateway.count_rejected()
+            self._reject(503, BUSY, retry=True)
             return
-        self._heard = True
+        self._request_started = True
         super().data_received(data)
         if self._is_answering:
-            self._stop_watch()
-        elif not self._refused:
-            self._watch()
+            self._stop_timer()
+        elif not self._rejected:
+            self._start_timer()
 
     def on_response_complete(self) -> None:
-        """Start anew."""
-        self._heard = False
+        """Prepare for the next request."""
+        self._request_started = False
         super().on_response_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are plain text
-        """Refuse what is no HTTP."""
-        self._refuse(400, f"The HTTP request is malformed, or its head is over {MAX_HEADER_BYTES:,} bytes.")
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message is plain text
+        """Reject a malformed request."""
+        self._reject(400, f"The HTTP request is malformed, or its head is over {MAX_HEADER_BYTES:,} bytes.")
 
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _watch(self) -> None:
-        # Not from the start for each piece: one byte a second must not go on for ever.
+    def _start_timer(self) -> None:
+        # Not restarted for each chunk: a client that sends one byte a second must be stopped.
         if self._timer is None and not self.transport.is_closing():
-            self._timer = self.loop.call_later(HEAD_S, self._run_out)
+            self._timer = self.loop.call_later(HEAD_S, self._time_out)
 
-    def _stop_watch(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _run_out(self) -> None:
+    def _time_out(self) -> None:
         self._timer = None
-        if self._heard:
-            self._refuse(408, f"The request did not arrive within {HEAD_S:g} seconds.")
+        if self._request_started:
+            self._reject(408, f"The request did not arrive within {HEAD_S:g} seconds.")
         else:
             self.transport.close()
 
-    def _refuse(self, status: int, message: str, *, retry: bool = False) -> None:
-        if self._refused or self.transport.is_closing():
+    def _reject(self, status: int, message: str, *, retry: bool = False) -> None:
+        if self._rejected or self.transport.is_closing():
             return
         if self._is_answering:
-            # In the middle of a request: the application hears that its client is gone.
+            # In the middle of a request: tell the application that the client disconnected.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self._is_answering and self.cycle.response_started:
             self.transport.close()
         else:
             body = json.dumps({"error": message}).encode()
-            head = [f"HTTP/1.1 {status} Refused", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+            head = [f"HTTP/1.1 {status} Rejected", "Content-Type: application/json", f"Content-Length: {len(body)}"]
             head += ["Retry-After: 1"] if retry else []
-            # There is nothing in it that a page of another origin must not read.
-            head += ["Access-Control-Allow-Origin: *"] if self.gateway.settings.cors_origins else []
+            # Pages of any origin may read it: it contains nothing confidential.
+            head += ["Access-Control-Allow-Origin: *"] if self._gateway.settings.cors_origins else []
             self.transport.write("\r\n".join([*head, "Connection: close", "", ""]).encode() + body)
-            self._linger()
+            self._close_later()
 
-    def _linger(self) -> None:
-        # Closed at once, with something unread, the connection would break before the client has the answer.
-        self._refused = True
-        self._stop_watch()
+    def _close_later(self) -> None:
+        # If the connection were closed at once, with unread data, the client might not receive the response.
+        self._rejected = True
+        self._stop_timer()
         self.transport.write_eof()
         self._timer = self.loop.call_later(LINGER_S, self.transport.close)
 
 
 class Server(uvicorn.Server):
-    """Tells when it is ready. When told to stop, it answers what is in flight before it closes its socket.
+    """Announces when it is ready, and completes requests in flight before it shuts down.
 
     Args:
-        config: uvicorn's.
-        gateway: What is served.
-        announce: Called when requests can come.
+        config: uvicorn's configuration.
+        gateway: The gateway.
+        announce: Called when the server accepts requests.
     """
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, announce: Callable[[], None]) -> None:
@@ -145,15 +140,15 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen."""
+        """Start to accept requests."""
         await super().startup(sockets)
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is in flight. Meanwhile new photos are refused and /health says 503, so that balancers notice."""
+        """Complete requests in flight. Meanwhile new photos are rejected and /health is 503, for load balancers."""
         gateway = self._gateway
         gateway.stopping = True
-        logger.info("stopping", extra={"facts": {"in_flight": gateway.in_flight}})
+        logger.info("stopping", extra={"fields": {"in_flight": gateway.in_flight}})
         loop = asyncio.get_running_loop()
         end = loop.time() + gateway.settings.drain_timeout
         while gateway.in_flight and loop.time() < end and not self.force_exit:  # noqa: ASYNC110 - a signal sets it
@@ -162,21 +157,21 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the socket, so that a port in use is known before anything else is started.
+    """Open the socket early, so that a port in use is reported before anything else starts.
 
     Raises:
         OSError: The address cannot be used.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    # Inherited by every connection. asyncio does not set it on sockets that it did not make, and an answer that comes
-    # in two pieces would wait 40 ms for the first to be acknowledged.
+    # Inherited by every connection; asyncio sets it only on sockets that it created. Without it, a response in two
+    # packets waits 40 ms for the first acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 def run(app: Starlette, listener: socket.socket, announce: Callable[[], None]) -> None:
-    """Serve until told to stop.
+    """Serve until SIGINT or SIGTERM.
 
     Args:
         app: From `make_app`.
@@ -188,7 +183,7 @@ def run(app: Starlette, listener: socket.socket, announce: Callable[[], None]) -
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http=type("Door", (Protocol,), {"gateway": gateway}),
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -196,11 +191,11 @@ def run(app: Starlette, listener: socket.socket, announce: Callable[[], None]) -
         server_header=False,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=settings.keep_alive,
-        # What was in flight has had its time by then.
+        # `Server.shutdown` has waited for requests in flight by then.
         timeout_graceful_shutdown=1,
         backlog=BACKLOG,
     )
-    # uvicorn takes these signals over while it serves, and gives them on to whoever had them before.
+    # uvicorn handles these signals while it serves, and raises them again for the previous handlers afterwards.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     Server(config, gateway, announce).run([listener])

@@ -1,4 +1,4 @@
-"""What can be set, by flag or by variable, and how it is checked."""
+"""The settings, from flags and environment variables, and their validation."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from car_analyzer import TLS, ConfigurationError
 
 PREFIX = "CAR_ANALYZER_"
-# A token on the command line would be seen by everybody who can list processes.
+# Everybody who can list processes sees the command line.
 NOT_A_FLAG = {"token"}
 
 EPILOG = """\
-Each flag has a variable: --max-photos is CAR_ANALYZER_MAX_PHOTOS. A flag wins over its variable. A token is read from
-CAR_ANALYZER_TOKEN or from a file, never from the command line.
+Each flag has an environment variable: --max-photos is CAR_ANALYZER_MAX_PHOTOS. Flags take precedence. The token is read
+from CAR_ANALYZER_TOKEN or from a file, never from the command line.
 
 examples:
   car-analyzer gateway
   car-analyzer gateway --url grpc://triton:8001 --host 0.0.0.0
   car-analyzer gateway --cors-origins https://app.example,https://www.example --token-file /run/secrets/token
-  car-analyzer gateway --repository model_repository      start a Triton as well, and stop both together
+  car-analyzer gateway --repository model_repository      also start a Triton; stops both together
   curl -F image=@car.jpg http://localhost:5000/analyze
 
-exit codes: 0 stopped when asked to, 1 could not start or stopped by itself, 2 wrong usage
+exit codes: 0 stopped by a signal, 1 could not start, or its Triton stopped by itself, 2 wrong usage
 """
 
 
 class Settings(BaseSettings):
-    """The gateway's settings. What is not given comes from `CAR_ANALYZER_*` variables, or is the default."""
+    """The gateway's settings. Those not given come from `CAR_ANALYZER_*` variables, or have their defaults."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    url: str = Field("grpc://localhost:8001", description="where Triton is: grpc://, grpcs://, http:// or https://")
-    tls_ca: str | None = Field(None, description="authorities to trust for grpcs:// and https://, PEM; default: usual")
-    tls_cert: str | None = Field(None, description="the gateway's own certificate chain for them, PEM; default: none")
+    url: str = Field("grpc://localhost:8001", description="Triton's address: grpc://, grpcs://, http:// or https://")
+    tls_ca: str | None = Field(None, description="certificate authorities to trust, PEM; default: the system's")
+    tls_cert: str | None = Field(None, description="the gateway's certificate chain as a client, PEM; default: none")
     tls_key: str | None = Field(None, description="the certificate's private key, PEM; default: none")
     model: str = Field("car_analyzer", description="name of the ensemble")
-    host: str = Field("127.0.0.1", description="address to listen at")
-    port: int = Field(5000, ge=0, le=65535, description="port to listen at; 0 takes any free one")
-    timeout: float = Field(30.0, gt=0, allow_inf_nan=False, description="seconds for an answer, once a photo is there")
-    upload_timeout: float = Field(30.0, gt=0, allow_inf_nan=False, description="seconds a client may take for a photo")
-    max_photo_bytes: ByteSize = Field(ByteSize(20_000_000), ge=1, description="size of the largest photo taken")
-    max_photos: int = Field(16, ge=1, description="photos taken in one request")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(5000, ge=0, le=65535, description="port to listen on; 0 takes any free port")
+    timeout: float = Field(30.0, gt=0, allow_inf_nan=False, description="seconds for an answer, after the upload")
+    upload_timeout: float = Field(30.0, gt=0, allow_inf_nan=False, description="seconds for a client to send a photo")
+    max_photo_bytes: ByteSize = Field(ByteSize(20_000_000), ge=1, description="maximum size of a photo")
+    max_photos: int = Field(16, ge=1, description="maximum number of photos in one request")
     max_held_bytes: ByteSize = Field(
-        ByteSize(32_000_000), ge=1, description="photos held at once; further uploads wait, unread, for room"
+        ByteSize(32_000_000), ge=1, description="maximum size of all photos in memory; further uploads wait, unread"
     )
-    max_waiting: int = Field(256, ge=1, description="photos waiting for room or an answer; more are refused")
-    max_connections: int = Field(1000, ge=1, description="connections served at once; more are answered 503")
-    token: SecretStr | None = Field(None, description="what callers have to send as a bearer token")
-    token_file: Path | None = Field(None, description="file with the bearer token; default: none is asked for")
-    protect: Literal["analyze", "all"] = Field("analyze", description="what the token is for: analyze, or all")
+    max_waiting: int = Field(256, ge=1, description="maximum number of waiting photos; more are rejected")
+    max_connections: int = Field(1000, ge=1, description="maximum number of connections; more are rejected")
+    token: SecretStr | None = Field(None, description="bearer token that callers have to send")
+    token_file: Path | None = Field(None, description="file with the bearer token; default: no token")
+    protect: Literal["analyze", "all"] = Field("analyze", description="paths that need the token: analyze, or all")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="web origins that may call, with commas, or *; default: none"
+        (), description="allowed CORS origins, separated by commas, or *; default: none"
     )
-    keep_alive: int = Field(75, ge=1, description="seconds an idle connection is kept")
-    drain_timeout: float = Field(30.0, ge=0, description="seconds for what is in flight when told to stop")
+    keep_alive: int = Field(75, ge=1, description="seconds until an idle connection is closed")
+    drain_timeout: float = Field(30.0, ge=0, description="seconds for requests in flight at shutdown")
     otlp_endpoint: str | None = Field(
-        None, description="collector to send traces to, OTLP over HTTP, such as http://localhost:4318; default: none"
+        None, description="OTLP/HTTP collector for traces, such as http://localhost:4318; default: none"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error; debug also logs health checks"
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     @field_validator("port", mode="before")
     @classmethod
     def _ignore_service_link(cls, value: Any) -> Any:
-        # Kubernetes sets CAR_ANALYZER_PORT to such a URL in every pod beside a service named `car-analyzer`.
+        # Kubernetes sets CAR_ANALYZER_PORT to such a URL in every pod if there is a service named `car-analyzer`.
         return 5000 if isinstance(value, str) and value.startswith(("tcp://", "udp://")) else value
 
     @field_validator("cors_origins", mode="before")
@@ -85,36 +85,38 @@ class Settings(BaseSettings):
         for origin in value:
             scheme, _, host = origin.partition("://")
             if origin != "*" and (scheme not in ("http", "https") or not host or "/" in host):
-                raise ValueError(f"{origin!r} is no origin; write it like https://app.example or http://localhost:3000")
+                raise ValueError(
+                    f"{origin!r} is not a valid origin; write it like https://app.example or http://localhost:3000"
+                )
         return value
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Settings:
         if self.max_held_bytes < self.max_photo_bytes:
-            raise ValueError("--max-held-bytes must have room for one photo of --max-photo-bytes")
+            raise ValueError("--max-held-bytes must not be less than --max-photo-bytes")
         if self.token is not None and self.token_file is not None:
             raise ValueError(f"give {PREFIX}TOKEN or --token-file, not both")
         return self
 
     @property
     def tls(self) -> TLS | None:
-        """What the gateway's own calls are encrypted with.
+        """The TLS files for the connection to Triton.
 
         Raises:
-            ConfigurationError: A certificate comes without its key, or a key without its certificate.
+            ConfigurationError: Only one of certificate and key is given.
         """
         return TLS.of(self.tls_ca, self.tls_cert, self.tls_key)
 
     @property
     def max_body_bytes(self) -> int:
-        """The size of the largest request body: as many photos as may be, and what stands between them."""
+        """The maximum size of a request body: all photos, and the form around them."""
         return self.max_photos * self.max_photo_bytes + 1_000_000
 
     def read_token(self) -> bytes | None:
-        """The bearer token, or None when none is asked for.
+        """The bearer token, or None without one.
 
         Raises:
-            ConfigurationError: The file cannot be read, or there is no usable token in it.
+            ConfigurationError: The file cannot be read, or the token is invalid.
         """
         if self.token is not None:
             token = self.token.get_secret_value()
@@ -132,10 +134,10 @@ class Settings(BaseSettings):
 
 
 def read_settings(arguments: dict[str, Any]) -> Settings:
-    """Make the settings from parsed flags and from the environment.
+    """Create the settings from parsed flags and the environment.
 
     Raises:
-        ConfigurationError: A value is wrong; the message says which.
+        ConfigurationError: A value is invalid; the message says which.
     """
     try:
         return Settings(**arguments)
@@ -144,7 +146,7 @@ def read_settings(arguments: dict[str, Any]) -> Settings:
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """The command line: one flag for each setting."""
+    """The command line, with a flag for each setting."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Serve POST /analyze and GET /health in front of a Triton.",

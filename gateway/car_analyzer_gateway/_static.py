@@ -1,58 +1,48 @@
-"""The page at / and the files that belong to it, which come with the package."""
+"""The page at / and its files, which are part of the package."""
 
 from __future__ import annotations
 
-import hashlib
-import mimetypes
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from starlette.responses import Response
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
 FOLDER = Path(__file__).parent / "static"
 INDEX = "index.html"
-# Nothing from elsewhere, nothing inline; blob: is how a page shows a photo it is about to send.
+# Only our own files, and nothing inline; blob: shows a photo before it is sent.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".webmanifest": "application/manifest+json"}
 
 
-class StaticFile:
-    """One file, read once: there are few, they are small, and they do not change."""
+class PageFiles(StaticFiles):
+    """Starlette's static files, with headers for security and caching."""
 
-    def __init__(self, path: Path) -> None:
-        self._content = path.read_bytes()
-        kind = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        text = kind.startswith("text/") or kind.endswith(("json", "xml"))
-        self._headers = {
-            "Content-Type": f"{kind}; charset=utf-8" if text else kind,
-            "ETag": f'"{hashlib.sha256(self._content).hexdigest()[:32]}"',
-            # Asked for again each time, and sent only when they changed: the file names say nothing of their content.
-            "Cache-Control": "no-cache" if path.suffix == ".html" else "public, max-age=300, must-revalidate",
-            "Content-Security-Policy": POLICY,
-            "Referrer-Policy": "no-referrer",
-        }
-
-    async def answer(self, request: Request) -> Response:
-        """Send the file, or say that the caller has it."""
-        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-        if self._headers["ETag"] in known:
-            return Response(status_code=304, headers=self._headers)
-        return Response(self._content, headers=self._headers)
+    def file_response(self, full_path: Any, *arguments: Any, **options: Any) -> Response:
+        """Send a file, or 304 if the client has it."""
+        response = super().file_response(full_path, *arguments, **options)
+        # File names do not change with their content, so clients have to revalidate.
+        is_page = str(full_path).endswith(".html")
+        response.headers["Cache-Control"] = "no-cache" if is_page else "public, max-age=300, must-revalidate"
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
 
 
 def static_routes(folder: Path = FOLDER) -> list[Route]:
     """A route for each file, and `/` for the index."""
-    files = {
-        path.relative_to(folder).as_posix(): StaticFile(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    routes = [Route(f"/{name}", file.answer) for name, file in files.items()]
-    if INDEX in files:
-        routes.append(Route("/", files[INDEX].answer))
-    return routes
+    files = PageFiles(directory=folder)
+
+    async def send(name: str, request: Request) -> Response:
+        return await files.get_response(name, request.scope)
+
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    routes = [Route(f"/{name}", partial(send, name)) for name in names]
+    return [Route("/", partial(send, INDEX)), *routes] if INDEX in names else routes

@@ -1,4 +1,4 @@
-"""OpenTelemetry: one trace for a request, from whoever called through the gateway into Triton."""
+"""OpenTelemetry: one trace for a request, from the caller through the gateway into Triton."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from starlette.datastructures import Headers
 
 from car_analyzer import ConfigurationError
 
-from ._middleware import QUIET
+from ._middleware import PROBE_PATHS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# So long may what was not yet sent hold up the end.
+# The time limit for sending the last spans at shutdown, in seconds.
 EXPORT_S = 5
 
 
@@ -27,10 +27,10 @@ class Tracing:
     """Sends spans to a collector.
 
     Args:
-        endpoint: The collector's, as OTLP over HTTP has it: `/v1/traces` is added. None for no tracing at all.
+        endpoint: The collector's URL for OTLP over HTTP; `/v1/traces` is added. None: no tracing.
 
     Raises:
-        ConfigurationError: It is no URL, or OpenTelemetry is not installed.
+        ConfigurationError: The URL is invalid, or OpenTelemetry is not installed.
     """
 
     def __init__(self, endpoint: str | None) -> None:
@@ -49,7 +49,7 @@ class Tracing:
             raise ConfigurationError(
                 f"--otlp-endpoint needs {error.name}, which is not installed: pip install 'car-analyzer[tracing]'"
             ) from error
-        # The environment's OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER are OpenTelemetry's own and go on working.
+        # OpenTelemetry's own variables, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER, still apply.
         name = os.environ.get("OTEL_SERVICE_NAME", "car-analyzer-gateway")
         self._provider = TracerProvider(resource=Resource.create({"service.name": name}))
         exporter = OTLPSpanExporter(endpoint=traces_url(endpoint), timeout=EXPORT_S)
@@ -58,11 +58,11 @@ class Tracing:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is traced."""
+        """Whether tracing is configured."""
         return self._tracer is not None
 
     def request(self, method: str, path: str, headers: Headers) -> AbstractContextManager[Any]:
-        """A span for a request, below the caller's own if its headers name one."""
+        """A span for a request, a child of the caller's span if the headers name one."""
         from opentelemetry.propagate import extract
         from opentelemetry.trace import SpanKind
 
@@ -73,7 +73,7 @@ class Tracing:
         return span
 
     def photo(self, size: int, request_id: str) -> AbstractContextManager[Any]:
-        """A span for one photo at Triton. The client puts its id into what it sends."""
+        """A span for one photo at Triton. The SDK sends its context along."""
         if not self.is_on:
             return contextlib.nullcontext()
         from opentelemetry.trace import SpanKind
@@ -85,18 +85,18 @@ class Tracing:
         return span
 
     async def close(self) -> None:
-        """Send what has not been sent."""
+        """Send the remaining spans."""
         if self.is_on:
             await asyncio.to_thread(self._provider.shutdown)
 
 
-class Trace:
-    """Gives each request a span.
+class TracingMiddleware:
+    """Creates a span for each request.
 
     Args:
-        app: What answers.
-        tracing: Where spans go.
-        paths: The paths that spans are named after; all others are one.
+        app: The next application.
+        tracing: Creates the spans.
+        paths: The paths that appear in names of spans; all others are `other`.
     """
 
     def __init__(self, app: ASGIApp, tracing: Tracing, paths: frozenset[str]) -> None:
@@ -105,13 +105,13 @@ class Trace:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in QUIET:
+        if scope["type"] != "http" or scope["path"] in PROBE_PATHS:
             await self._app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in self._paths else "other"
         with self._tracing.request(scope["method"], path, Headers(scope=scope)) as span:
 
-            async def note(message: Message) -> None:
+            async def send_and_record(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     span.set_attribute("http.response.status_code", message["status"])
                     span.set_attribute("request.id", scope["state"]["request_id"])
@@ -121,10 +121,10 @@ class Trace:
                         span.set_status(StatusCode.ERROR)
                 await send(message)
 
-            await self._app(scope, receive, note)
+            await self._app(scope, receive, send_and_record)
 
 
 def traces_url(endpoint: str) -> str:
-    """Where a collector takes traces."""
+    """The collector's URL for traces."""
     base = endpoint.rstrip("/")
     return base if base.endswith("/v1/traces") else f"{base}/v1/traces"

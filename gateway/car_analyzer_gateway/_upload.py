@@ -1,20 +1,16 @@
-"""From a request's body to photos, in memory and within limits. What a photo is, Triton decides: nothing is decoded.
-
-Starlette's own form parser puts files above 1 MB on disk, so the parser below it is used directly.
-"""
+"""Reads photos from a request's body, in memory and within limits. Only Triton decodes them."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 from python_multipart.multipart import parse_options_header
 
-from ._form import Form
-from ._problems import AnswerError, ClientGoneError, no_photo, photo_too_large, too_busy
-from ._raw import Raw
+from ._body import MultipartBody, RawBody
+from ._errors import ClientDisconnectedError, GatewayError, bad_request, busy, photo_too_large
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,7 +18,8 @@ if TYPE_CHECKING:
     from starlette.datastructures import Headers
     from starlette.types import Receive
 
-    from ._room import Room, Share
+    from ._body import Body
+    from ._byte_budget import ByteBudget, Reservation
     from ._settings import Settings
 
 RAW_TYPES = ("image/", "application/octet-stream")
@@ -30,134 +27,122 @@ RAW_TYPES = ("image/", "application/octet-stream")
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo's bytes, and the room they take. Whoever is done with the photo releases its share."""
+    """A photo's bytes and their reservation, which has to be released when the photo is done."""
 
     data: bytes
-    share: Share
-
-
-class Body(Protocol):
-    """Takes a body in pieces, and has the photos that are complete."""
-
-    photos: list[bytes]
-
-    def feed(self, data: bytes) -> None:
-        """Take the next piece."""
-
-    def end(self) -> None:
-        """There are no more pieces."""
+    reservation: Reservation
 
 
 class Upload:
-    """The photos of one request, as they come in.
+    """The photos of one request, as they arrive.
 
     Args:
-        headers: The request's.
-        receive: Where its body comes from.
+        headers: The request's headers.
+        receive: ASGI's function that returns the body.
         settings: The limits.
-        room: The bytes that all uploads share.
+        budget: The bytes that all uploads share.
 
     Raises:
-        AnswerError: The headers alone say that it is no photo or too large.
+        GatewayError: The headers show that the body contains no photo, or is too large.
     """
 
-    def __init__(self, headers: Headers, receive: Receive, settings: Settings, room: Room) -> None:
+    def __init__(self, headers: Headers, receive: Receive, settings: Settings, budget: ByteBudget) -> None:
         self._receive = receive
         self._settings = settings
-        self._room = room
+        self._budget = budget
         length = headers.get("content-length")
-        self._left = None if length is None else int(length)
+        self._bytes_left = None if length is None else int(length)
         self._ended = False
         self._deadline = time.monotonic() + settings.timeout
         self._body = self._open(headers)
 
     @property
-    def patience(self) -> float:
-        """How many of the seconds for an answer were not spent on waiting for room."""
+    def time_left(self) -> float:
+        """The seconds left for an answer; waiting for the byte budget has used some of them."""
         return max(0.001, self._deadline - time.monotonic())
 
     async def photos(self) -> AsyncGenerator[Photo, None]:
-        """Read the body, a photo at a time. The next is only read when there is room for it.
+        """Read the body photo by photo. The next photo is read only after its bytes are reserved.
 
         Raises:
-            AnswerError: It is no photo, too large, too slow, or there was no room in time.
-            ClientGoneError: The caller hung up.
+            GatewayError: There is no photo, it is too large or too slow, or the budget was used up for too long.
+            ClientDisconnectedError: The client closed the connection.
         """
         while not self._ended:
-            share = await self._take()
+            reservation = await self._reserve()
             try:
                 started = time.monotonic()
                 await self._read()
-                # The time a client takes is its own, not the service's.
+                # The time that the client needs does not count.
                 self._deadline += time.monotonic() - started
                 while self._body.photos:
-                    # Without a name of its own: while this waits at `yield`, it would hold the bytes.
-                    yield self._hand_over(share)
+                    # A local variable would keep the photo in memory during `yield`.
+                    yield self._next_photo(reservation)
             finally:
-                # None is kept while waiting for more, or uploads could wait for each other for ever.
-                share.release()
+                # Keep nothing while waiting for more: uploads could block each other for ever.
+                reservation.release()
 
-    def _hand_over(self, share: Share) -> Photo:
+    def _next_photo(self, reservation: Reservation) -> Photo:
         data = self._body.photos.pop(0)
-        return Photo(data, share.split(len(data)))
+        return Photo(data, reservation.split(len(data)))
 
     def _open(self, headers: Headers) -> Body:
         settings = self._settings
         if headers.get("content-encoding", "identity") != "identity":
-            raise AnswerError(415, "media_type", "Photos are sent as they are, without a Content-Encoding.")
+            raise GatewayError(415, "media_type", "Photos are sent as they are, without a Content-Encoding.")
         header = headers.get("content-type", "")
-        if not header and not self._left and "transfer-encoding" not in headers:
-            raise no_photo("No photo: the request has no body. Send one as the multipart field 'image'.")
+        if not header and not self._bytes_left and "transfer-encoding" not in headers:
+            raise bad_request("No photo: the request has no body. Send one as the multipart field 'image'.")
         kind, options = parse_options_header(header)
         media_type = kind.decode("latin-1").lower()
         if media_type == "multipart/form-data":
-            if (self._left or 0) > settings.max_body_bytes:
+            if (self._bytes_left or 0) > settings.max_body_bytes:
                 raise _body_too_large(settings)
             boundary = options.get(b"boundary")
             if not boundary:
-                raise no_photo("The Content-Type multipart/form-data has no boundary; let your HTTP library set it.")
-            return Form(boundary, settings)
+                raise bad_request("The Content-Type multipart/form-data has no boundary; let your HTTP library set it.")
+            return MultipartBody(boundary, settings)
         if media_type.startswith(RAW_TYPES):
-            if (self._left or 0) > settings.max_photo_bytes:
+            if (self._bytes_left or 0) > settings.max_photo_bytes:
                 raise photo_too_large(settings.max_photo_bytes)
-            return Raw(settings)
+            return RawBody(settings)
         message = "Send the photo as the multipart field 'image', or as the body with its type, such as image/jpeg"
-        raise AnswerError(415, "media_type", f"{message}, not {media_type[:100]}." if media_type else f"{message}.")
+        raise GatewayError(415, "media_type", f"{message}, not {media_type[:100]}." if media_type else f"{message}.")
 
-    async def _take(self) -> Share:
+    async def _reserve(self) -> Reservation:
         size = int(self._settings.max_photo_bytes)
-        if self._left is not None:
-            size = min(size, self._left)
+        if self._bytes_left is not None:
+            size = min(size, self._bytes_left)
         try:
-            with anyio.fail_after(self.patience):
-                return await self._room.take(size)
+            with anyio.fail_after(self.time_left):
+                return await self._budget.reserve(size)
         except TimeoutError:
-            raise too_busy(f"no room for {size:,} bytes within {self._settings.timeout:g} s") from None
+            raise busy(f"no budget for {size:,} bytes within {self._settings.timeout:g} s") from None
 
     async def _read(self) -> None:
-        """Read until a photo is complete, or all is read."""
+        """Read until a photo is complete, or the body ends."""
         seconds = self._settings.upload_timeout
         try:
             with anyio.fail_after(seconds):
                 while not self._body.photos and not self._ended:
-                    await self._read_piece()
+                    await self._read_chunk()
         except TimeoutError:
             message = f"The photo did not arrive within {seconds:g} seconds."
-            raise AnswerError(408, "upload_timeout", message, headers={"Connection": "close"}) from None
+            raise GatewayError(408, "upload_timeout", message, headers={"Connection": "close"}) from None
 
-    async def _read_piece(self) -> None:
+    async def _read_chunk(self) -> None:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise ClientGoneError
+            raise ClientDisconnectedError
         data = message.get("body", b"")
-        if self._left is not None:
-            self._left = max(0, self._left - len(data))
+        if self._bytes_left is not None:
+            self._bytes_left = max(0, self._bytes_left - len(data))
         self._body.feed(data)
         if not message.get("more_body", False):
             self._ended = True
             self._body.end()
 
 
-def _body_too_large(settings: Settings) -> AnswerError:
+def _body_too_large(settings: Settings) -> GatewayError:
     message = f"at most {settings.max_photos} photos of {settings.max_photo_bytes:,} bytes are accepted"
-    return AnswerError(413, "too_large", f"The request is too large; {message}.")
+    return GatewayError(413, "too_large", f"The request is too large; {message}.")

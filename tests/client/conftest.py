@@ -1,4 +1,4 @@
-"""Proxies in front of the real Triton, ports where nobody listens, and Tritons of one's own."""
+"""Proxies in front of the real Triton, unused ports, and separate Tritons."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def proxy_url(url: str, proxy: Proxy) -> str:
 
 @pytest.fixture(params=["grpc", "http"])
 def nowhere(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A URL at which nobody listens, once for each protocol."""
+    """A URL without a server, once for each protocol."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"{request.param}://127.0.0.1:{reserved.getsockname()[1]}"
@@ -42,7 +42,7 @@ def nowhere(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., Any]]:
-    """Start a Triton of one's own, to do things to that the shared one must not see."""
+    """Start a separate Triton, for tests that would disturb others on the shared one."""
     with contextlib.ExitStack() as stack:
 
         def start(repository: Path, *arguments: str) -> SimpleNamespace:

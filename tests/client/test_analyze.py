@@ -1,4 +1,4 @@
-"""One photo at a time, of every kind, over both protocols, against PyTorch's own answer."""
+"""One photo at a time, in every format, over both protocols, compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_async_client_belongs_to_its_loop(url: str, sample_photos: list[Path]) -
 def test_class_order_follows_the_server(
     server: SimpleNamespace, tmp_path: Path, sample_photos: list[Path], start_server: Callable[..., Any]
 ) -> None:
-    """A new export swaps two labels while clients are connected: they must notice without being told."""
+    """A new export swaps two labels while clients are connected: they must notice by themselves."""
     repository = tmp_path / "repository"
     shutil.copytree(server.repository, repository)
     ensemble = repository / "car_analyzer"

@@ -1,4 +1,4 @@
-"""Long runs: from lists, folders and storage to a file, killed and taken up again."""
+"""Bulk runs: from lists, folders and object storage to a file, killed and continued."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "car_analyzer", "analyze"]
 
 
 def run(*words: Any, code: int = 0, **options: Any) -> str:
-    """What it said."""
+    """Standard output and standard error together."""
     result = subprocess.run(
         [*COMMAND, *map(os.fspath, words)], capture_output=True, timeout=120, check=False, text=True, **options
     )
@@ -42,7 +42,7 @@ def run(*words: Any, code: int = 0, **options: Any) -> str:
 
 
 def read(output: Path) -> dict[str, dict[str, Any]]:
-    """The answers by photo, each of which may be there once."""
+    """The answers by photo; each photo may be there only once."""
     assert output.read_bytes().endswith(b"\n")
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     answers = {line["image"]: line for line in lines}
@@ -102,13 +102,13 @@ def test_photos_of_all_kinds(server: SimpleNamespace, sample_photos: list[Path],
         assert photo.name.startswith(f"{answers[name]['cleanliness']}_{answers[name]['condition']}")
     assert "not a photo" in answers[bad[0]]["error"]
     for name in bad[1:3]:
-        assert answers[name]["error"] == f"cannot read {name}: there is no such file"
+        assert answers[name]["error"] == f"cannot read {name}: No such file or directory"
     assert "s9" in answers[bad[3]]["error"]
 
 
 def test_killed_again_and_again(server: SimpleNamespace, many: list[Path], listing: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
-    # Over HTTP: gRPC calls that a kill cuts short can crash a Triton before 24.12, and others use this one.
+    # Over HTTP: gRPC calls that a kill interrupts can crash a Triton before 24.12, and others use this one.
     command = [*COMMAND, "--from", "-", "--output", str(output), "--url", server.http_url]
     written = 0
 
@@ -145,7 +145,7 @@ def test_errors_are_tried_again_when_asked(server: SimpleNamespace, sample_photo
     run(*words, code=1)
     late.symlink_to(sample_photos[1])
     run(*words, code=1)
-    assert "no such file" in read(output)[str(late)]["error"]
+    assert "No such file" in read(output)[str(late)]["error"]
     said = run(*words, "--retry-errors", code=1)
     assert said == f"{output}: 3 photos, 2 of them from this run; 1 failed\n"
     answers = read(output)
@@ -170,7 +170,7 @@ def test_nobody_answers(nowhere: str, server: SimpleNamespace, sample_photos: li
     words = [*sample_photos, "--output", output]
     said = run(*words, "--url", nowhere, code=3)
     assert nowhere in said
-    assert "goes on where this one stopped" in said
+    assert "give the same command again" in said
     assert output.read_bytes() == b""
     run(*words, "--url", server.grpc_url)
     assert len(read(output)) == len(sample_photos)
@@ -189,10 +189,10 @@ def test_a_wrong_model_is_no_photos_fault(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\x89PNG", "line 1 is no answer"),
-        (b'{"image": "a.jpg", "error": "x"}\n[]\n', "line 2 is no answer"),
+        (b"\x89PNG", "line 1 was not written by"),
+        (b'{"image": "a.jpg", "error": "x"}\n[]\n', "line 2 was not written by"),
         (b'{"image": "a.jpg"}\n{"image": "a.jpg"}\n', "two answers for a.jpg"),
-        (b'{"image": 7}\n', "line 1 is no answer"),
+        (b'{"image": 7}\n', "line 1 was not written by"),
     ],
 )
 def test_other_files_are_left_alone(content: bytes, message: str, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_one_run_at_a_time(server: SimpleNamespace, sample_photos: list[Path], t
         first.stdin.write(os.fsencode(sample_photos[0]) + b"\n")
         first.stdin.flush()
         until(lambda: output.exists() and output.read_bytes())
-        assert "another run writes" in run(sample_photos[1], *words, code=2)
+        assert "another run is writing" in run(sample_photos[1], *words, code=2)
         first.stdin.close()
         assert first.wait(PATIENCE_S) == 0
     assert list(read(output)) == [str(sample_photos[0])]
@@ -226,7 +226,7 @@ def test_millions_of_names_do_not_fill_the_memory(tmp_path: Path) -> None:
     )
 
     def peak(count: int) -> int:
-        """Megabytes for a run that finds all of it done."""
+        """The memory peak in MB of a run whose photos all have an answer."""
         names = [f"/photos/{number:0150}.jpg" for number in range(count)]
         listing.write_text("\n".join(names))
         output.write_text("".join(json.dumps({"image": name, "cleanliness": "clean"}) + "\n" for name in names))
@@ -247,7 +247,7 @@ def test_object_storage(sample_photos: list[Path]) -> None:
         assert sorted(found) == ["memory:///bucket/a.jpg", "memory:///bucket/deep/b.JPG"]
         assert list(sources.walk(["memory://bucket/"], [], recursive=False)) == ["memory:///bucket/a.jpg"]
         assert sources.read(found[0]) == sample_photos[0].read_bytes()
-        with pytest.raises(PhotoError, match=r"memory://bucket/none\.jpg: there is no such file"):
+        with pytest.raises(PhotoError, match=r"memory://bucket/none\.jpg: No such file or directory"):
             sources.read("memory://bucket/none.jpg")
     finally:
         storage.rm("/bucket", recursive=True)

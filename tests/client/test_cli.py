@@ -47,7 +47,7 @@ def lines(result: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, sample_photos: list[Path]) -> Path:
-    """Two photos, a text that calls itself a photo, one that does not, and a photo further down."""
+    """Two photos, a text named like a photo, another text, and a photo in a subfolder."""
     for name, photo in [("car10.jpg", 0), ("car2.JPG", 1), ("deep/car1.jpg", 2)]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(sample_photos[photo], tmp_path / name)
@@ -108,7 +108,7 @@ def test_missing_files_do_not_stop_the_others(url: str, sample_photos: list[Path
     assert list(alone) == ["image", "error"]
 
 
-def test_names_that_are_no_text(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
+def test_names_that_are_not_valid_text(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.jpg")
     shutil.copy(sample_photos[0], name)
     for environment in ({"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
@@ -130,7 +130,7 @@ def test_table_is_aligned(url: str, folder: Path) -> None:
     assert re.match(r"\S+text\.jpg +\S", error)
 
 
-def test_nobody_there_is_known_in_seconds(nowhere: str, sample_photos: list[Path], folder: Path) -> None:
+def test_a_missing_server_is_reported_in_seconds(nowhere: str, sample_photos: list[Path], folder: Path) -> None:
     for words in ([sample_photos[0]], [folder], [folder, "--table"]):
         result = run("analyze", *words, "--url", nowhere, code=3)
         assert result.stdout == b""
@@ -144,7 +144,7 @@ def test_nobody_there_is_known_in_seconds(nowhere: str, sample_photos: list[Path
 def test_server_that_goes_away(
     server: SimpleNamespace, make_proxy: Callable[..., Proxy], sample_photos: list[Path]
 ) -> None:
-    # Over HTTP only: the Triton in the PyPI wheel may crash when a gRPC call to an ensemble is cut off.
+    # Over HTTP only: the Triton in the PyPI wheel may crash when a gRPC call to an ensemble is interrupted.
     proxy = make_proxy(server.http_url).listen()
     proxy_url = f"http://127.0.0.1:{proxy.port}"
     words = ["analyze", *map(str, sample_photos[:1] * 5000), "--url", proxy_url, "--concurrency", "1"]
@@ -181,7 +181,7 @@ def test_reader_that_has_seen_enough(url: str, sample_photos: list[Path]) -> Non
         assert process.wait(PATIENCE_S) == 141
 
 
-def test_full_disk_is_said(url: str, sample_photos: list[Path]) -> None:
+def test_full_disk_is_reported(url: str, sample_photos: list[Path]) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         result = subprocess.run(
             [*COMMAND, "analyze", sample_photos[0], "--url", url], stdout=full, stderr=subprocess.PIPE, check=False
@@ -200,7 +200,7 @@ def test_ctrl_c(waits_for: str, proxy: Proxy, proxy_url: str, sample_photos: lis
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Where this process was started in the background, it and its children would not hear of Ctrl-C.
+        # If this process was started in the background, it and its children would ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
@@ -266,7 +266,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(("command", "package"), [("export", "car_analyzer_export"), ("serve", "car_analyzer_server")])
 def test_commands_of_other_packages(command: str, package: str) -> None:
     assert f"car-analyzer {command}".encode() in run(command, "--help").stdout
-    # As in an installation without that part: the import system knows of no such package.
+    # As in an installation without that extra: the package cannot be imported.
     code = f"import sys; sys.modules[{package!r}] = None; from car_analyzer._cli.main import main; sys.exit(main())"
     extra = {"export": "export", "serve": "server"}[command]
     result = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=False)

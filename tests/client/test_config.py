@@ -37,12 +37,12 @@ def test_url_is_completed(text: str, url: str) -> None:
         ("grpc://", "no host"),
         ("http://:8000", "no host"),
         ("ftp://triton", "grpc, grpcs, http, https"),
-        ("triton:port", "is no URL"),
+        ("triton:port", "is not a valid URL"),
         ("grpc://a,b", "several hosts"),
         ("http://a:8000,b:8000", "several hosts"),
-        ("triton:70000", "is no URL"),
+        ("triton:70000", "is not a valid URL"),
         ("triton:0", "port 0"),
-        ("http://[::1", "is no URL"),
+        ("http://[::1", "is not a valid URL"),
         ("grpc://triton/models", "path"),
         ("http://triton/?a=b", "query"),
         ("http://triton/#a", "query"),
@@ -119,7 +119,7 @@ def test_bad_retry_is_refused(fields: dict[str, float]) -> None:
 def test_tls_needs_a_secure_scheme_and_whole_pairs(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="grpcs://"):
         CarAnalyzer("grpc://triton", tls=TLS(ca="ca.pem"))
-    with pytest.raises(ConfigurationError, match="together"):
+    with pytest.raises(ConfigurationError, match="needs its key"):
         TLS(certificate="client.pem")
     with pytest.raises(ConfigurationError, match=r"absent\.pem"):
         TLS(ca=tmp_path / "absent.pem").read()

@@ -1,4 +1,4 @@
-"""An answer is read with the labels of the export that gave it, whatever happens behind the address meanwhile."""
+"""An answer is read with the labels of the export that computed it, even if servers change meanwhile."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_answer_names_the_export(protocol: str, tritons: dict[str, Served], 
 
 
 class Turns:
-    """A load balancer that gives each call to the next server, in front of real transports."""
+    """A round-robin load balancer in front of real transports."""
 
     def __init__(self, *transports: Any) -> None:
         self._transports = transports
@@ -111,5 +111,8 @@ async def test_several_exports_behind_one_address(
 
 
 def test_a_model_that_takes_no_photos(url: str, photo: bytes) -> None:
-    with CarAnalyzer(url, model="condition") as analyzer, pytest.raises(ConfigurationError, match="outputs mean"):
+    with (
+        CarAnalyzer(url, model="condition") as analyzer,
+        pytest.raises(ConfigurationError, match="does not describe its outputs"),
+    ):
         analyzer.analyze(photo)

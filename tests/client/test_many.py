@@ -1,4 +1,4 @@
-"""Many photos: in order, lazily, side by side, and from many threads."""
+"""Many photos: in order, lazily, concurrently, and from many threads."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def test_wrong_use_shows_at_the_call(url: str) -> None:
 
 
 async def test_a_crowd_is_served_by_coming_again(server: SimpleNamespace, sample_photos: list[Path]) -> None:
-    # Over gRPC only: of a crowd that overflows its queue, the Triton in the PyPI wheel leaves some HTTP requests
-    # without any answer.
+    # Over gRPC only: when its queue overflows, the Triton in the PyPI wheel leaves some HTTP requests without
+    # any answer.
     photos = [path.read_bytes() for path in sample_photos]
     crowd = [photos[number % len(photos)] for number in range(600)]
     async with AsyncCarAnalyzer(server.grpc_url, timeout=600, retry=Retry(attempts=1)) as hasty:

@@ -1,4 +1,4 @@
-"""Which address a call goes to. That no photo is lost on the way is tried with real Tritons, in tests/reliability."""
+"""The address of each call. tests/reliability checks with real Tritons that no photo is lost."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", look)
-    monkeypatch.setattr(replicas, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(replicas, "TRY_EVERY_S", 0.05)
+    monkeypatch.setattr(replicas, "LOOKUP_INTERVAL_S", 0.01)
+    monkeypatch.setattr(replicas, "RECONNECT_INTERVAL_S", 0.05)
     return addresses
 
 
-async def until(rotation: replicas.Rotation, expected: set[str | None]) -> None:
+async def until(targets: replicas.RoundRobin, expected: set[str | None]) -> None:
     """Wait until calls go to these addresses, in turn."""
     deadline = time.monotonic() + PATIENCE_S
     turns: list[str | None] = []
     while set(turns) != expected or len(turns) != len(expected):
         assert time.monotonic() < deadline, turns
         await asyncio.sleep(0.02)
-        turns = [rotation.next() for _ in expected]
+        turns = [targets.next() for _ in expected]
 
 
 async def listen(address: str, port: int = 0) -> asyncio.Server:
@@ -54,29 +54,29 @@ async def test_addresses_come_and_go(names: list[str]) -> None:
     first = await listen("127.0.1.1")
     port = first.sockets[0].getsockname()[1]
     second, left = await listen("127.0.1.2", port), []
-    rotation = replicas.Rotation(Endpoint("http", "tritons.test", port), left.append)
+    targets = replicas.RoundRobin(Endpoint("http", "tritons.test", port), left.append)
     try:
-        await until(rotation, {None})  # no such name
+        await until(targets, {None})  # no such name
         names.append("127.0.1.1")
-        await until(rotation, {None})  # nothing to choose from
+        await until(targets, {None})  # nothing to choose from
         names += ["127.0.1.2", "127.0.1.3"]
-        await until(rotation, {"127.0.1.1", "127.0.1.2"})  # nobody listens at the third
+        await until(targets, {"127.0.1.1", "127.0.1.2"})  # nobody listens at the third
         third = await listen("127.0.1.3", port)
-        await until(rotation, {"127.0.1.1", "127.0.1.2", "127.0.1.3"})
+        await until(targets, {"127.0.1.1", "127.0.1.2", "127.0.1.3"})
         second.close()
         await second.wait_closed()
-        rotation.pass_over("127.0.1.2")
-        await until(rotation, {"127.0.1.1", "127.0.1.3"})
+        targets.mark_down("127.0.1.2")
+        await until(targets, {"127.0.1.1", "127.0.1.3"})
         second = await listen("127.0.1.2", port)
-        await until(rotation, {"127.0.1.1", "127.0.1.2", "127.0.1.3"})
+        await until(targets, {"127.0.1.1", "127.0.1.2", "127.0.1.3"})
         names.remove("127.0.1.1")
-        await until(rotation, {"127.0.1.2", "127.0.1.3"})
+        await until(targets, {"127.0.1.2", "127.0.1.3"})
         assert left == ["127.0.1.1"]
         names.clear()  # the name server is down: what is known goes on
-        await until(rotation, {"127.0.1.2", "127.0.1.3"})
+        await until(targets, {"127.0.1.2", "127.0.1.3"})
         third.close()
     finally:
-        rotation.close()
+        targets.close()
         first.close()
         second.close()
 
@@ -89,6 +89,6 @@ async def test_addresses_are_not_looked_up(host: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     changed: Callable[[frozenset[str]], None] = fail
     lookup = replicas.Lookup(Endpoint("grpc", host, 8001), changed)
-    lookup.keep_fresh()
+    lookup.refresh()
     await asyncio.sleep(0.01)
     lookup.close()

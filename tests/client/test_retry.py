@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from car_analyzer import CarAnalyzerError, OverloadedError, Retry, UnreachableError
-from car_analyzer._transports.retry import Deadline, persist
+from car_analyzer._transports.retry import Deadline, retry_call
 
-# Patience that no slow machine uses up, and pauses that nobody notices.
+# Long limits for slow machines, and short pauses.
 RETRY = Retry(base_delay=0.001, max_delay=0.001, attempts=3, connect_patience=600.0, reconnect_patience=600.0)
 
 
@@ -25,7 +25,7 @@ def attempts_of(retry: Retry, failure: CarAnalyzerError, failures: int) -> int:
             raise failure
 
     try:
-        asyncio.run(persist(attempt, Deadline(600), retry, lambda: True))
+        asyncio.run(retry_call(attempt, Deadline(600), retry, lambda: True))
     except type(failure):
         pass
     return attempts

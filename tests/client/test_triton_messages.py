@@ -1,41 +1,42 @@
-"""What only an error's words tell is read from one table."""
+"""Causes that only the text of an error tells are read from one table."""
 
 from __future__ import annotations
 
 import pytest
 
 from car_analyzer import ConfigurationError, PhotoError
-from car_analyzer._transports.base import rejected
-from car_analyzer.triton_messages import SENTENCES, Meaning, says
+from car_analyzer._transports.base import invalid_argument
+from car_analyzer.triton_messages import PATTERNS, Cause, has_cause
 
-SAID = {
-    "Stub process 'preprocess_0_1' is not healthy.": Meaning.MENDING,
-    "Failed to copy the output tensor to buffer": Meaning.MENDING,
-    "Failed to increase the shared memory pool size for key 'x'": Meaning.MENDING,
-    "Server is stopping, scheduler for model has stopped accepting new inference requests": Meaning.STOPPING,
-    "Server not ready": Meaning.STOPPING,
-    "Model 'car_analyzer' has no available versions": Meaning.COMING,
-    "Request for unknown model: 'truck_analyzer' is not found": Meaning.UNKNOWN_MODEL,
-    "[request id: 7] in ensemble 'car_analyzer', The photo is damaged.": Meaning.FROM_A_STEP,
-    "This protocol is restricted, expecting header 'triton-grpc-protocol-key'": Meaning.RESTRICTED,
-    "CLIENT: Sent message larger than max (71 vs. 10)": Meaning.TOO_LARGE,
-    "Request size exceeds the maximum allowed value. Use --http-max-input-size to increase it.": Meaning.TOO_LARGE,
-    "failed to connect to all addresses; last error: UNKNOWN: Connection refused": Meaning.NO_CONNECTION,
-    "Socket closed": Meaning.NO_CONNECTION,
-    "Received RST_STREAM with error code 2": Meaning.STREAM_RESET,
+CAUSES = {
+    "Stub process 'preprocess_0_1' is not healthy.": Cause.BACKEND_RESTARTING,
+    "Failed to copy the output tensor to buffer": Cause.BACKEND_RESTARTING,
+    "Failed to increase the shared memory pool size for key 'x'": Cause.BACKEND_RESTARTING,
+    "Server is stopping, scheduler for model has stopped accepting new inference requests": Cause.SHUTTING_DOWN,
+    "Server not ready": Cause.SHUTTING_DOWN,
+    "Model 'car_analyzer' has no available versions": Cause.NO_VERSION_LOADED,
+    "Request for unknown model: 'truck_analyzer' is not found": Cause.UNKNOWN_MODEL,
+    "[request id: 7] in ensemble 'car_analyzer', The photo is damaged.": Cause.STEP_REJECTED,
+    "Export 0123456789abcdef is not served here.": Cause.OTHER_EXPORT,
+    "This protocol is restricted, expecting header 'triton-grpc-protocol-key'": Cause.RESTRICTED,
+    "CLIENT: Sent message larger than max (71 vs. 10)": Cause.TOO_LARGE,
+    "Request size exceeds the maximum allowed value. Use --http-max-input-size to increase it.": Cause.TOO_LARGE,
+    "failed to connect to all addresses; last error: UNKNOWN: Connection refused": Cause.NO_CONNECTION,
+    "Socket closed": Cause.NO_CONNECTION,
+    "Received RST_STREAM with error code 2": Cause.STREAM_RESET,
     "Exceeds maximum queue size": None,
     "The photo is damaged and cannot be decoded.": None,
 }
 
 
-@pytest.mark.parametrize("message", SAID)
-def test_a_sentence_has_one_meaning(message: str) -> None:
-    assert [meaning for meaning in Meaning if says(message, meaning)] == [one for one in [SAID[message]] if one]
+@pytest.mark.parametrize("message", CAUSES)
+def test_a_message_has_one_cause(message: str) -> None:
+    assert [cause for cause in Cause if has_cause(message, cause)] == [one for one in [CAUSES[message]] if one]
 
 
 def test_every_row_says_where_it_was_seen() -> None:
-    assert {row.meaning for row in SENTENCES} == set(Meaning) == set(SAID.values()) - {None}
-    assert all(row.seen for row in SENTENCES)
+    assert {row.cause for row in PATTERNS} == set(Cause) == set(CAUSES.values()) - {None}
+    assert all(row.seen_in for row in PATTERNS)
 
 
 @pytest.mark.parametrize(
@@ -46,5 +47,5 @@ def test_every_row_says_where_it_was_seen() -> None:
         ("unexpected inference input 'image' for model 'condition'", ConfigurationError),
     ],
 )
-def test_a_photo_is_at_fault_only_where_that_is_said(message: str, kind: type[Exception]) -> None:
-    assert type(rejected("car_analyzer", message)) is kind
+def test_only_some_messages_blame_the_photo(message: str, kind: type[Exception]) -> None:
+    assert type(invalid_argument("car_analyzer", message)) is kind

@@ -1,4 +1,4 @@
-"""Servers that are not there, not there yet, not there any more, slow, or busy."""
+"""Servers that are missing, starting, stopped, slow, or busy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy"
 
 
-def test_nobody_there(nowhere: str, sample_photos: list[Path]) -> None:
+def test_no_server(nowhere: str, sample_photos: list[Path]) -> None:
     with CarAnalyzer(nowhere, timeout=60, retry=Retry(connect_patience=0.3)) as analyzer:
         with pytest.raises(UnreachableError, match="refused") as caught:
             analyzer.analyze(sample_photos[0])
@@ -53,7 +53,7 @@ def test_nobody_there(nowhere: str, sample_photos: list[Path]) -> None:
             analyzer.wait_until_ready(2)
 
 
-def test_nobody_there_is_known_before_a_shorter_deadline(nowhere: str, sample_photos: list[Path]) -> None:
+def test_a_missing_server_is_reported_before_a_shorter_deadline(nowhere: str, sample_photos: list[Path]) -> None:
     patient = Retry(connect_patience=PATIENCE_S)
     with CarAnalyzer(nowhere, timeout=2, retry=patient) as analyzer, pytest.raises(UnreachableError, match="refused"):
         analyzer.analyze(sample_photos[0])
@@ -78,7 +78,7 @@ def test_the_other_protocols_port(url: str, server: Any, sample_photos: list[Pat
 
 
 def coming(proxy: Proxy, patience: float) -> Retry:
-    """Has the server come once some attempts were refused."""
+    """Start the server after some attempts were refused."""
 
     class Coming(Retry):
         def delay(self, failures: int) -> float:
@@ -126,7 +126,7 @@ def test_connections_that_are_cut(proxy: Proxy, proxy_url: str, sample_photos: l
 
 
 def test_cut_in_the_middle_of_a_crowd(server: Any, make_proxy: Callable[..., Proxy], sample_photos: list[Path]) -> None:
-    # Over HTTP only: the Triton in the PyPI wheel may crash when a gRPC call to an ensemble is cut off.
+    # Over HTTP only: the Triton in the PyPI wheel may crash when a gRPC call to an ensemble is interrupted.
     proxy = make_proxy(server.http_url).listen()
     with CarAnalyzer(f"http://127.0.0.1:{proxy.port}") as analyzer:
         results = analyzer.analyze_many([sample_photos[0]] * 120, concurrency=16)
@@ -161,14 +161,14 @@ def test_busy_to_the_end(server: Any, make_proxy: Callable[..., Proxy], sample_p
 @pytest.mark.parametrize(
     ("reply", "error", "words"),
     [
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", ServerError, "status 404 and not as Triton"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", ServerError, "status 404 and without Triton"),
         (b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n", ServerError, "status 302"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", ServerError, "cannot read the answer"),
         (b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", PhotoError, "too large"),
         (b'HTTP/1.1 403 No\r\nContent-Length: 14\r\n\r\n{"error":"no"}', ServerError, "headers="),
     ],
 )
-def test_what_others_than_triton_answer(
+def test_answers_of_other_servers_than_triton(
     reply: bytes,
     error: type[Exception],
     words: str,
@@ -266,7 +266,7 @@ def test_forked_processes_may_use_the_parents_client(url: str, sample_photos: li
         answers.close()
 
 
-def test_a_message_that_is_no_text(sample_photos: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_that_is_not_valid_text(sample_photos: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     def abort(_: bytes, context: Any) -> None:
         context.abort(grpc.StatusCode.UNAVAILABLE, b"in ensemble 'car_analyzer', \xe2k](\xc2\x7f")
 
@@ -301,7 +301,7 @@ def test_tls(
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"] if scheme == "grpcs" else ["http/1.1"])
     proxy = make_proxy(server.grpc_url if scheme == "grpcs" else server.http_url, context).listen()
-    # "localhost" has two addresses, and gRPC tells of whichever failed last.
+    # "localhost" has two addresses, and gRPC reports the one that failed last.
     url = f"{scheme}://127.0.0.1:{proxy.port}"
     with CarAnalyzer(url, tls=TLS(ca=certificate)) as analyzer:
         assert analyzer.analyze(sample_photos[0]).ok

@@ -1,4 +1,4 @@
-"""Real gateways as processes of their own, on the shared Triton or on one that a test may mistreat."""
+"""Real gateways as separate processes, with the shared Triton or a Triton of the test's own."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class Gateway:
         return until(lambda: [line for line in self.log() if line.get("request_id") == request_id])
 
     def health(self, status: int) -> Any:
-        """The answer to a health check, once it has a status: a busy machine may miss one's own time limit."""
+        """Repeat the health check until it has a status: on a busy machine one check may time out."""
         return until(lambda: (answer := self.http.get("/health")).status_code == status and answer.json())
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric; 0 if it was never counted."""
+        """The value of a metric; 0 if it does not exist."""
         families = text_string_to_metric_families(self.http.get("/metrics").text)
         samples = [sample for family in families for sample in family.samples]
         return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
     def rss(self) -> int:
-        """The memory that the process has, in bytes."""
+        """The memory of the process, in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE")
 
@@ -103,7 +103,7 @@ def running_gateway(folder: Path, *arguments: str, **variables: str) -> Iterator
 
 @pytest.fixture
 def start_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """Start gateways with flags and variables of the test's choice."""
+    """Start gateways with the given flags and variables."""
     folder = tmp_path / "logs"
     folder.mkdir()
     with contextlib.ExitStack() as stack:
@@ -116,19 +116,19 @@ def start_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
 
 @pytest.fixture(scope="session")
 def gateway(server: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with default settings, on the shared Triton, for all tests that only ask."""
+    """A gateway with default settings, with the shared Triton, for tests that only send requests."""
     with running_gateway(tmp_path_factory.mktemp("gateway"), "--url", server.grpc_url) as running:
         yield running
 
 
 @pytest.fixture
 def start_triton() -> Iterator[Callable[..., Server]]:
-    """Start a Triton of one's own."""
+    """Start a separate Triton."""
     with contextlib.ExitStack() as stack:
 
         def start(repository: Path, *arguments: str, **settings: Any) -> Server:
             ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-            # What tests leave unfinished, such as idle connections, would hold up its end for half a minute.
+            # Connections that tests leave open would delay its exit by half a minute.
             arguments = ("--exit-timeout-secs=3", *arguments)
             return stack.enter_context(Server(Settings(repository, **{**ports, **settings}, arguments=arguments)))
 
@@ -152,7 +152,7 @@ def large_photo() -> bytes:
 
 
 def make_form(*photos: bytes) -> tuple[bytes, dict[str, str]]:
-    """A form's bytes, made once for many requests, and its header."""
+    """The body and the header of a form, for many requests."""
     head = (
         b'--x1y2\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
     )

@@ -1,4 +1,4 @@
-"""Callers of the old service get the same answers from the new one, whatever they send with."""
+"""Clients of the old service get the same answers from the new one, with every HTTP library."""
 
 from __future__ import annotations
 

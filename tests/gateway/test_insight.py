@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from car_analyzer import Analysis, Head
+from car_analyzer_gateway._byte_budget import ByteBudget
 from car_analyzer_gateway._metrics import Metrics
-from car_analyzer_gateway._room import Room
 from car_analyzer_gateway._static import static_routes
 
 from .conftest import Gateway
@@ -53,7 +53,7 @@ def test_health_checks_do_not_fill_the_log(server: SimpleNamespace, start_gatewa
     gateway = start_gateway(server.grpc_url)
     gateway.http.get("/health")
     gateway.http.get("/metrics")
-    # On a busy machine a check may fail, and that is said.
+    # On a busy machine a check may fail, which is logged.
     assert not [line for line in gateway.log() if line.get("status") == 200]
 
 
@@ -105,7 +105,7 @@ def test_metrics_count_what_happened(
 
 
 def test_labels_that_do_not_exclude_each_other_count_one_by_one() -> None:
-    metrics = Metrics(Room(1))
+    metrics = Metrics(ByteBudget(1))
     for labels in (("dent", "scratch"), ("dent",), ("scratch", "glass"), ()):
         head = Head(", ".join(labels), 0.9, {}, (), labels)
         metrics.count_analysis(Analysis({"damage": head, "condition": Head("intact", 0.9, {}, ())}, 1.0))
@@ -120,14 +120,14 @@ def test_labels_that_do_not_exclude_each_other_count_one_by_one() -> None:
     }
 
 
-def test_openmetrics_for_those_who_ask(gateway: Gateway) -> None:
+def test_openmetrics_on_request(gateway: Gateway) -> None:
     response = gateway.http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
 
 
-def test_the_service_keeps_what_its_document_says(gateway: Gateway, tmp_path: Path) -> None:
-    # On a busy machine a health check may miss its time limit, and says so.
+def test_the_service_conforms_to_its_openapi_document(gateway: Gateway, tmp_path: Path) -> None:
+    # On a busy machine a health check may time out and return 503.
     (tmp_path / "schemathesis.toml").write_text(
         '[[operations]]\ninclude-path = "/health"\n'
         'checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "503"]\n'

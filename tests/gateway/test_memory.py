@@ -1,4 +1,4 @@
-"""Photos stay in memory, and memory stays within bounds, however many come at once."""
+"""Photos stay in memory, and memory is limited, however many arrive at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from car_analyzer_gateway._room import Room
+from car_analyzer_gateway._byte_budget import ByteBudget
 from tests.conftest import until
 
 from .conftest import Gateway, make_form
@@ -25,7 +25,7 @@ MB = 1_000_000
 
 @contextlib.contextmanager
 def watched(gateway: Gateway) -> Iterator[SimpleNamespace]:
-    """Look at a process every few milliseconds: its memory, and the files it has open."""
+    """Sample the memory and the open files of a process every few milliseconds."""
     from types import SimpleNamespace
 
     seen = SimpleNamespace(rss=0, files=set())
@@ -64,7 +64,7 @@ async def test_200_large_uploads_at_once(
         assert await flood(gateway, large_photo, 200) == [200] * 200
     assert seen.rss < 300 * MB
     assert gateway.metric("car_analyzer_held_bytes") == 0
-    # What a burst took is given back after it.
+    # Memory is returned after a burst.
     until(lambda: gateway.rss() < 200 * MB)
 
 
@@ -89,24 +89,24 @@ def test_a_photo_is_never_on_disk(
         for _ in range(3):
             assert len(gateway.analyze(large_photo, large_photo).json()) == 2
     opened = {name for name in seen.files if name.startswith("/") and not name.startswith(("/dev/", "/proc/"))}
-    # Modules that are needed for the first time are no photos, nor is the log.
+    # Modules that are imported late, and the log, are not photos.
     assert {name for name in opened if not name.endswith((".py", ".pyc", ".so")) and "gateway-" not in name} == set()
     assert not list(nowhere.iterdir())
 
 
-async def test_room_is_given_in_turn() -> None:
-    room = Room(10)
-    first = await room.take(6)
+async def test_the_budget_is_a_fifo_queue() -> None:
+    budget = ByteBudget(10)
+    first = await budget.reserve(6)
     turns: list[str] = []
 
     async def wait(name: str, size: int) -> None:
-        share = await room.take(size)
+        reservation = await budget.reserve(size)
         turns.append(name)
-        share.release()
+        reservation.release()
 
     tasks = [asyncio.create_task(wait(name, size)) for name, size in (("large", 8), ("small", 1), ("gone", 2))]
     await asyncio.sleep(0)
-    # The small one would fit, but it came later: large ones would never have their turn.
+    # The small one would fit, but it came later: otherwise large ones might wait for ever.
     assert turns == []
     tasks[2].cancel()
     part = first.split(4)
@@ -117,16 +117,16 @@ async def test_room_is_given_in_turn() -> None:
     part.release()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert turns == ["large", "small"]
-    assert room.used == 0
+    assert budget.used == 0
 
 
-async def test_room_is_not_lost_when_waiting_is_cut_short() -> None:
-    room = Room(10)
+async def test_cancelled_requests_do_not_use_up_the_budget() -> None:
+    budget = ByteBudget(10)
     for delay in (0.0, 0.001, 0.002):
-        share = await room.take(10)
-        waiting = [asyncio.create_task(room.take(5)) for _ in range(4)]
+        reservation = await budget.reserve(10)
+        waiting = [asyncio.create_task(budget.reserve(5)) for _ in range(4)]
         await asyncio.sleep(0)
-        share.release()
+        reservation.release()
         for task in waiting:
             task.cancel()
         await asyncio.sleep(delay)
@@ -134,16 +134,16 @@ async def test_room_is_not_lost_when_waiting_is_cut_short() -> None:
         for result in results:
             if not isinstance(result, BaseException):
                 result.release()
-        assert room.used == 0
+        assert budget.used == 0
 
 
 async def test_the_next_in_line_is_served_when_the_first_gives_up() -> None:
-    room = Room(10)
-    share = await room.take(6)
-    large = asyncio.create_task(room.take(10))
-    small = asyncio.create_task(room.take(4))
+    budget = ByteBudget(10)
+    reservation = await budget.reserve(6)
+    large = asyncio.create_task(budget.reserve(10))
+    small = asyncio.create_task(budget.reserve(4))
     await asyncio.sleep(0)
     large.cancel()
     assert (await small).size == 4
-    share.release()
-    assert room.used == 4
+    reservation.release()
+    assert budget.used == 4

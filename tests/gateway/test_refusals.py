@@ -1,4 +1,4 @@
-"""What is wrong with a request is said in one sentence, in one form, with the right status, to every client."""
+"""Every rejected request gets one sentence, in one format, with the right status, in every client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refused(response: httpx.Response, status: int, message: str) -> None:
 
 
 def talk(gateway: Gateway, data: bytes) -> bytes:
-    """Say something that no HTTP library would."""
+    """Send bytes that no HTTP library would send."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_S) as connection:
         connection.sendall(data)
         answer = b""
@@ -99,7 +99,7 @@ def test_a_compressed_body(gateway: Gateway, photo: bytes) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/analyze/", "/analyze/more", "/%2e%2e/pyproject.toml", "//"])
-def test_a_path_that_is_none(gateway: Gateway, photo: bytes, path: str) -> None:
+def test_an_unknown_path(gateway: Gateway, photo: bytes, path: str) -> None:
     refused(gateway.http.get(f"{gateway.url}{path}"), 404, "There is nothing at /")
     refused(gateway.http.post(f"{gateway.url}{path}", content=photo), 404, "There is nothing at /")
 
@@ -114,11 +114,11 @@ def test_a_method_that_is_not_taken(gateway: Gateway, method: str, path: str) ->
 
 
 class TestTooLarge:
-    """The limit is 1 MB here. Each client gets to read why, although it is still sending when that is known."""
+    """The limit is 1 MB here. Each client receives the error, although it is still sending."""
 
     @pytest.fixture
     def small(self, server: SimpleNamespace, start_gateway: Callable[..., Gateway], tmp_path: Path) -> Gateway:
-        # Python runs this module first: a gateway that throws away what a client sends for as long as it takes.
+        # Python runs this module first: the gateway discards the rest of an upload for as long as needed.
         (tmp_path / "sitecustomize.py").write_text(
             "from car_analyzer_gateway import _middleware\n_middleware.DISCARD_S = 600\n"
         )
@@ -164,7 +164,7 @@ class TestTooLarge:
 
     def test_before_anything_is_sent(self, small: Gateway) -> None:
         head = "POST /analyze HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 50000000\r\n"
-        # It does not wait: nobody is going to send anything.
+        # It must not wait for a body that will not come.
         answer = talk(small, f"{head}Expect: 100-continue\r\nConnection: close\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 413")
 
@@ -230,7 +230,7 @@ class TestSlowClients:
         assert (status, list(body)) == (b"408", ["error"])
         assert gateway.analyze(photo).status_code == 200
 
-    def test_who_says_nothing_is_let_go(self, gateway: Gateway) -> None:
+    def test_a_silent_connection_is_closed(self, gateway: Gateway) -> None:
         assert talk(gateway, b"") == b""
 
 
@@ -299,7 +299,7 @@ class TestCors:
 
 def test_too_many_connections(server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes) -> None:
     gateway = start_gateway(server.grpc_url, "--max-connections", "5")
-    # They are taken in the order in which they come.
+    # Connections are accepted in order.
     held = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(5)]
     head, _, body = talk(gateway, b"").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503")
@@ -318,13 +318,13 @@ def test_too_many_photos(
     proxy.freeze()
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(gateway.analyze, photo) for _ in range(20)]
-        # Two wait for an answer; all others are refused.
+        # Two wait for an answer; all others are rejected.
         for answer in islice(as_completed(answers), 18):
             refused(answer.result(), 503, "The service is busy")
             assert answer.result().headers["Retry-After"] == "1"
         proxy.thaw()
     assert Counter(answer.result().status_code for answer in answers) == {200: 2, 503: 18}
-    # All room was given back.
+    # All bytes were released.
     assert gateway.analyze(photo).status_code == 200
     metrics = gateway.http.get("/metrics").text
     assert "car_analyzer_held_bytes 0.0" in metrics

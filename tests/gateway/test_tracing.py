@@ -1,4 +1,4 @@
-"""One trace from a caller through the gateway into Triton, at a collector that is real but small."""
+"""One trace from a caller through the gateway into Triton, received by a small real collector."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Span:
 
 
 class Collector:
-    """Takes traces, OTLP over HTTP, in both encodings there are."""
+    """Receives traces, OTLP over HTTP, in both encodings."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -121,7 +121,7 @@ def test_one_trace_from_the_caller_into_triton(
             assert {span.parent for span in tritons if span.name == "InferRequest"} == photos
             models = {span.name for span in tritons}
             assert {"car_analyzer", "preprocess", "cleanliness", "condition"} <= models
-            # Whoever asks without a trace of their own gets one, health checks do not.
+            # A request without a trace gets one; health checks do not.
             gateway.analyze(photo)
             gateway.http.get("/health")
             others = [span for span in collector.spans if span.trace != trace and span.service != "triton"]
@@ -160,7 +160,7 @@ def test_no_collector_is_no_trouble(
 
 @pytest.fixture
 def nowhere_at_all() -> Iterator[str]:
-    """A URL at which nobody listens."""
+    """A URL without a server."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"grpc://127.0.0.1:{reserved.getsockname()[1]}"

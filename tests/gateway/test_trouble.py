@@ -1,4 +1,4 @@
-"""What callers hear when Triton is down, full or slow, and that the same gateway answers again afterwards."""
+"""The errors when Triton is down, full or slow, and the recovery of the same gateway."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_triton_stops_and_comes_back(
     response = gateway.analyze(photo)
     refused(response, 503, "The model server cannot be reached")
     assert int(response.headers["retry-after"]) > 0
-    # Where Triton is stands in the log, and nowhere else.
+    # Triton's address is only in the log.
     assert "127.0.0.1" not in response.text
     assert "127.0.0.1" in str(gateway.log_of(response.headers["x-request-id"]))
     assert gateway.health(503) == {"status": "unavailable", "error": "the model server cannot be reached"}
@@ -97,12 +97,12 @@ def test_a_full_queue(
 
     model = HeldModel(copy, "preprocess")
     edit(copy, "preprocess", narrow)
-    # Its attempts end what is refused, not its time.
+    # The number of attempts limits a rejected call, not its time.
     gateway = start_gateway(start_triton(copy).grpc_url, "--timeout", "600")
     with ThreadPoolExecutor(30) as pool:
         with model.held():
             answers = [pool.submit(gateway.analyze, photo) for _ in range(30)]
-            # Nothing is answered meanwhile, so that the first to hear anything was refused.
+            # Nothing is answered meanwhile, so the first response is a rejection.
             refused(next(as_completed(answers)).result(), 503, "The service is busy")
         responses = [answer.result() for answer in answers]
     assert {response.status_code for response in responses} == {200, 503}
@@ -113,12 +113,12 @@ def test_a_full_queue(
     assert gateway.analyze(photo).status_code == 200
 
 
-def test_no_room_in_time(server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes) -> None:
+def test_no_budget_in_time(server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes) -> None:
     size = len(photo) + 1000
     arguments = ["--timeout", "1", "--upload-timeout", "600", "--max-photo-bytes", size, "--max-held-bytes", size]
     gateway = start_gateway(server.grpc_url, *map(str, arguments))
     with socket.create_connection(("127.0.0.1", gateway.port)) as stalled:
-        # An upload that never comes has all the room there is.
+        # An upload that never arrives has reserved the whole budget.
         stalled.sendall(
             f"POST /analyze HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {size}\r\n\r\n".encode()
         )
@@ -158,7 +158,7 @@ def test_a_broken_model(
     assert "secret details" in str(gateway.log_of(response.headers["x-request-id"]))
 
 
-def test_a_model_of_another_make(
+def test_an_unsuitable_model(
     copy: Path, start_triton: Callable[..., Server], start_gateway: Callable[..., Gateway], photo: bytes
 ) -> None:
     edit(copy, "car_analyzer", lambda config: config.parameters.pop("heads"))

@@ -5,50 +5,89 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._client import DEFAULT_RETRY
 from .._results import Analysis, Failure
 from .._sync import CarAnalyzer
-from ..command_line import DONE, FAILED, UNREACHABLE
+from ..command_line import DONE, FAILED, UNREACHABLE, USAGE
 from ..config import TLS, Retry
-from ..errors import PhotoError, UnreachableError
+from ..errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, PhotoError, UnreachableError
 from ..folders import STANDARD_INPUT, Entry, find_photos
-from .output import JsonOutput, Output, TableOutput, progress
-from .sources import is_url
+from . import sources
+from .answer_file import AnswerFile
+from .output import JsonOutput, Output, Progress, TableOutput
+from .pipeline import map_concurrently
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from .._photo import Photo
+# A person waits: a server that went away is given up as soon as one that was never there.
+INTERACTIVE_RETRY = Retry(reconnect_patience=2.0)
 
-# A person waits at the other end: a server that went away gets as little patience as one that was never there.
-RETRY = Retry(reconnect_patience=2.0)
+
+@dataclass(frozen=True)
+class Job:
+    """What differs between a few photos and a bulk run.
+
+    Attributes:
+        entries: The photos.
+        count: How many there are, if that is known; called only where it is shown.
+        read: Reads a photo.
+        output: Where the answers go.
+        ordered: Answers come in the order of the photos, not as they are complete.
+        retry: How failed attempts are repeated.
+        fatal: Errors that stop the run. Any other error is the answer for its photo.
+    """
+
+    entries: Iterable[Entry]
+    count: Callable[[], int | None]
+    read: Callable[[str], bytes]
+    output: Output
+    ordered: bool
+    retry: Retry
+    fatal: tuple[type[CarAnalyzerError], ...]
 
 
 def analyze(arguments: argparse.Namespace) -> int:
-    """Analyse photos and print what came out.
+    """Analyse photos; print the answers, or write them to a file.
 
     Returns:
-        The exit code: 0 all analysed, 1 not all of them, 3 nobody answers at the URL.
-    """
-    if arguments.lists or arguments.output is not None or any(map(is_url, arguments.photos)):
-        from . import bulk
+        The exit code: 0 every photo was analysed, 1 some were not, 2 wrong usage, 3 no server answers (in a bulk run
+        also: the model is not loaded).
 
-        with _connect(arguments, timeout=arguments.timeout, retry=DEFAULT_RETRY) as analyzer:
-            return bulk.analyze(arguments, analyzer)
-    with _connect(arguments, timeout=arguments.timeout) as analyzer:
-        entries = find_photos(arguments.photos, recursive=arguments.recursive)
-        is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
-        output: Output = TableOutput() if arguments.table else JsonOutput(is_single=is_single)
+    Raises:
+        ConfigurationError: The URL, a list or the output file cannot be used.
+        OSError: A folder cannot be read, or the answers cannot be written.
+    """
+    is_bulk = arguments.output is not None or bool(arguments.lists) or any(map(sources.is_url, arguments.photos))
+    if (wrong_usage := _wrong_usage(arguments, is_bulk=is_bulk)) is not None:
+        print(f"car-analyzer analyze: {wrong_usage}", file=sys.stderr)
+        return USAGE
+    job = _bulk_job(arguments) if is_bulk else _interactive_job(arguments)
+    problem: CarAnalyzerError | None = None
+    with _connect(arguments, arguments.timeout, job.retry) as analyzer, job.output as output:
+        before = output.analysed + output.failed
         try:
-            return _print_all(analyzer, entries, arguments.concurrency, output)
-        except UnreachableError as error:
-            print(f"car-analyzer analyze: {error}\nStart a server with: car-analyzer serve", file=sys.stderr)
-            return UNREACHABLE
-        finally:
-            output.finish()
+            _run(job, analyzer, arguments.concurrency)
+        except (UnreachableError, ModelNotReadyError) as error:
+            problem = error
+    total = output.analysed + output.failed
+    if problem is not None:
+        print(f"car-analyzer analyze: {problem}", file=sys.stderr)
+        if isinstance(problem, UnreachableError):
+            print("Start a server with: car-analyzer serve", file=sys.stderr)
+    elif total == 0:
+        print("car-analyzer analyze: no photo was found", file=sys.stderr)
+        return FAILED
+    if arguments.output is not None:
+        summary = f"{total:,} photos, {total - before:,} of them from this run; {output.failed:,} failed"
+        print(f"{arguments.output}: {summary}", file=sys.stderr)
+        if problem is not None:
+            print("To continue the run, give the same command again.", file=sys.stderr)
+    return UNREACHABLE if problem is not None else FAILED if output.failed else DONE
 
 
 def health(arguments: argparse.Namespace) -> int:
@@ -63,39 +102,73 @@ def health(arguments: argparse.Namespace) -> int:
     return DONE if report.ready else UNREACHABLE
 
 
-def _connect(arguments: argparse.Namespace, timeout: float = 30.0, retry: Retry = RETRY) -> CarAnalyzer:
-    # tritonclient imports numpy, which would start a thread for each core, and compute nothing with them.
+def _wrong_usage(arguments: argparse.Namespace, *, is_bulk: bool) -> str | None:
+    """What is wrong with the combination of flags, in a sentence."""
+    if not arguments.photos and not arguments.lists:
+        return "name a photo, a folder, or a list with --from"
+    if is_bulk and arguments.table:
+        return "--table prints only at the end; it cannot be combined with --from, --output or URLs"
+    if is_bulk and STANDARD_INPUT in arguments.photos:
+        return "a photo on standard input has no name; it cannot be combined with --from, --output or URLs"
+    if arguments.retry_errors and arguments.output is None:
+        return "--retry-errors needs the --output of the previous run"
+    return None
+
+
+def _interactive_job(arguments: argparse.Namespace) -> Job:
+    entries = find_photos(arguments.photos, recursive=arguments.recursive)
+    is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
+    output = TableOutput() if arguments.table else JsonOutput(with_names=not is_single)
+    return Job(
+        entries, lambda: len(entries), sources.read_argument, output, True, INTERACTIVE_RETRY, (UnreachableError,)
+    )
+
+
+def _bulk_job(arguments: argparse.Namespace) -> Job:
+    photos, lists = arguments.photos, arguments.lists
+    for file in lists:
+        with sources.open_list(file):  # a list that cannot be read must not leave an empty output file behind
+            pass
+    entries = map(Entry, sources.walk(photos, lists, recursive=arguments.recursive))
+    output = (
+        JsonOutput(with_names=True)
+        if arguments.output is None
+        else AnswerFile(arguments.output, retry_errors=arguments.retry_errors)
+    )
+    fatal = (UnreachableError, ModelNotReadyError, ConfigurationError)
+    return Job(entries, lambda: sources.count(photos, lists), sources.read, output, False, DEFAULT_RETRY, fatal)
+
+
+def _connect(arguments: argparse.Namespace, timeout: float = 30.0, retry: Retry = INTERACTIVE_RETRY) -> CarAnalyzer:
+    # tritonclient imports numpy, which would start a thread for each core without any work for them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
     return CarAnalyzer(arguments.url, timeout=timeout, model=arguments.model, retry=retry, tls=tls)
 
 
-def _print_all(analyzer: CarAnalyzer, entries: list[Entry], concurrency: int, output: Output) -> int:
-    code = DONE
-    with progress(len(entries)) as step:
-        for entry, outcome in _outcomes(analyzer, entries, concurrency):
-            if not outcome.ok:
-                if isinstance(outcome.error, UnreachableError):
-                    raise outcome.error
-                code = FAILED
-            with step():
-                output.add(entry.name, outcome)
-    return code
+def _run(job: Job, analyzer: CarAnalyzer, concurrency: int) -> None:
+    def analyze_entry(entry: Entry) -> Analysis | Failure:
+        try:
+            if entry.error is not None:
+                raise PhotoError(entry.error)
+            return analyzer.analyze(job.read(entry.name))
+        except CarAnalyzerError as error:
+            # Tracebacks would keep the photo in memory.
+            error.__cause__ = error.__context__ = None
+            return Failure(error.with_traceback(None))
 
+    with Progress(job.count) as progress:
 
-def _outcomes(
-    analyzer: CarAnalyzer, entries: list[Entry], concurrency: int
-) -> Iterator[tuple[Entry, Analysis | Failure]]:
-    sent = analyzer.analyze_many(map(_photo, (e for e in entries if e.error is None)), concurrency=concurrency)
-    try:
-        for entry in entries:
-            yield entry, next(sent) if entry.error is None else Failure(PhotoError(entry.error))
-    finally:
-        sent.close()
+        def unanswered() -> Iterator[Entry]:
+            for entry in job.entries:
+                if job.output.claim(entry.name):
+                    yield entry
+                else:
+                    progress.skip()
 
-
-def _photo(entry: Entry) -> Photo:
-    if entry.name != STANDARD_INPUT:
-        return entry.name
-    # Read here and not by the client's thread, where a Ctrl-C would not get through to it.
-    return b"" if sys.stdin is None else sys.stdin.buffer.read()
+        for entry, outcome in map_concurrently(analyze_entry, unanswered(), concurrency, ordered=job.ordered):
+            if isinstance(outcome, Failure) and isinstance(outcome.error, job.fatal):
+                raise outcome.error
+            with progress.paused():
+                job.output.add(entry.name, outcome)
+            progress.advance(job.output.failed)

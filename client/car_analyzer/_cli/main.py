@@ -1,4 +1,4 @@
-"""The command `car-analyzer`. Most of its sub-commands live in packages of their own, imported when they are used."""
+"""The command `car-analyzer`. Most sub-commands are in packages of their own, imported when they are used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .._version import __version__
 from ..command_line import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, add_tls, count, positive
 from ..config import DEFAULT_URL, URL_VARIABLE
 from ..errors import CarAnalyzerError, ConfigurationError
-from .sources import is_url
 
 
 class Command(NamedTuple):
@@ -27,12 +26,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "export": Command("car_analyzer_export.cli.export", "export", "turn trained .pth files into a model repository"),
-    "publish": Command("car_analyzer_export.cli.publish", "export", "put a new version into a running Triton"),
-    "rollback": Command("car_analyzer_export.cli.rollback", "export", "bring an earlier version back into a Triton"),
+    "publish": Command("car_analyzer_export.cli.publish", "export", "load a new version into a running Triton"),
+    "rollback": Command("car_analyzer_export.cli.rollback", "export", "restore an earlier version in a running Triton"),
     "serve": Command("car_analyzer_server._cli", "server", "start a Triton on a model repository"),
-    "gateway": Command("car_analyzer_gateway._cli", "gateway", "answer web apps over HTTP, in front of a Triton"),
-    "tune": Command("car_analyzer_export.cli.tune", "export", "find the settings that serve most photos here"),
-    "check": Command("car_analyzer_export.cli.check", "export", "compare the answers with photos of known labels"),
+    "gateway": Command("car_analyzer_gateway._cli", "gateway", "start an HTTP gateway for web apps"),
+    "tune": Command("car_analyzer_export.cli.tune", "export", "find the settings with the highest throughput here"),
+    "check": Command("car_analyzer_export.cli.check", "export", "compare the answers with labelled photos"),
 }
 
 EXAMPLES = f"""\
@@ -42,7 +41,7 @@ examples:
   car-analyzer analyze photos/ --table --url http://triton.example:8000
   car-analyzer health
 
-Without --url, ${URL_VARIABLE} says where the server is, or else it is {DEFAULT_URL}.
+The server's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL}.
 """
 
 ANALYZE_EXAMPLES = """\
@@ -54,8 +53,8 @@ examples:
   car-analyzer analyze --from list.txt --output answers.jsonl
   car-analyzer analyze s3://bucket/photos/ --recursive --output answers.jsonl --concurrency 32
 
-With --output, a run that was stopped or killed goes on where it was when the same command is given again, and photos
-that have an answer in the file are not sent again.
+With --output, give the same command again to continue a run that was stopped or killed. Photos that have an answer in
+the file are not sent again.
 
 exit code: 0 every photo was analysed, 1 some were not, 2 wrong usage, 3 no server answers
 """
@@ -104,27 +103,10 @@ def _run(arguments: list[str]) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    if options.command == "analyze" and (problem := _contradiction(options)):
-        print(f"car-analyzer analyze: {problem}", file=sys.stderr)
-        return USAGE
     from . import analyze as _cli_analyze
 
     code: int = getattr(_cli_analyze, options.command)(options)
     return code
-
-
-def _contradiction(options: argparse.Namespace) -> str | None:
-    """What is wrong with the flags of `analyze` together, in a sentence."""
-    is_bulk = options.output is not None or options.lists or any(map(is_url, options.photos))
-    if not options.photos and not options.lists:
-        return "name a photo, a folder, or a list with --from"
-    if is_bulk and options.table:
-        return "--table holds everything back to the end; it cannot go with --from, --output or URLs"
-    if is_bulk and "-" in options.photos:
-        return "a photo on standard input has no name; it cannot go with --from, --output or URLs"
-    if options.retry_errors and options.output is None:
-        return "--retry-errors needs the --output of the run before"
-    return None
 
 
 def _run_elsewhere(name: str, arguments: list[str]) -> int:
@@ -144,15 +126,15 @@ def _run_elsewhere(name: str, arguments: list[str]) -> int:
 
 
 def _silence_stdout() -> None:
-    # Python flushes what is left at its end, and would complain once more.
-    with contextlib.suppress(AttributeError, OSError):  # there is none, or it is no file
+    # Python flushes the rest when it exits, and would report the error again.
+    with contextlib.suppress(AttributeError, OSError):  # there is no stdout, or it is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="car-analyzer",
-        description="Say of cars on photos whether they are clean or dirty, intact or damaged.",
+        description="Classify photos of cars: clean or dirty, intact or damaged.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -172,19 +154,19 @@ def _parser() -> argparse.ArgumentParser:
         help="file with one path or URL a line, - for standard input; may be repeated",
     )
     analyze.add_argument(
-        "--output", metavar="FILE", help="write JSON Lines to this file, as answers come, and go on where it ends"
+        "--output", metavar="FILE", help="append answers to this file as JSON Lines; continues an earlier run"
     )
     analyze.add_argument(
-        "--retry-errors", action="store_true", help="with --output: try photos again that failed in a run before"
+        "--retry-errors", action="store_true", help="with --output: analyse photos again that failed in an earlier run"
     )
     _add_server(analyze, timeout=30.0)
     analyze.add_argument(
         "--concurrency", type=count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"
     )
-    analyze.add_argument("--table", action="store_true", help="print a table for people in place of JSON")
-    analyze.add_argument("--recursive", action="store_true", help="look into folders within folders too")
+    analyze.add_argument("--table", action="store_true", help="print a table instead of JSON")
+    analyze.add_argument("--recursive", action="store_true", help="also search folders within folders")
 
-    _add_server(_add(commands, "health", "ask whether the service is ready", HEALTH_EXAMPLES), timeout=5.0)
+    _add_server(_add(commands, "health", "check whether the service is ready", HEALTH_EXAMPLES), timeout=5.0)
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.summary, add_help=False)
     return parser

@@ -1,65 +1,92 @@
-"""What `car-analyzer analyze` prints: JSON for programs, a table for people, and how far it is."""
+"""Where the answers of `car-analyzer analyze` go: JSON for programs, a table for people, and a progress bar."""
 
 from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
+    from types import TracebackType
 
     from .._results import Analysis, Failure
 
 
-class Output(Protocol):
-    """Takes results one by one."""
+class Output:
+    """Takes answers one by one, and counts them. A context manager.
 
-    def add(self, name: str, outcome: Analysis | Failure) -> None:
-        """Take one photo's result."""
-
-    def finish(self) -> None:
-        """Print what has been held back."""
-
-
-class JsonOutput:
-    """One JSON object a line, as soon as it is there.
-
-    Args:
-        is_single: Leave the name of the photo out of a good result, as there is but one.
+    Attributes:
+        analysed: How many photos have an analysis.
+        failed: How many photos have an error.
     """
 
-    def __init__(self, *, is_single: bool) -> None:
-        self._is_single = is_single
+    def __init__(self) -> None:
+        self.analysed = 0
+        self.failed = 0
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def claim(self, name: str) -> bool:  # noqa: ARG002
+        """Whether a photo still has to be analysed."""
+        return True
 
     def add(self, name: str, outcome: Analysis | Failure) -> None:
+        """Take one photo's answer."""
+        self.write(name, outcome)
+        self.analysed += outcome.ok
+        self.failed += not outcome.ok
+
+    def write(self, name: str, outcome: Analysis | Failure) -> None:
+        """Print or store one answer."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Print what was held back, and release resources."""
+
+
+class JsonOutput(Output):
+    """JSON Lines on standard output, each as soon as its answer is there.
+
+    Args:
+        with_names: Begin each line with the photo's name; otherwise only errors have it.
+    """
+
+    def __init__(self, *, with_names: bool) -> None:
+        super().__init__()
+        self._with_names = with_names
+
+    def write(self, name: str, outcome: Analysis | Failure) -> None:
         """Print one line."""
         fields = outcome.to_dict()
-        # As plain ASCII, because a file's name may be no text in any encoding.
-        print(json.dumps(fields if self._is_single and outcome.ok else {"image": name, **fields}), flush=True)
-
-    def finish(self) -> None:
-        """Nothing is held back."""
+        # As ASCII: a file's name may not be valid text in any encoding.
+        print(json.dumps({"image": name, **fields} if self._with_names or not outcome.ok else fields), flush=True)
 
 
-class TableOutput:
-    """An aligned table, at the end, when the widths are known."""
+class TableOutput(Output):
+    """An aligned table on standard output, printed at the end, when the widths are known."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._rows: list[tuple[str, Analysis | Failure]] = []
 
-    def add(self, name: str, outcome: Analysis | Failure) -> None:
+    def write(self, name: str, outcome: Analysis | Failure) -> None:
         """Keep one row."""
         self._rows.append((name, outcome))
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Print the table."""
         heads = list(dict.fromkeys(head for _, outcome in self._rows if outcome.ok for head in outcome.heads))
         rows = [["photo", *heads, "    ms"]] if heads else []
         rows += [list(map(_printable, _row(name, outcome, heads))) for name, outcome in self._rows]
-        # An error fills the rest of its line, and so has no say in the widths.
+        # An error fills the rest of its line, so it has no influence on the widths.
         names = max((len(row[0]) for row in rows), default=0)
         widths = [max(len(row[column]) for row in rows if len(row) > 2) for column in range(1, len(heads) + 1)]
         for name, *cells in rows:
@@ -77,28 +104,54 @@ def _row(name: str, outcome: Analysis | Failure, heads: list[str]) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    # A file's name may hold what no encoding has, and a terminal's encoding may lack what the name holds.
+    # A file's name may not be valid text in any encoding, and the terminal's encoding may lack some characters.
     encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """A bar on standard error, where a person looks at it and there is more than one photo.
+class Progress:
+    """A progress bar on standard error, shown on a terminal and for more than one photo. A context manager.
 
-    Yields:
-        To be called for each result: moves the bar, and is a context to print in.
+    Args:
+        count: The number of photos, or None if it is unknown; only called on a terminal.
     """
-    if total < 2 or sys.stderr is None or not sys.stderr.isatty():
-        yield nullcontext
-        return
-    from tqdm import tqdm
 
-    with tqdm(total=total, unit="photo", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
+    def __init__(self, count: Callable[[], int | None]) -> None:
+        self._bar: Any = None
+        if sys.stderr is None or not sys.stderr.isatty():
+            return
+        total = count()
+        if total is None or total > 1:
+            from tqdm import tqdm
 
-        def step() -> AbstractContextManager[None]:
-            bar.update()
-            writing: AbstractContextManager[None] = tqdm.external_write_mode(file=sys.stdout)
-            return writing
+            self._bar = tqdm(total=total, unit="photo", file=sys.stderr, dynamic_ncols=True, leave=False)
 
-        yield step
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def skip(self) -> None:
+        """Count a photo that was analysed in an earlier run. It does not count towards this run's speed."""
+        if self._bar is not None:
+            with self._bar.get_lock():  # called from the workers
+                self._bar.initial += 1
+                self._bar.update()
+
+    def advance(self, failed: int) -> None:
+        """Count one answer."""
+        if self._bar is not None:
+            with self._bar.get_lock():
+                self._bar.set_postfix(failed=failed, refresh=False)
+                self._bar.update()
+
+    def paused(self) -> AbstractContextManager[None]:
+        """A context in which the bar is hidden, to print something."""
+        if self._bar is None:
+            return nullcontext()
+        paused: AbstractContextManager[None] = self._bar.external_write_mode(file=sys.stdout)
+        return paused

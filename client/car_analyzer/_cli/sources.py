@@ -1,8 +1,8 @@
-"""Where the photos of a long run come from: lists, folders and object storage, walked without ever holding them all."""
+"""The sources of photos: lists, folders, object storage and standard input, listed without ever holding all names."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import re
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, PhotoError
-from ..folders import ENDINGS
+from ..folders import ENDINGS, STANDARD_INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'car-analyzer[bulk]'"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-# For object storage, whose drivers are packages of their own.
+# The packages with fsspec's drivers for object storage.
 _DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
 def walk(names: Iterable[str], lists: Iterable[str], *, recursive: bool) -> Iterator[str]:
-    """Every photo that is meant, as it comes.
+    """Yield the name of every photo, one by one.
 
     Args:
         names: Files, folders and URLs; a URL that ends in a slash is a folder.
@@ -49,7 +49,7 @@ def walk(names: Iterable[str], lists: Iterable[str], *, recursive: bool) -> Iter
 
 
 def count(names: list[str], lists: list[str]) -> int | None:
-    """How many photos there are, where that is known without a walk."""
+    """The number of photos, or None if folders or a pipe have to be read to know it."""
     if any(name.endswith("/") or os.path.isdir(name) for name in names):  # noqa: PTH112
         return None
     total = len(names)
@@ -61,16 +61,14 @@ def count(names: list[str], lists: list[str]) -> int | None:
     return total
 
 
-def open_list(file: str) -> contextlib.AbstractContextManager[TextIO]:
-    """Open a list. Names of files may be no text in any encoding.
+def open_list(file: str) -> TextIO:
+    """Open a list of names, which may not be valid text in any encoding.
 
     Raises:
         ConfigurationError: It cannot be opened.
     """
-    if file == "-":
-        return contextlib.nullcontext(
-            open(sys.stdin.fileno(), encoding="utf-8", errors="surrogateescape", newline="\n", closefd=False)
-        )
+    if file == STANDARD_INPUT:
+        return open(sys.stdin.fileno(), encoding="utf-8", errors="surrogateescape", newline="\n", closefd=False)
     try:
         return Path(file).open(encoding="utf-8", errors="surrogateescape", newline="\n")
     except OSError as error:
@@ -87,27 +85,46 @@ def read(name: str) -> bytes:
     try:
         if is_url(name):
             system, path = _file_system(name)
-            return bytes(system.cat_file(path))
-        return Path(name).read_bytes()
+            data = bytes(system.cat_file(path))
+        else:
+            data = Path(name).read_bytes()
     except ConfigurationError:
         raise
     except Exception as error:
-        # Whatever a storage's library raises: it is about this photo, and the next one may be fine.
+        # Storage libraries have errors of their own. Any of them concerns only this photo.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):
-            reason = "there is no such file"
+            reason = os.strerror(errno.ENOENT)
         raise PhotoError(f"cannot read {name}: {reason}") from error
+    if not data:
+        raise PhotoError(f"{name} is empty")
+    return data
+
+
+def read_argument(name: str) -> bytes:
+    """The bytes of a photo that was named on the command line: `-` is standard input.
+
+    Raises:
+        PhotoError: It cannot be read.
+    """
+    if name != STANDARD_INPUT:
+        return read(name)
+    if sys.stdin is None:
+        return b""
+    # Not sys.stdin itself: after Ctrl-C, Python could not close it while this thread still reads.
+    with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+        return file.read()
 
 
 def is_url(name: str) -> bool:
-    """Whether it is no path."""
+    """Whether a name is a URL, and not a path."""
     return _SCHEME.match(name) is not None
 
 
 def _walk_folder(folder: str, *, recursive: bool) -> Iterator[str]:
     with os.scandir(folder) as items:
         for item in items:
-            # Links to folders are not followed: they may lead in circles.
+            # Links to folders are not followed: they may form a cycle.
             if item.is_dir(follow_symlinks=False):
                 if recursive:
                     yield from _walk_folder(item.path, recursive=True)
@@ -124,7 +141,7 @@ def _walk_url(url: str, *, recursive: bool) -> Iterator[str]:
                     yield str(system.unstrip_protocol(f"{folder.rstrip('/')}/{name}"))
     except OSError:
         raise
-    except Exception as error:  # libraries of storages have errors of their own
+    except Exception as error:  # storage libraries have errors of their own
         raise OSError(f"cannot list {url}: {error}") from error
 
 

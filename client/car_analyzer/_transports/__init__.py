@@ -1,4 +1,4 @@
-"""The protocols, gRPC and HTTP, one module each. Neither is imported before it is used."""
+"""The protocols, gRPC and HTTP, one module each, imported when they are first used."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from .base import Answer, ExportMismatchError, Transport
-from .retry import Deadline, persist, within
+from .retry import Deadline, retry_call, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..config import TLS, Endpoint
 
-__all__ = ["Answer", "Deadline", "ExportMismatchError", "Transport", "open_transport", "persist", "within"]
+__all__ = ["Answer", "Deadline", "ExportMismatchError", "Transport", "open_transport", "retry_call", "wait_for"]
 
 
 def open_transport(endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> Transport:
-    """Make the transport that the endpoint's scheme names. It connects when it is first used.
+    """Create the transport for the endpoint's scheme. It connects when it is first used.
 
     Raises:
         ConfigurationError: A TLS file cannot be used, or a library is missing.

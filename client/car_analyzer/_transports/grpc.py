@@ -1,7 +1,7 @@
 """Triton over gRPC, with tritonclient's generated stubs.
 
-The plain channel is used and bridged to asyncio here, not `grpc.aio`, whose one poller per process does not survive
-a fork: a child that makes its first call waits for ever.
+Uses grpcio's threaded channel and bridges it to asyncio. The single poller of `grpc.aio` does not survive a fork: the
+first call of a forked child would never return.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ from ..errors import (
     ServerError,
 )
 from ..heads import Tensor
-from ..triton_messages import Meaning, says
+from ..triton_messages import Cause, clean_message, has_cause
 from .base import (
     CONNECT_S,
     Answer,
     ExportMismatchError,
     ModelConfig,
-    names_export,
-    plain,
+    invalid_argument,
     read_floats,
-    rejected,
     trace_context,
     unreachable,
 )
@@ -46,51 +44,51 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Tritons before 24.12 crash when a call to an ensemble is cancelled at the wrong moment
-# (triton-inference-server/server#7840). So a call that nobody waits for any more is left to end by itself:
-# LINGER_S longer than it was given, and CLOSE_GRACE_S when the client is closed.
+# (triton-inference-server/server#7840). So an abandoned call is never cancelled, but may complete: for LINGER_S after
+# its timeout, and for CLOSE_GRACE_S after the client is closed.
 LINGER_S = 10.0
 CLOSE_GRACE_S = 3.0
 
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A connection whose other side vanished without a word is noticed while calls wait on it.
+    # Detects a server that vanished without closing the connection, while calls wait on it.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # gRPC would otherwise send everything to the first address of a name that has several.
+    # By default gRPC sends everything to the first address of a name.
     ("grpc.lb_policy_name", "round_robin"),
     # Replicas come and go; by default a name is looked up every 30 s at most.
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
-    # By default reconnecting waits up to two minutes; our own pauses between attempts are what spreads the load.
+    # By default reconnecting waits up to two minutes; our own pauses between attempts spread the load.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
 )
 
-# gRPC logs a message that is no text (see `plain`) with a traceback; the error that is raised says enough.
+# gRPC logs a message that is not valid text (see `clean_message`) with a traceback; the raised error is enough.
 logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding"))
 
 
-class Line:
-    """A channel and the calls on it, which are left to end when another one takes its place."""
+class Channel:
+    """A gRPC channel with its pending calls, which may complete after the channel was replaced."""
 
     def __init__(self, channel: Any) -> None:
-        self.channel = channel
+        self.raw = channel
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self.calls: set[asyncio.Future[None]] = set()
-        self._retired = False
+        self.pending: set[asyncio.Future[None]] = set()
+        self._closing = False
 
-    def end(self, call: asyncio.Future[None]) -> None:
-        """Note that a call has ended."""
-        self.calls.discard(call)
-        if self._retired and not self.calls:
-            self.channel.close()
+    def remove(self, call: asyncio.Future[None]) -> None:
+        """Remove a call that has completed."""
+        self.pending.discard(call)
+        if self._closing and not self.pending:
+            self.raw.close()
 
-    def retire(self) -> None:
-        """Close the channel as soon as its calls have ended."""
-        self._retired = True
-        if not self.calls:
-            self.channel.close()
+    def close_when_idle(self) -> None:
+        """Close the channel as soon as no call is pending."""
+        self._closing = True
+        if not self.pending:
+            self.raw.close()
 
 
 class GrpcTransport:
@@ -99,29 +97,29 @@ class GrpcTransport:
     def __init__(self, endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> None:
         self._endpoint = endpoint
         self._metadata = [(name.lower(), value) for name, value in headers.items()]
-        # A proxy for the wide world, from the environment, cannot reach this machine's loopback.
+        # A proxy from the environment cannot reach this machine's loopback.
         self._options = [*OPTIONS, ("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else list(OPTIONS)
         self._credentials = grpc.ssl_channel_credentials(*(tls or TLS()).read()) if endpoint.is_secure else None
         self._lookup = Lookup(endpoint, self._reconnect)
         self._is_new = True
-        self._lines = [self._open()]
+        self._channels = [self._open()]
 
-    def _open(self) -> Line:
+    def _open(self) -> Channel:
         target = f"dns:///{self._endpoint.authority}"
         if self._credentials is not None:
-            return Line(grpc.secure_channel(target, self._credentials, self._options))
-        return Line(grpc.insecure_channel(target, self._options))
+            return Channel(grpc.secure_channel(target, self._credentials, self._options))
+        return Channel(grpc.insecure_channel(target, self._options))
 
     def _reconnect(self, _addresses: frozenset[str]) -> None:
-        """Take a channel that knows the addresses that the name has now.
+        """Open a channel for the addresses that the name has now.
 
-        Channels share connections, so those to addresses that stay are kept.
+        Channels share connections, so connections to addresses that remain are kept.
         """
-        if self._is_new:  # and has just looked itself
+        if self._is_new:  # it has just resolved the name itself
             self._is_new = False
             return
-        self._lines[-1].retire()
-        self._lines = [line for line in self._lines if line.calls] + [self._open()]
+        self._channels[-1].close_when_idle()
+        self._channels = [channel for channel in self._channels if channel.pending] + [self._open()]
 
     async def infer(
         self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
@@ -136,9 +134,10 @@ class GrpcTransport:
         try:
             response = await self._call("ModelInfer", request, timeout, trace_context())
         except grpc.RpcError as error:
+            details = error.details() or ""
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                raise rejected(model, error.details()) from error.with_traceback(None)
-            if error.code() is grpc.StatusCode.NOT_FOUND and names_export(error.details(), export_id):
+                raise invalid_argument(model, details) from error.with_traceback(None)
+            if error.code() is grpc.StatusCode.NOT_FOUND and has_cause(details, Cause.OTHER_EXPORT):
                 raise ExportMismatchError from error.with_traceback(None)
             raise self._translate(error) from error.with_traceback(None)
         outputs = {}
@@ -149,7 +148,7 @@ class GrpcTransport:
 
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         request = service_pb2.ModelConfigRequest(name=model, version=version)
-        config = (await self._ask("ModelConfig", request, timeout)).config
+        config = (await self._query("ModelConfig", request, timeout)).config
         heads, export_id = (
             config.parameters[name].string_value if name in config.parameters else None
             for name in ("heads", "export_id")
@@ -159,24 +158,24 @@ class GrpcTransport:
         return ModelConfig(heads, export_id, only, tuple(step.model_name for step in config.ensemble_scheduling.step))
 
     async def is_server_ready(self, *, timeout: float) -> bool:
-        return bool((await self._ask("ServerReady", service_pb2.ServerReadyRequest(), timeout)).ready)
+        return bool((await self._query("ServerReady", service_pb2.ServerReadyRequest(), timeout)).ready)
 
     async def is_model_ready(self, model: str, *, timeout: float) -> bool:
         request = service_pb2.ModelReadyRequest(name=model)
         try:
-            return bool((await self._ask("ModelReady", request, timeout)).ready)
+            return bool((await self._query("ModelReady", request, timeout)).ready)
         except ModelNotReadyError:
             return False
 
     async def close(self) -> None:
         self._lookup.close()
-        calls = [call for line in self._lines for call in line.calls]
-        if calls:
-            await asyncio.wait(calls, timeout=CLOSE_GRACE_S)
-        for line in self._lines:
-            line.channel.close()
+        pending = [call for channel in self._channels for call in channel.pending]
+        if pending:
+            await asyncio.wait(pending, timeout=CLOSE_GRACE_S)
+        for channel in self._channels:
+            channel.raw.close()
 
-    async def _ask(self, method: str, request: Any, timeout: float) -> Any:
+    async def _query(self, method: str, request: Any, timeout: float) -> Any:
         try:
             return await self._call(method, request, timeout)
         except grpc.RpcError as error:
@@ -186,26 +185,26 @@ class GrpcTransport:
         self, method: str, request: Any, timeout: float, headers: Mapping[str, str] = MappingProxyType({})
     ) -> Any:
         loop = asyncio.get_running_loop()
-        self._lookup.keep_fresh()
-        ended, line = loop.create_future(), self._lines[-1]
-        call = getattr(line.stub, method).future(
+        self._lookup.refresh()
+        completed, channel = loop.create_future(), self._channels[-1]
+        call = getattr(channel.stub, method).future(
             request, timeout=timeout + LINGER_S, metadata=[*self._metadata, *headers.items()]
         )
 
         def finish() -> None:
-            ended.set_result(None)
-            line.end(ended)
+            completed.set_result(None)
+            channel.remove(completed)
 
         def post(_: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(finish)
 
-        line.calls.add(ended)
+        channel.pending.add(completed)
         call.add_done_callback(post)
-        await asyncio.wait({ended}, timeout=timeout)
-        if not ended.done():
-            # A server that is slow and one that is not there look the same to a call that ran out of time.
-            if await _is_connected(line.channel):
+        await asyncio.wait({completed}, timeout=timeout)
+        if not completed.done():
+            # To a call that timed out, a slow server and a missing one look the same.
+            if await _is_connected(channel.raw):
                 raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s")
             raise unreachable(self._endpoint, f"no connection within {timeout:g} s")
         try:
@@ -214,39 +213,39 @@ class GrpcTransport:
             raise RuntimeError("this client was closed during the call") from None
 
     def _translate(self, error: Any) -> CarAnalyzerError:
-        code, details = error.code(), plain(error.details() or "")
+        code, details = error.code(), clean_message(error.details() or "")
         if code is grpc.StatusCode.NOT_FOUND:
             return ModelNotReadyError(details)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(f"no answer from {self._endpoint} in time")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            too_large = says(details, Meaning.TOO_LARGE)
+            too_large = has_cause(details, Cause.TOO_LARGE)
             return PhotoError(f"too large: {details}") if too_large else OverloadedError(details)
-        if says(details, Meaning.RESTRICTED):
+        if has_cause(details, Cause.RESTRICTED):
             return ServerError(f"{details}: send it with headers=")
         if code is grpc.StatusCode.UNAVAILABLE:
-            if says(details, Meaning.NO_CONNECTION):
+            if has_cause(details, Cause.NO_CONNECTION):
                 return unreachable(self._endpoint, _reason(details))
             return OverloadedError(details)
-        if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and says(details, Meaning.STREAM_RESET):
+        if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and has_cause(details, Cause.STREAM_RESET):
             return unreachable(self._endpoint, details)
         return ServerError(f"{details} ({code.name})")
 
 
 async def _is_connected(channel: Any) -> bool:
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[Any] = loop.create_future()
+    connectivity: asyncio.Future[Any] = loop.create_future()
 
-    def tell(state: Any) -> None:
+    def on_change(state: Any) -> None:
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(lambda: None if told.done() else told.set_result(state))
+            loop.call_soon_threadsafe(lambda: None if connectivity.done() else connectivity.set_result(state))
 
-    channel.subscribe(tell)
+    channel.subscribe(on_change)
     try:
-        await asyncio.wait({told}, timeout=1)
+        await asyncio.wait({connectivity}, timeout=1)
     finally:
-        channel.unsubscribe(tell)
-    return told.done() and told.result() is grpc.ChannelConnectivity.READY
+        channel.unsubscribe(on_change)
+    return connectivity.done() and connectivity.result() is grpc.ChannelConnectivity.READY
 
 
 def _reason(details: str) -> str:

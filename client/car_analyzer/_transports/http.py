@@ -1,7 +1,7 @@
 """Triton over HTTP: the inference protocol with its binary tensor extension, on aiohttp.
 
-tritonclient's own HTTP clients are of no help here: one is not safe across threads, the other cannot tell a
-connection that is not made from an answer that is late.
+tritonclient's own HTTP clients do not fit: one is not safe across threads, the other cannot distinguish a failed
+connection from a late answer.
 """
 
 from __future__ import annotations
@@ -32,40 +32,38 @@ from ..errors import (
     UnreachableError,
 )
 from ..heads import Tensor
-from ..triton_messages import Meaning, says
+from ..triton_messages import Cause, clean_message, has_cause
 from .base import (
     CONNECT_S,
     Answer,
     ExportMismatchError,
     ModelConfig,
-    names_export,
-    plain,
+    invalid_argument,
     read_floats,
-    rejected,
     trace_context,
     unreachable,
 )
-from .replicas import Rotation
+from .replicas import RoundRobin
 from .retry import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-BUSY = {429, 502, 503, 504}
+BUSY_STATUSES = {429, 502, 503, 504}
 
 
 @dataclass
 class Pool:
-    """Connections to one address, or to whatever the name gives."""
+    """Connections to one address, or to whichever address the system resolves."""
 
     session: aiohttp.ClientSession
     calls: int = 0
-    retired: bool = False
+    closing: bool = False
 
 
-class OneAddress(aiohttp.abc.AbstractResolver):
-    """Has every name stand for one address, so that the URL, its certificate and its errors stay by name."""
+class PinnedResolver(aiohttp.abc.AbstractResolver):
+    """Resolves every name to one address, so that URL, certificate check and error messages still use the name."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -78,17 +76,17 @@ class OneAddress(aiohttp.abc.AbstractResolver):
         return [{"hostname": host, "host": self._address, "port": port, "family": family, "proto": 0, "flags": numeric}]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 class HttpTransport:
-    """Pools of HTTP connections; see `Transport`. Made and used inside one event loop."""
+    """Pools of HTTP connections; see `Transport`. Created and used inside one event loop."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> None:
         self._endpoint = endpoint
         self._headers = headers
         self._ssl = (tls or TLS()).context() if endpoint.is_secure else True
-        self._rotation = Rotation(endpoint, self._retire)
+        self._addresses = RoundRobin(endpoint, self._close_when_idle)
         self._pools: dict[str | None, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -112,12 +110,12 @@ class HttpTransport:
         path = f"/v2/models/{quote(model)}/infer"
         status, answered, content = await self._call("POST", path, timeout, body, headers)
         if status == 413:
-            raise PhotoError(f"{self._endpoint} refuses a photo of {len(photo):,} bytes as too large")
+            raise PhotoError(f"{self._endpoint} rejects a photo of {len(photo):,} bytes as too large")
         message = _error_message(content) if status in (400, 404) else None
-        if status == 404 and names_export(message, export_id):
+        if status == 404 and message is not None and has_cause(message, Cause.OTHER_EXPORT):
             raise ExportMismatchError
-        if status == 400 and message is not None and not says(message, Meaning.UNKNOWN_MODEL):
-            raise rejected(model, message)
+        if status == 400 and message is not None and not has_cause(message, Cause.UNKNOWN_MODEL):
+            raise invalid_argument(model, message)
         if status != 200:
             raise self._translate(status, content)
         try:
@@ -150,7 +148,7 @@ class HttpTransport:
         return status == 200
 
     async def close(self) -> None:
-        self._rotation.close()
+        self._addresses.close()
         await asyncio.gather(*(pool.session.close() for pool in self._pools.values()))
 
     async def _call(
@@ -164,27 +162,27 @@ class HttpTransport:
         deadline = Deadline(timeout)
         tried: set[str | None] = {None}
         while True:
-            address = self._rotation.next()
+            address = self._addresses.next()
             try:
-                return await self._ask(address, method, path, max(deadline.left, 0.001), body, headers)
+                return await self._send(address, method, path, max(deadline.left, 0.001), body, headers)
             except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-                # Nothing was sent. Where there is a choice, the next one may take it.
-                self._pass_over(address)
+                # Nothing was sent, so another address may take the call.
+                self._mark_down(address)
                 if address in tried or not deadline.left:
                     if isinstance(error, aiohttp.ConnectionTimeoutError):
                         reason = f"no connection within {min(CONNECT_S, timeout):g} s"
                         raise unreachable(self._endpoint, reason) from error
-                    raise self._explain(error) from error.with_traceback(None)
+                    raise self._exclean_message(error) from error.with_traceback(None)
                 tried.add(address)
             except asyncio.TimeoutError as error:
                 raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s") from error
             except aiohttp.InvalidURL as error:
-                raise ConfigurationError(f"{self._endpoint} is no URL: {error}") from error
+                raise ConfigurationError(f"{self._endpoint} is not a valid URL: {error}") from error
             except (aiohttp.ClientError, OSError) as error:
-                self._pass_over(address)
-                raise self._explain(error) from error.with_traceback(None)
+                self._mark_down(address)
+                raise self._exclean_message(error) from error.with_traceback(None)
 
-    async def _ask(
+    async def _send(
         self,
         address: str | None,
         method: str,
@@ -193,10 +191,10 @@ class HttpTransport:
         body: bytes | None,
         headers: Mapping[str, str] | None,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        # Connecting gets a little less than the whole time, so that its failure is known for what it is.
-        # aiohttp would round up timeouts above the threshold to whole seconds.
+        # Connecting gets slightly less than the whole time, so that its timeout is reported as such.
+        # Above the threshold, aiohttp would round timeouts up to whole seconds.
         limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_S, timeout * 0.9), ceil_threshold=math.inf)
-        # As a file, or aiohttp warns that large bodies should be one.
+        # As a file: aiohttp warns about large bodies that are bytes.
         data = None if body is None else io.BytesIO(body)
         pool = self._pool(address)
         pool.calls += 1
@@ -207,58 +205,58 @@ class HttpTransport:
                 return response.status, response.headers, await response.read()
         finally:
             pool.calls -= 1
-            if pool.retired and not pool.calls:
+            if pool.closing and not pool.calls:
                 await pool.session.close()
 
     def _pool(self, address: str | None) -> Pool:
         if address not in self._pools:
-            resolver = None if address is None else OneAddress(address)
-            # How many calls run at once is the caller's choice (limit=0: no other limit here).
+            resolver = None if address is None else PinnedResolver(address)
+            # limit=0: the caller limits how many calls run at once.
             connector = aiohttp.TCPConnector(ssl=self._ssl, limit=0, resolver=resolver)
             self._pools[address] = Pool(aiohttp.ClientSession(connector=connector, headers=self._headers))
         return self._pools[address]
 
-    def _pass_over(self, address: str | None) -> None:
+    def _mark_down(self, address: str | None) -> None:
         if address is not None:
-            self._rotation.pass_over(address)
+            self._addresses.mark_down(address)
 
-    def _retire(self, address: str) -> None:
+    def _close_when_idle(self, address: str) -> None:
         pool = self._pools.pop(address, None)
         if pool is not None:
-            pool.retired = True
+            pool.closing = True
             if not pool.calls:
                 task = asyncio.create_task(pool.session.close())
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
 
-    def _explain(self, error: Exception) -> UnreachableError:
+    def _exclean_message(self, error: Exception) -> UnreachableError:
         if isinstance(error, aiohttp.ClientResponseError):
-            return unreachable(self._endpoint, "it does not speak HTTP (if this is Triton's gRPC port, write grpc://)")
+            return unreachable(self._endpoint, "this is not HTTP (if this is Triton's gRPC port, write grpc://)")
         if isinstance(error, aiohttp.ClientConnectorError):
             return unreachable(self._endpoint, _reason(error.os_error))
         return unreachable(self._endpoint, str(error) or type(error).__name__)
 
     def _translate(self, status: int, content: bytes) -> CarAnalyzerError:
         message = _error_message(content)
-        if status in BUSY:
-            return OverloadedError(plain(message or f"{self._endpoint} answers with status {status}"))
+        if status in BUSY_STATUSES:
+            return OverloadedError(clean_message(message or f"{self._endpoint} answered with status {status}"))
         if message is None:
-            return ServerError(f"{self._endpoint} answers with status {status} and not as Triton does")
-        if status in (400, 404) and says(message, Meaning.UNKNOWN_MODEL):
-            return ModelNotReadyError(plain(message))
+            return ServerError(f"{self._endpoint} answered with status {status} and without Triton's error message")
+        if status in (400, 404) and has_cause(message, Cause.UNKNOWN_MODEL):
+            return ModelNotReadyError(clean_message(message))
         if status == 403:
-            return ServerError(f"{plain(message)}: send it with headers=")
-        return ServerError(f"{plain(message)} (status {status})")
+            return ServerError(f"{clean_message(message)}: send it with headers=")
+        return ServerError(f"{clean_message(message)} (status {status})")
 
 
 def _reason(error: OSError) -> str:
-    # aiohttp's own text hides the plain one; names that are not found, and TLS, have other numbers than the system's.
+    # aiohttp's message hides the system's. Errors of name resolution and of TLS have numbers of their own.
     is_numbered = type(error) in (OSError, ConnectionRefusedError, ConnectionResetError, TimeoutError)
     return os.strerror(error.errno) if is_numbered and error.errno else str(error.strerror or error)
 
 
 def _error_message(content: bytes) -> str | None:
-    """What Triton says went wrong, or None when it is not Triton that speaks."""
+    """Triton's error message, or None if this is not an error of Triton's."""
     try:
         return str(json.loads(content)["error"])
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""One budget of time for a call, and the attempts it is spent on."""
+"""The time limit of a call, and the attempts within it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import CarAnalyzerError, DeadlineExceededError, ModelNotReadyError, OverloadedError, UnreachableError
-from .base import is_coming, is_mending, is_stopping
+from ..errors import (
+    CarAnalyzerError,
+    DeadlineExceededError,
+    ModelNotReadyError,
+    OverloadedError,
+    ServerError,
+    UnreachableError,
+)
+from ..triton_messages import Cause, has_cause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -16,12 +23,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Nobody is there to do the work, now.
-_ABSENT = (UnreachableError, ModelNotReadyError)
+# At this moment no server can do the work.
+_NO_SERVER = (UnreachableError, ModelNotReadyError)
 
 
 class Deadline:
-    """A moment by which a call has to be over."""
+    """The moment by which a call has to be complete."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -32,19 +39,19 @@ class Deadline:
         """Seconds left, never negative."""
         return max(0.0, self._end - time.monotonic())
 
-    def error(self, doing: str, last: CarAnalyzerError | None = None) -> DeadlineExceededError:
-        """The error for when it has passed."""
+    def error(self, action: str, last: CarAnalyzerError | None = None) -> DeadlineExceededError:
+        """The error for a deadline that has passed."""
         because = f"; last error: {last}" if last is not None else ""
-        return DeadlineExceededError(f"{doing} took longer than {self.seconds:g} s{because}")
+        return DeadlineExceededError(f"{action} took longer than {self.seconds:g} s{because}")
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a coroutine, and cancel it when its time is over.
+async def wait_for(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a coroutine, and cancel it when the time is over.
 
-    In the place of `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes with the result.
+    Replaces `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes together with the result.
 
     Raises:
-        asyncio.TimeoutError: Its time is over.
+        asyncio.TimeoutError: The time is over.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -56,57 +63,65 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
 
-async def persist(
+async def retry_call(
     attempt: Callable[[float], Awaitable[T]], deadline: Deadline, retry: Retry, answered: Callable[[], bool]
 ) -> T:
-    """Repeat an attempt until it succeeds, fails for good, or its time is over.
+    """Repeat an attempt until it succeeds, fails permanently, or the time is over.
 
     Args:
-        attempt: Makes one attempt in the seconds it is given.
+        attempt: Makes one attempt within the seconds that it is given.
         deadline: When to stop.
         retry: How to repeat.
-        answered: Whether the server has ever answered this client as it should.
+        answered: Whether the server has ever answered this client properly.
 
     Raises:
-        UnreachableError: Nobody answered to the end, or for as long as `retry` has patience.
-        ModelNotReadyError: The model was not there for as long.
+        UnreachableError: No server answered until the deadline, or for as long as `retry` allows.
+        ModelNotReadyError: The model was not loaded for as long.
         DeadlineExceededError: The time is over, for any other reason.
-        CarAnalyzerError: What the attempt raised, where repeating is of no use or not wanted.
+        CarAnalyzerError: What the attempt raised, where `retry` allows no further attempt or it would not help.
     """
     failures = counted = 0
     last: CarAnalyzerError | None = None
-    silent_since: float | None = None
+    unanswered_since: float | None = None
     while left := deadline.left:
         try:
             return await attempt(left)
         except DeadlineExceededError as error:
             raise deadline.error("the analysis", last) from error
-        except (UnreachableError, OverloadedError) as error:
-            last = error
         except CarAnalyzerError as error:
-            if not (is_mending(error) or is_coming(error)):
+            if not _is_temporary(error):
                 raise
             last = error
-        is_absent = isinstance(last, _ABSENT)
-        is_leaving = is_stopping(last)
-        failures += not is_leaving
-        # gRPC fails at once while it waits to reconnect: several attempts may go by within one such wait.
-        has_patience = is_leaving or (is_absent and retry.reconnect_patience is not None)
-        if retry.attempts == 1 or not has_patience:
+        no_server = isinstance(last, _NO_SERVER)
+        # Of several servers behind one name, another one can take the call.
+        shutting_down = isinstance(last, OverloadedError) and has_cause(str(last), Cause.SHUTTING_DOWN)
+        failures += not shutting_down
+        # While gRPC waits to reconnect, attempts fail at once: time limits them, and not their number.
+        limited_by_time = shutting_down or (no_server and retry.reconnect_patience is not None)
+        if retry.attempts == 1 or not limited_by_time:
             counted += 1
             if counted == retry.attempts:
                 raise last
         pause = min(retry.delay(max(1, failures)), deadline.left)
         now = time.monotonic()
-        if is_leaving or is_absent:
-            silent_since = now if silent_since is None else silent_since
-            patience = silent_since + retry.patience(answered=answered()) - now
+        if shutting_down or no_server:
+            unanswered_since = now if unanswered_since is None else unanswered_since
+            patience = unanswered_since + retry.patience(answered=answered()) - now
             if patience <= 0:
                 raise last
             pause = min(pause, patience)
         else:
-            silent_since = None
+            unanswered_since = None
         await asyncio.sleep(pause)
-    if isinstance(last, _ABSENT):
+    if isinstance(last, _NO_SERVER):
         raise last
     raise deadline.error("the analysis", last) from last
+
+
+def _is_temporary(error: CarAnalyzerError) -> bool:
+    """Whether another attempt may succeed."""
+    return (
+        isinstance(error, UnreachableError | OverloadedError)
+        or (isinstance(error, ServerError) and has_cause(str(error), Cause.BACKEND_RESTARTING))
+        or (isinstance(error, ModelNotReadyError) and has_cause(str(error), Cause.NO_VERSION_LOADED))
+    )

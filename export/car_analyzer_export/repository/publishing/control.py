@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from car_analyzer.triton_messages import Meaning, says
+from car_analyzer.triton_messages import Cause, has_cause
 from car_analyzer_server import signals
 from car_analyzer_server.access import GRPC_KEY_HEADER, KEY_VARIABLE
 
@@ -201,7 +201,7 @@ class Triton:
 
     def _explain(self, error: Any) -> TritonRequestError:
         code, details = error.code(), str(error.details() or "").rstrip(".")
-        if says(details, Meaning.RESTRICTED):
+        if has_cause(details, Cause.RESTRICTED):
             problem = "the administrator's key that was sent is wrong" if self._metadata else "no key was sent"
             return TritonRequestError(
                 f"Triton at {self.url} allows loading models only with its administrator's key, and {problem}. Give "
@@ -211,7 +211,7 @@ class Triton:
             return TritonRequestError(f"The server at {self.url} is not a Triton: {details}.")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return TritonRequestError(f"Triton at {self.url} did not answer in time.")
-        if code is grpc.StatusCode.UNAVAILABLE and says(details, Meaning.NO_CONNECTION):
+        if code is grpc.StatusCode.UNAVAILABLE and has_cause(details, Cause.NO_CONNECTION):
             return TritonUnreachableError(f"No server answers at {self.url}: {details}.")
         if code is grpc.StatusCode.UNAVAILABLE and "not allowed" not in details:
             return TritonBusyError(f"Triton at {self.url} is overloaded: {details}.")

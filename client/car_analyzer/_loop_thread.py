@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, through which blocking code runs the asyncio client."""
+"""An event loop on its own thread, with which blocking code runs the asyncio client."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Portal:
-    """Runs coroutines of one client from any thread.
+class LoopThread:
+    """Runs the coroutines of one client, submitted from any thread.
 
-    The thread is a daemon: a program that forgets to close does not hang at its end.
+    The thread is a daemon: a program that does not close its client can still exit.
     """
 
     def __init__(self, client: AsyncCarAnalyzer) -> None:
@@ -35,9 +35,9 @@ class Portal:
         """Start a coroutine on the loop.
 
         Raises:
-            RuntimeError: The portal is stopped.
+            RuntimeError: The loop is stopped.
         """
-        # Under the lock nothing can be queued behind the stop, where nobody would ever run it.
+        # With the lock, nothing can be queued after the stop, where it would never run.
         with self._lock:
             if not self._stopped:
                 return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -45,7 +45,7 @@ class Portal:
         raise RuntimeError("this client is closed")
 
     def stop(self) -> None:
-        """Ask the thread to cancel what runs, to close the client, and to end."""
+        """Start to cancel what runs, close the client, and end the thread."""
         with self._lock:
             if not self._stopped:
                 self._stopped = True
@@ -57,13 +57,13 @@ class Portal:
             self._thread.join()
 
     def _run(self) -> None:
-        # Not asyncio.run: it starts a thread at its end, which an interpreter on its way out refuses.
+        # Not asyncio.run: it starts a thread when it ends, which fails while the interpreter shuts down.
         try:
-            self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(self._wait_and_close())
         finally:
             self._loop.close()
 
-    async def _serve(self) -> None:
+    async def _wait_and_close(self) -> None:
         await self._stop.wait()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
