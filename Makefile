@@ -19,7 +19,7 @@ serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it
 	@ls $(REPOSITORY)/*/*/model.onnx >/dev/null 2>&1 || $(BIN)/car-analyzer export examples/demo.toml --repository $(REPOSITORY)
 	@exec $(BIN)/car-analyzer gateway --repository $(REPOSITORY)
 
-test: lint ## Check style and types, then run every test on a real Triton
+test: lint docs ## Check style and types, then run every test on a real Triton
 	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
 test-fast: lint ## Check style and types, then run the tests that need neither Triton nor PyTorch (about a minute)

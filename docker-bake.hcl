@@ -3,7 +3,7 @@
 # REGISTRY=registry.example/cars/ TAG=1.2.0 ATTEST=1 docker buildx bake --push     with SBOM and provenance
 
 variable "REGISTRY" { default = "car-analyzer/" }
-variable "TAG" { default = "0.1.0" }
+variable "TAG" { default = "0.2.0" }
 variable "REVISION" { default = "unknown" }
 variable "TRITON_IMAGE" { default = "nvcr.io/nvidia/tritonserver:26.08-py3" }
 variable "PYTHON_IMAGE" { default = "python:3.12.12-slim-bookworm" }

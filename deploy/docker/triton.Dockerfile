@@ -21,7 +21,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --constraint constraints.txt --target /opt/car-analyzer .
 
 FROM ${TRITON_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="car-analyzer Triton" \
       org.opencontainers.image.description="NVIDIA Triton for the car_analyzer ensemble, kept running by car-analyzer serve" \

@@ -43,7 +43,7 @@ def copy(tmp_path: Path) -> Path:
 
 BREAKS = {
     "docker compose": ("docker-compose.yml", "condition: service_healthy", "condition: service_hale"),
-    "docker buildx": ("docker-bake.hcl", 'default = "0.1.0"', "default = TAGS"),
+    "docker buildx": ("docker-bake.hcl", 'default = "0.2.0"', "default = TAGS"),
     "hadolint": (
         "deploy/docker/triton.Dockerfile",
         "python3 -m pip install --constraint /tmp",
