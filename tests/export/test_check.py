@@ -118,7 +118,7 @@ def test_turned_photos_are_noticed(run: Any, server: Any, pictures: Path, tmp_pa
         with Image.open(path) as image:
             image.rotate(90, expand=True).save(tmp_path / f"{path.parent.name}_{path.name}", quality=90, exif=exif)
     result = run(tmp_path, "--url", server.grpc_url, "--repository", server.repository)
-    assert "under [heads.cleanliness], write exif_rotation = true; then export again." in result.words
+    assert "under [heads.condition], write exif_rotation = true; then export again." in result.words
 
 
 def test_csv_with_gaps_and_failures(run: Any, server: Any, pictures: Path, tmp_path: Path) -> None:
