@@ -102,8 +102,34 @@ _TRITON_FIXTURES = {
 }
 
 
+# Files that wait or compute for longest. `--dist loadfile` hands files out in this order: one of them that came last
+# would keep one worker busy while the others have nothing left.
+_LONGEST = (
+    "test_publish.py",
+    "test_parity.py",
+    "test_trouble.py",
+    "test_faults.py",
+    "test_overload.py",
+    "test_memory.py",
+    "test_healing.py",
+    "test_gpu.py",
+    "test_publish_ended.py",
+    "test_export.py",
+    "test_whole_way.py",
+    "test_check.py",
+    "test_running.py",
+    "test_replicas.py",
+    "test_check_before_publishing.py",
+    "test_tracing.py",
+    "test_strange_networks.py",
+)
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly has shuffled them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a running Triton or gateway."""
+    """Put the longest files first, and mark the tests that need a running Triton or gateway."""
+    rank = {name: position for position, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     for item in items:
         if not _TRITON_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.triton)

@@ -25,7 +25,7 @@ from car_analyzer_export.spec import Spec
 from .checkpoint_files import QUIET_WHILE_WRITING
 from .tiny_network import make_network
 
-pytestmark = [pytest.mark.triton, QUIET_WHILE_WRITING]
+pytestmark = [pytest.mark.triton, *QUIET_WHILE_WRITING]
 
 NETWORKS = '''
 import os

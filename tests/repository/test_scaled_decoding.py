@@ -34,16 +34,17 @@ def sharpened(file: Path, size: tuple[int, int]) -> Image.Image:
 
 
 def test_what_a_network_sees_stays_the_same(real_photos: list[Path]) -> None:
-    means, changed = [], []
+    means, shifts = [], []
     for file in real_photos[:15]:
         photo = jpeg(sharpened(file, (1400, 1352)))
         scaled, exact = Photo(photo, least_side=VIEW.least_side), Photo(photo)
         assert (scaled.rgb.size, exact.rgb.size) == ((700, 676), (1400, 1352))
         means.append(np.abs(VIEW.pixels(scaled.rgb).astype(int) - VIEW.pixels(exact.rgb)).mean())
         answers = zip(reference_logits(photo).values(), reference_logits(photo, exact=True).values(), strict=True)
-        changed += [np.argmax(one) != np.argmax(other) for one, other in answers]
+        # How far the answer moves towards the other label; networks of drawn cars are undecided on some photographs.
+        shifts += [abs((one[1] - one[0]) - (other[1] - other[0])) for one, other in answers]
     assert max(means) < 0.5
-    assert np.mean(changed) <= 0.005
+    assert max(shifts) < 0.25
 
 
 @pytest.mark.parametrize(
