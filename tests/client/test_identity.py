@@ -55,7 +55,7 @@ def test_another_triton_takes_the_place_while_no_photo_is_sent(
         proxy.retarget(new.port(protocol))
         proxy.listen()
         if after == "legacy" and before == "first":
-            time.sleep(_client.REFRESH_AFTER_S)  # the docs promise no more: only a pause tells that it may be another one
+            time.sleep(_client.REFRESH_AFTER_S)  # the docs promise no more
         analysis = analyzer.analyze(photo)
         assert new.gave(analysis)
 
