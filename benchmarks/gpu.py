@@ -31,7 +31,7 @@ from car_analyzer.command_line import count, positive
 
 from .command_line import folder, make_parser
 from .gpu_report import DECODER, JPEGS, NETWORKS, PARITY, PIXELS, Row, as_tables
-from .gpu_variants import VARIANTS, Variant
+from .gpu_variants import SIZES, VARIANTS, Variant
 from .report import draw_bars
 from .systems import CORES
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-SIZES = ("s", "m", "l")
 _DECODER_BATCH = 64
 _FIRST = 3
 _SECONDS_TO_START = 20

@@ -17,8 +17,7 @@ from car_analyzer_export.pictures import generated
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 
-from .gpu import SIZES
-from .gpu_variants import VARIANTS, Variant
+from .gpu_variants import SIZES, VARIANTS, Variant
 from .materials import make_materials, make_photos
 
 if TYPE_CHECKING:

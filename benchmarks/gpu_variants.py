@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# Of the photos; see `command_line.SIZES`, which has one more.
+SIZES = ("s", "m", "l")
+
 
 class Variant(NamedTuple):
     """One way to export the networks.
