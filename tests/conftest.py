@@ -102,6 +102,12 @@ _TRITON_FIXTURES = {
 }
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that need a running Triton or gateway."""
+    if not _TRITON_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.triton)
+
+
 # Files that wait or compute for longest. `--dist loadfile` hands files out in this order: one of them that came last
 # would keep one worker busy while the others have nothing left.
 _LONGEST = (
@@ -127,12 +133,9 @@ _LONGEST = (
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly has shuffled them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, and mark the tests that need a running Triton or gateway."""
+    """Put the longest files first."""
     rank = {name: position for position, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
-    for item in items:
-        if not _TRITON_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.triton)
 
 
 class HeldModel:
