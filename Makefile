@@ -22,7 +22,7 @@ serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it
 test: lint docs ## Check style and types, then run every test on a real Triton
 	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
-test-fast: lint ## Check style and types, then run the tests that need neither Triton nor PyTorch (about a minute)
+test-fast: lint ## Check style and types, then run the tests that need neither Triton nor an export (about a minute)
 	@$(BIN)/python -m pytest -n 2 -m 'not slow and not triton'
 
 docs: $(INSTALLED) ## Build the documentation into build/site
