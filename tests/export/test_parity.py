@@ -123,9 +123,8 @@ OPTIMISER = {"epoch": 3, "optimizer_state_dict": {"state": {}, "param_groups": [
 THREE = {"labels": ["good", "worn", "flat"]}
 FOUR = ["clean_intact", "clean_damaged", "dirty_intact", "dirty_damaged"]
 
-CASES: dict[str, Case] = {
-    # containers
-    "state_dict": Case(),
+# Read alike, whatever the network becomes afterwards: compared with PyTorch before the export.
+CONTAINERS: dict[str, Case] = {
     "training_checkpoint": Case(save=save_as(key="model_state_dict", beside=OPTIMISER)),
     "state_dict_key": Case(save=save_as(key="state_dict", beside={"arch": "small", "epoch": 9})),
     "net_key": Case(save=save_as(key="net", beside={"acc": 91.5})),
@@ -142,6 +141,10 @@ CASES: dict[str, Case] = {
     "legacy": Case(save=save_legacy, file="old.pt"),
     "any_ending": Case(file="weights"),
     "safetensors": Case(save=save_safetensors, file="weights.safetensors"),
+}
+
+CASES: dict[str, Case] = {
+    "state_dict": Case(),
     "half": Case(save=save_in(torch.float16), atol=0.05),
     "double": Case(save=save_in(torch.float64)),
     # architectures
@@ -245,6 +248,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes
 
         yield infer
         client.close()
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_weights_of_every_container_reach_the_network(name: str, tmp_path: Path) -> None:
+    case, network, file = CONTAINERS[name], zoo.seeded(zoo.Small, 1), tmp_path / CONTAINERS[name].file
+    case.save(network, file)
+    head = {"labels": ["no", "yes"], "architecture": f"{Path(zoo.__file__)}:Small", "weights": file}
+    plan = plan_export(decided(Spec.from_values({"heads": {"head": head}, "photo_size": SIZE}, "case")))
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        torch.testing.assert_close(plan.networks[0].network(images), network(images), atol=0, rtol=0)
 
 
 @pytest.fixture(scope="module")
