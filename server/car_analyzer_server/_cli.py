@@ -176,10 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cores",
         type=_count,
-        default=os.environ.get(CORES_VARIABLE) or None,
+        default=os.environ.get(CORES_VARIABLE) or "0",
         metavar="N",
-        help="processor cores to start processes and threads for, where the repository sets no number; default: "
-        f"${CORES_VARIABLE}, or all that it may use",
+        help="processor cores to start processes and threads for, where the repository sets no number; "
+        f"default: ${CORES_VARIABLE}, or 0: all that it may use",
     )
     parser.add_argument(
         "--no-restart",
@@ -192,8 +192,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
     return int(text)
 
 
