@@ -21,6 +21,9 @@ import psutil
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from car_analyzer_server.capacity import set_decoding_processes
+from car_analyzer_server.cores import cores
+
 from .harness import Row, add_repository, export_demo, make_parser, report
 from .processes import die_with_parent, usage
 from .reference import reference_photos
@@ -95,6 +98,7 @@ class Limits:
             for file in repository.glob("*/config.pbtxt")
         }
         first = configs["preprocess"]
+        set_decoding_processes(first, cores())
         policies = {name: config.dynamic_batching.default_queue_policy for name, config in configs.items()}
         times = {name: policy.default_timeout_microseconds / 1e6 for name, policy in policies.items()}
         instances = sum(group.count for group in first.instance_group)

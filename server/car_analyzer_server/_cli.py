@@ -37,7 +37,7 @@ exit codes: 0 stopped by a signal; 1 could not start, gave up, or with --no-rest
 """
 
 OTLP_VARIABLE = "CAR_ANALYZER_OTLP_ENDPOINT"
-
+CORES_VARIABLE = "CAR_ANALYZER_CORES"
 
 # Set by `serve` itself; a second value would be ignored or contradict it.
 _OWN_ARGUMENTS = {
@@ -82,6 +82,7 @@ def main(argv: list[str]) -> int:
 
 def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
     from .access import ServerTLS, random_key, read_key
+    from .cores import cores
     from .settings import Settings
 
     certificate, key, client_ca = arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca
@@ -97,6 +98,7 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
         admin_key=read_key(arguments.admin_key_file) or random_key(),
         tls=None if certificate is None else ServerTLS(certificate, key, client_ca),
         otlp_endpoint=arguments.otlp_endpoint or None,
+        cores=arguments.cores or cores(),
         supervised=True,
         arguments=tuple(passed_on),
         verbose=arguments.verbose,
@@ -172,6 +174,14 @@ def _parser() -> argparse.ArgumentParser:
         help=f"collector to send traces to, OTLP over HTTP, such as http://localhost:4318; default: ${OTLP_VARIABLE}",
     )
     parser.add_argument(
+        "--cores",
+        type=_count,
+        default=os.environ.get(CORES_VARIABLE) or "0",
+        metavar="N",
+        help="processor cores to start processes and threads for, where the repository sets no number; "
+        f"default: ${CORES_VARIABLE}, or 0: all that it may use",
+    )
+    parser.add_argument(
         "--no-restart",
         action="store_true",
         help="end with Triton, for platforms that restart containers themselves",
@@ -179,6 +189,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show Triton's log from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
 
 
 def _port(text: str) -> int:

@@ -62,14 +62,14 @@ def read_config(repository: Path, model: str) -> Any:
         raise RepositoryError(f"{file} cannot be read: {error}.") from error
 
 
-def count_networks(repository: Path) -> int:
-    """The number of models of the ONNX Runtime backend, at least 1.
+def read_networks(repository: Path) -> list[Any]:
+    """Reads the configurations of the models of the ONNX Runtime backend.
 
     Raises:
         RepositoryError: A configuration is invalid.
     """
-    names = [file.parent.name for file in repository.glob("*/config.pbtxt")]
-    return max(1, len([name for name in names if read_config(repository, name).backend == "onnxruntime"]))
+    configs = [read_config(repository, file.parent.name) for file in sorted(repository.glob("*/config.pbtxt"))]
+    return [config for config in configs if config.backend == "onnxruntime"]
 
 
 def _served_version(model: Path, config: Any) -> int:

@@ -20,13 +20,13 @@ from google.protobuf import json_format
 
 from . import shared_memory
 from .access import KEY_HEADER, hide_in_process_list
+from .capacity import PREPROCESS, network_threads, set_decoding_processes, thread_pool_arguments
 from .child import start_child
-from .cores import cores
 from .errors import ModelControlError, StartError
 from .gpus import engines_on_one_gpu
 from .installation import find_installation
 from .log import Log
-from .repository import check_repository, count_networks, read_config
+from .repository import check_repository, read_config, read_networks
 from .settings import DRAIN_SECONDS, Settings, in_url, reachable, triton_arguments, with_ports
 from .stale import remove_stale_resources
 
@@ -162,14 +162,14 @@ class Server:
         """
         if model not in self._served():
             return False
-        config = read_config(self.settings.repository, model)
+        config = self._config(model)
         # Triton reloads a model if its configuration changed. Backends ignore this parameter.
         config.parameters["renewed"].string_value = str(time.time_ns())
-        self._control(model, "load", {"parameters": {"config": json_format.MessageToJson(config)}})
+        self._load(model, config)
         del config.parameters["renewed"]
-        if read_config(self.settings.repository, model) != config:
+        if (changed := self._config(model)) != config:
             # The repository was changed meanwhile, and the load above may have replaced that newer version.
-            self.load(model)
+            self._load(model, changed)
         return True
 
     def instances(self, model: str) -> int:
@@ -189,6 +189,8 @@ class Server:
             ModelControlError: Triton rejected it; what was served before still is.
         """
         self._control(model, "load")
+        if model == PREPROCESS:
+            self._start_decoding_processes()
 
     def unload(self, model: str) -> None:
         """Unloads a model.
@@ -211,6 +213,7 @@ class Server:
         try:
             installation = self._start()
             self._wait_until_ready(timeout)
+            self._start_decoding_processes()
             # The wheel's Triton uses our backend, which passes the GPU to TensorRT.
             if not installation.wheel and (advice := engines_on_one_gpu(self.settings.repository, self._version())):
                 print(f"warning: {advice}", file=sys.stderr)
@@ -218,6 +221,22 @@ class Server:
             self.stop()
             raise
         self._log.show()
+
+    def _start_decoding_processes(self) -> None:
+        """Starts the processes of the preprocess step, if the repository leaves their number open."""
+        # Triton takes it from a configuration only, and the repository may be shared or read-only.
+        if (self.settings.repository / PREPROCESS / "config.pbtxt").exists():
+            config = read_config(self.settings.repository, PREPROCESS)
+            if set_decoding_processes(config, self.settings.cores):
+                self._load(PREPROCESS, config)
+
+    def _config(self, model: str) -> Any:
+        config = read_config(self.settings.repository, model)
+        set_decoding_processes(config, self.settings.cores)
+        return config
+
+    def _load(self, model: str, config: Any) -> None:
+        self._control(model, "load", {"parameters": {"config": json_format.MessageToJson(config)}})
 
     def _start(self) -> Installation:
         installation = find_installation(self.settings.tritonserver)
@@ -230,17 +249,19 @@ class Server:
         prefix = shared_memory.new_prefix()
         self._cleanup.callback(shared_memory.remove, prefix)
         self._log = self._new_log()
+        networks, cores = read_networks(self.settings.repository), self.settings.cores
         self._process = start_child(
             [
                 str(installation.binary),
                 *installation.prepare(folder),
                 f"--backend-config=python,shm-region-prefix-name={prefix}",
+                *thread_pool_arguments(networks, cores, self.settings.arguments),
                 *triton_arguments(self.settings),
             ],
             installation.environment()
             | {
                 "CAR_ANALYZER_SUPERVISED": str(int(self.settings.supervised)),
-                "CAR_ANALYZER_THREADS": str(max(1, cores() // count_networks(self.settings.repository))),
+                "CAR_ANALYZER_THREADS": str(network_threads(cores, len(networks))),
             },
         )
         self._log.follow(self._process)

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .access import ServerTLS, random_key, restrictions
+from .cores import cores
 from .errors import SettingsError, StartError
 
 # Below the 30 s grace period of platforms, and the client's default deadline of 30 s: a request that is stuck in a
@@ -32,6 +33,8 @@ class Settings:
             random one.
         tls: Encrypts gRPC. HTTP, which Triton cannot encrypt, then listens on 127.0.0.1 only.
         otlp_endpoint: The collector for traces of all requests, by OTLP over HTTP; None for no traces.
+        cores: The processor cores for which processes and threads are started, where the repository sets no number; by
+            default all that this process may use.
         supervised: A supervisor replaces processes that end, so stalled processes of the models may end themselves.
         arguments: More arguments for Triton.
         verbose: Show Triton's log from the start, not only once it is ready.
@@ -46,6 +49,7 @@ class Settings:
     admin_key: str = field(default_factory=random_key, repr=False)
     tls: ServerTLS | None = None
     otlp_endpoint: str | None = None
+    cores: int = field(default_factory=cores)
     supervised: bool = False
     arguments: tuple[str, ...] = ()
     verbose: bool = False

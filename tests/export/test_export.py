@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from car_analyzer_export.cli.export import main
 from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, SpecError, VerificationError
@@ -26,9 +29,8 @@ from car_analyzer_export.pictures import comparison_pixels
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.preprocess.view import View
-from car_analyzer_export.spec import Spec
-from car_analyzer_server.cores import cores
-from car_analyzer_server.repository import read_config
+from car_analyzer_export.repository.config import config_texts
+from car_analyzer_export.spec import Limits, Spec
 from tests.conftest import PATIENCE_S
 
 from .tiny_network import make_network
@@ -280,9 +282,18 @@ def test_the_command_says_what_is_wrong(arguments: list[str], code: int, message
     assert "Traceback" not in done.stderr
 
 
-def test_as_many_photos_are_decoded_at_once_as_there_are_cores(one_head: Spec, tmp_path: Path) -> None:
-    assert one_head.limits.preprocess_instances == max(2, cores())
-    asked = one_head.model_copy(update={"limits": one_head.limits.model_copy(update={"preprocess_instances": 5})})
-    publish(asked, tmp_path / "repository")
-    (group,) = read_config(tmp_path / "repository", "preprocess").instance_group
-    assert group.count == 5
+def test_nothing_depends_on_the_exporting_machine(one_head: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    for cores in (2, 64):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        spec = Spec.from_values(one_head.model_dump(), "test")
+        texts.append(config_texts(plan_export(spec), 1, "an export"))
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(("limits", "count"), [({}, 0), ({"preprocess_instances": 5}, 5)])
+def test_the_number_of_decoding_processes_is_left_open(one_head: Spec, limits: dict[str, int], count: int) -> None:
+    plan = plan_export(one_head.model_copy(update={"limits": Limits(**limits)}))
+    config = text_format.Parse(config_texts(plan, 1, "an export")["preprocess"], ModelConfig())
+    assert [group.count for group in config.instance_group] == [count]

@@ -20,7 +20,6 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository.config import preferred_batch_sizes
 from car_analyzer_export.spec import Limits, Spec
 from car_analyzer_server import Server, Settings
-from car_analyzer_server.cores import cores
 from tests.conftest import decided
 
 pytestmark = pytest.mark.triton
@@ -59,7 +58,7 @@ def test_what_is_not_said_suits_the_target(weights: Path, network_file: Path) ->
     head = {"weights": weights, "architecture": f"{network_file}:build"}
     values = {"heads": {"cleanliness": head}, "photo_size": 32}
     plain = plan_export(Spec.from_values(values, "spec"))
-    assert (plan_sizes(plain), plain.limits.preprocess_instances) == ((32, 128), max(2, cores()))
+    assert (plan_sizes(plain), plain.limits.preprocess_instances) == ((32, 128), 0)
     for_gpu = plan_export(Spec.from_values(values | {"target": "gpu"}, "spec"))
     assert (plan_sizes(for_gpu), for_gpu.limits.preprocess_instances) == ((64, 512), 8)
     said = values | {"target": "gpu", "limits": {"max_batch_size": 32, "preprocess_instances": 3}}

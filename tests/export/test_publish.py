@@ -20,6 +20,7 @@ from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.repository.staging import Staging
 from car_analyzer_export.spec import Spec
+from car_analyzer_server.capacity import decoding_processes
 from car_analyzer_server.repository import check_repository
 from reliability.publishing import VersionedLoad
 
@@ -35,11 +36,13 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
     first = site.served()
     second = site.place(102)
     photos = versioned_photos(site, {first: (101, OTHER_WORDS), second: (102, HEADS)})
+    processes = []
     with contextlib.ExitStack() as stack:
         urls = (site.server.grpc_url, site.server.http_url)
         streams = [stack.enter_context(VersionedLoad(url, photos, workers=1, timeout=600)) for url in urls * 2]
 
         def last_requests_end(_configs: Any) -> float:
+            processes.append(site.server.instances("preprocess"))
             for stream in streams:
                 stream.wait_for(1)
             return 0.0
@@ -60,6 +63,8 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
         assert set(stream.versions) == {first, second}
     models = ("car_analyzer", "preprocess", "cleanliness", "condition")
     assert site.loaded() == {**{model: {first} for model in models}, "tires": set()}
+    # The configurations leave their number open: it remains the one that the server chose.
+    assert {*processes, site.server.instances("preprocess")} == {decoding_processes(site.server.settings.cores)}
 
 
 def test_a_new_head_comes_and_goes(site: Site, sample_photos: list[Path]) -> None:

@@ -53,7 +53,7 @@ def test_one_number_is_a_square() -> None:
         (lambda: spec(target="tpu"), "target"),
         (lambda: spec(accelerator="rocm"), "accelerator"),
         (lambda: spec(preprocess="opencv"), "preprocess"),
-        (lambda: spec(limits={"preprocess_instances": 0}), "preprocess_instances"),
+        (lambda: spec(limits={"preprocess_instances": -1}), "preprocess_instances"),
         (lambda: spec(limits={"max_queue": 5}), "limits.max_queue"),
         (lambda: spec(heads={"cleanliness": "a.pth"}), "heads.cleanliness"),
         (lambda: head(channels="BRG"), "heads.cleanliness.channels"),

@@ -170,7 +170,7 @@ def test_what_is_tried_can_be_served(cores: int, networks: int) -> None:
         assert values == tuple(sorted(set(values)))
         for found in around(SERVED, field, values):
             assert found != SERVED
-            assert found.preprocess_instances >= 1
+            assert found.preprocess_instances >= 0
             assert found.network_instances >= 1
 
 

@@ -152,10 +152,20 @@ def test_a_death_that_nobody_saw(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_renewing(copy: Path) -> None:
-    with Server(Settings(copy, **ANY_PORTS)) as server:
+    preprocess = read_config(copy, "preprocess")
+    preprocess.instance_group[0].ClearField("count")
+    (copy / "preprocess" / "config.pbtxt").write_text(text_format.MessageToString(preprocess))
+    with Server(Settings(copy, cores=2, **ANY_PORTS)) as server:
         stubs = Stubs(server.pid, server.instances)
-        stubs.look()
-        assert (stubs.alive("preprocess"), stubs.alive("condition")) == (2, 1)
+
+        def alive() -> tuple[int, int]:
+            stubs.look()
+            return stubs.alive("preprocess"), stubs.alive("condition")
+
+        # Replaced processes end a moment later.
+        until(lambda: alive() == (3, 1), alive)
+        assert server.renew("preprocess")
+        until(lambda: alive() == (3, 1), alive)
         before = {stub.pid for stub in processes.stubs(server.pid)}
         for _ in range(2):
             assert server.renew("condition")

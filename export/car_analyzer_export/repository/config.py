@@ -65,6 +65,7 @@ def views_text(plan: Plan) -> str:
 
 def _preprocess(plan: Plan, version: int) -> Any:
     parameters: dict[str, Any] = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
+    # Without a count, Triton itself starts one process, and `serve` as many as suit its machine.
     group = pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.limits.preprocess_instances)
     if with_dali := plan.preprocess == "dali":
         parameters |= gpu.DALI_PARAMETERS

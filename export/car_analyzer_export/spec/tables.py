@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from car_analyzer_server.cores import cores
-
 from ..errors import SpecError
 from ..preprocess.photo import MAX_BYTES, MAX_PIXELS
 
@@ -161,8 +159,8 @@ class Limits(_Table):
         max_batch_size: The largest batch that Triton forms or accepts.
         max_queue_size: Requests waiting to be decoded; more are rejected as UNAVAILABLE (HTTP 503).
         max_queue_seconds: The queue timeout of each step, after which a request is rejected in the same way.
-        preprocess_instances: Photos decoded concurrently, each in its own process; by default the number of cores of
-            the exporting machine, and at least two, so that one can fail; for the target `gpu` 8, or 4 with DALI.
+        preprocess_instances: Photos decoded concurrently, each in its own process; 0: `serve` decides, by its cores.
+            For the target `gpu` the default is 8, or 4 with DALI.
         network_instances: Instances of each network.
         network_threads: Threads of each instance on a CPU; 0: the server's default. `serve` divides its cores.
         queue_delay_us: How long a network waits for more photos to form a batch, in microseconds.
@@ -174,7 +172,7 @@ class Limits(_Table):
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     max_queue_size: int = Field(default=128, ge=1)
     max_queue_seconds: float = Field(default=10, gt=0, le=3600)
-    preprocess_instances: int = Field(default_factory=lambda: max(2, cores()), ge=1, le=1024)
+    preprocess_instances: int = Field(default=0, ge=0, le=1024)
     network_instances: int = Field(default=1, ge=1, le=64)
     network_threads: int = Field(default=0, ge=0, le=1024)
     queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)

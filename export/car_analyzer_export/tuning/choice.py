@@ -17,7 +17,7 @@ class Choice:
     """One choice of the settings, with the names of `[limits]` in a spec.
 
     Attributes:
-        preprocess_instances: Processes that decode photos.
+        preprocess_instances: Processes that decode photos; 0: `serve` decides, by its cores.
         network_instances: Instances of each network.
         network_threads: Threads of each instance of a network; 0: the server's default.
         queue_delay_us: How long a network waits for more photos to form a batch, in microseconds.
@@ -60,7 +60,7 @@ class Choice:
     def __str__(self) -> str:
         threads = f"{self.network_threads or 'default'} threads"
         return (
-            f"{self.preprocess_instances} decoding, {self.network_instances} x {threads} per network, "
+            f"{self.preprocess_instances or 'default'} decoding, {self.network_instances} x {threads} per network, "
             f"delay {self.queue_delay_us} us"
         )
 
@@ -70,7 +70,7 @@ def variations(cores: int, networks: int) -> list[tuple[str, tuple[int, ...]]]:
     share = max(1, cores // networks)
     return [
         ("network_threads", _sorted(0, 1, share, cores)),
-        ("preprocess_instances", _sorted(2, max(1, cores // 2), cores, 2 * cores)),
+        ("preprocess_instances", _sorted(0, 2, max(1, cores // 2), cores, 2 * cores)),
         ("network_instances", (1, 2)),
         ("queue_delay_us", (0, 1000, 5000)),
     ]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from car_analyzer_server import signals
 
 from ...errors import PublishError, TritonRequestError
-from ...spec import ENSEMBLE
+from ...spec import ENSEMBLE, PREPROCESS
 from ..side_by_side import IncompatibleError, side_by_side
 from ..versions import (
     config_on_disk,
@@ -150,6 +150,11 @@ class Switch:
         check_served(self.triton, self.repository)
         old, new = configs_of(self.repository, self.before), configs_of(self.repository, self.version)
         check_files(self.repository, self.version)
+        # If their number is left open, `serve` has chosen it for its machine: the processes remain as many.
+        (served,) = self.triton.config(PREPROCESS, self.before).instance_group
+        for configs in (old, new):
+            for group in configs[PREPROCESS].instance_group:
+                group.count = group.count or served.count
         return old, new, self._both(old, new)
 
     def _both(self, old: Configs, new: Configs) -> Configs:
