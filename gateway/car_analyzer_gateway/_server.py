@@ -89,7 +89,8 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message is plain text
         """Reject a malformed request."""
-        self._reject(400, f"The HTTP request is malformed, or its head is over {MAX_HEADER_BYTES:,} bytes.")
+        reasons = f"is malformed, its method is unknown, or its head is over {MAX_HEADER_BYTES:,} bytes"
+        self._reject(400, f"The HTTP request {reasons}.")
 
     @property
     def _is_answering(self) -> bool:
