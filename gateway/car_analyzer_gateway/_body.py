@@ -34,12 +34,17 @@ class Body(Protocol):
 
 
 class RawBody:
-    """A body that is one photo; see `Body`."""
+    """A body that is one photo; see `Body`.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        length: The body's length; 0 if it is not known.
+        settings: The limits.
+    """
+
+    def __init__(self, length: int, settings: Settings) -> None:
         self.photos: list[bytes] = []
         self._limit = settings.max_photo_bytes
-        self._photo = io.BytesIO()
+        self._photo = _buffer(min(length, self._limit))
 
     def feed(self, data: bytes) -> None:
         """Take the next chunk."""
@@ -51,7 +56,7 @@ class RawBody:
         """Complete the photo."""
         if not self._photo.tell():
             raise bad_request("No photo: the request's body is empty.")
-        self.photos.append(self._photo.getvalue())
+        self.photos.append(_content(self._photo))
         self._photo = io.BytesIO()
 
 
@@ -60,14 +65,16 @@ class MultipartBody:
 
     Args:
         boundary: What separates the parts.
+        length: The body's length; 0 if it is not known.
         settings: The limits.
 
     Raises:
         GatewayError: The boundary is invalid.
     """
 
-    def __init__(self, boundary: bytes, settings: Settings) -> None:
+    def __init__(self, boundary: bytes, length: int, settings: Settings) -> None:
         self.photos: list[bytes] = []
+        self._length = length
         self._settings = settings
         self._size = 0
         self._count = 0
@@ -142,7 +149,9 @@ class MultipartBody:
             if self._count > self._settings.max_photos:
                 message = f"There are too many photos in one request; at most {self._settings.max_photos} are accepted."
                 raise GatewayError(413, "too_large", message)
-            self._photo = io.BytesIO()
+            # Usually there is only one. For more, this would be too large.
+            size = min(self._length, self._settings.max_photo_bytes) if self._count == 1 else 0
+            self._photo = _buffer(size)
         else:
             self._other_fields.append(self._field[:50])
             if len(self._other_fields) > MAX_OTHER_FIELDS:
@@ -157,9 +166,24 @@ class MultipartBody:
 
     def _on_part_end(self) -> None:
         if self._photo is not None:
-            # Not a copy: BytesIO shares its buffer.
-            self.photos.append(self._photo.getvalue())
+            self.photos.append(_content(self._photo))
             self._photo = None
 
     def _on_end(self) -> None:
         self._complete = True
+
+
+def _buffer(size: int) -> io.BytesIO:
+    """An empty buffer with memory for so many bytes: to grow it, a photo would be copied many times."""
+    buffer = io.BytesIO()
+    if size:
+        buffer.seek(size - 1)
+        buffer.write(b"\0")
+        buffer.seek(0)
+    return buffer
+
+
+def _content(buffer: io.BytesIO) -> bytes:
+    """What was written. Not a copy: BytesIO shares its memory."""
+    buffer.truncate()
+    return buffer.getvalue()

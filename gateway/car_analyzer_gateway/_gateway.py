@@ -13,7 +13,7 @@ from car_analyzer import Analysis, AsyncCarAnalyzer, CarAnalyzerError, Retry
 from ._byte_budget import ByteBudget
 from ._errors import GatewayError, busy, from_sdk, stopping
 from ._logs import logger
-from ._memory import FailedPhotos
+from ._memory import CompletedPhotos, FailedPhotos
 from ._metrics import Metrics
 from ._tracing import Tracing
 from ._upload import Photo, Upload
@@ -50,6 +50,7 @@ class Gateway:
         self.stopping = False
         self.in_flight = 0
         self._pending = 0
+        self._completed_photos = CompletedPhotos()
         self._failed_photos = FailedPhotos()
 
     @property
@@ -136,11 +137,12 @@ class Gateway:
         task = asyncio.create_task(self._analyze(photo.data, request_id, timeout))
         self._pending += 1
         # A callback, because a task that is cancelled early never starts.
-        reservation = photo.reservation
+        size, reservation = len(photo.data), photo.reservation
 
         def on_done(_: object) -> None:
             self._pending -= 1
             reservation.release()
+            self._completed_photos.add(size, idle=not self.budget.used)
 
         task.add_done_callback(on_done)
         return task

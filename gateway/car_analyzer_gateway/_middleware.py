@@ -68,6 +68,9 @@ class Exchange:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             headers.setdefault("X-Content-Type-Options", "nosniff")
+            if self._has_more:
+                # The rest of the body may still come: it is not the next request.
+                headers["Connection"] = "close"
         await self._send(message)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ._errors import BUSY
 from ._logs import logger
@@ -28,16 +29,18 @@ HEAD_S = 10.0
 LINGER_S = 1.0
 BACKLOG = 2048
 ANALYZE = b"POST /analyze"
+UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
-class Protocol(H11Protocol):
+class Protocol(HttpToolsProtocol):
     """HTTP/1.1 with JSON errors even for malformed requests, and with timeouts for slow clients."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._gateway: Gateway = self.config.app.state.gateway  # type: ignore[union-attr]
         self._timer: asyncio.TimerHandle | None = None
-        self._request_started = False
+        # Since the end of the last response.
+        self._received_bytes = 0
         self._rejected = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,26 +60,37 @@ class Protocol(H11Protocol):
         """Process received data, with a timeout until the request's head is complete."""
         if self._rejected:
             return
-        if not self._request_started and self._gateway.is_busy and data.startswith(ANALYZE):
-            # Before it is parsed: thousands of rejections must not delay the accepted requests.
-            self._gateway.count_rejected()
-            self._reject(503, BUSY, retry=True)
-            return
-        self._request_started = True
+        if not self._received_bytes:
+            if self._gateway.is_busy and data.startswith(ANALYZE):
+                # Before it is parsed: thousands of rejections must not delay the accepted requests.
+                self._gateway.count_rejected()
+                self._reject(503, BUSY, retry=True)
+                return
+            data = _remove_upgrade(data)
+        self._received_bytes += len(data)
         super().data_received(data)
         if self._is_answering:
             self._stop_timer()
+        elif self._received_bytes > MAX_HEADER_BYTES:
+            self.send_400_response("The head is too large.")
         elif not self._rejected:
             self._start_timer()
 
     def on_response_complete(self) -> None:
         """Prepare for the next request."""
-        self._request_started = False
+        self._received_bytes = 0
         super().on_response_complete()
+
+    def on_headers_complete(self) -> None:
+        """Start to process the request. HTTP/1.1 requires the header `Host`, but the parser does not."""
+        if self.parser.get_http_version() == "1.1" and [name for name, _ in self.headers].count(b"host") != 1:
+            raise ValueError("no Host, or several")  # the parser passes it on to `send_400_response`
+        super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message is plain text
         """Reject a malformed request."""
-        self._reject(400, f"The HTTP request is malformed, or its head is over {MAX_HEADER_BYTES:,} bytes.")
+        reasons = f"is malformed, its method is unknown, or its head is over {MAX_HEADER_BYTES:,} bytes"
+        self._reject(400, f"The HTTP request {reasons}.")
 
     @property
     def _is_answering(self) -> bool:
@@ -94,7 +108,7 @@ class Protocol(H11Protocol):
 
     def _time_out(self) -> None:
         self._timer = None
-        if self._request_started:
+        if self._received_bytes:
             self._reject(408, f"The request did not arrive within {HEAD_S:g} seconds.")
         else:
             self.transport.close()
@@ -156,6 +170,15 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _remove_upgrade(data: bytes) -> bytes:
+    """Remove the header `Upgrade` from the start of a request.
+
+    Java's HTTP client, and others, offer to upgrade to HTTP/2. The parser would skip the body of such a request.
+    """
+    found = UPGRADE.search(data, 0, data.find(b"\r\n\r\n"))
+    return data if found is None else data[: found.start()] + data[found.end() :]
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Open the socket early, so that a port in use is reported before anything else starts.
 
@@ -189,7 +212,7 @@ def run(app: Starlette, listener: socket.socket, announce: Callable[[], None]) -
         log_config=None,
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        proxy_headers=False,
         timeout_keep_alive=settings.keep_alive,
         # `Server.shutdown` has waited for requests in flight by then.
         timeout_graceful_shutdown=1,

@@ -87,25 +87,25 @@ class Upload:
         return Photo(data, reservation.split(len(data)))
 
     def _open(self, headers: Headers) -> Body:
-        settings = self._settings
+        settings, length = self._settings, self._bytes_left or 0
         if headers.get("content-encoding", "identity") != "identity":
             raise GatewayError(415, "media_type", "Photos are sent as they are, without a Content-Encoding.")
         header = headers.get("content-type", "")
-        if not header and not self._bytes_left and "transfer-encoding" not in headers:
+        if not header and not length and "transfer-encoding" not in headers:
             raise bad_request("No photo: the request has no body. Send one as the multipart field 'image'.")
         kind, options = parse_options_header(header)
         media_type = kind.decode("latin-1").lower()
         if media_type == "multipart/form-data":
-            if (self._bytes_left or 0) > settings.max_body_bytes:
+            if length > settings.max_body_bytes:
                 raise _body_too_large(settings)
             boundary = options.get(b"boundary")
             if not boundary:
                 raise bad_request("The Content-Type multipart/form-data has no boundary; let your HTTP library set it.")
-            return MultipartBody(boundary, settings)
+            return MultipartBody(boundary, length, settings)
         if media_type.startswith(RAW_TYPES):
-            if (self._bytes_left or 0) > settings.max_photo_bytes:
+            if length > settings.max_photo_bytes:
                 raise photo_too_large(settings.max_photo_bytes)
-            return RawBody(settings)
+            return RawBody(length, settings)
         message = "Send the photo as the multipart field 'image', or as the body with its type, such as image/jpeg"
         raise GatewayError(415, "media_type", f"{message}, not {media_type[:100]}." if media_type else f"{message}.")
 

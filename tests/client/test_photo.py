@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tritonclient.grpc import service_pb2
 
 from car_analyzer import PhotoError
 from car_analyzer._photo import to_bytes
+from car_analyzer._transports.grpc import add_photo
 
 PIXELS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 
@@ -118,3 +120,12 @@ async def test_broken_pillow_images_are_photo_errors() -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)).save(buffer, "PNG")
     with Image.open(io.BytesIO(buffer.getvalue()[:2000])) as cut, pytest.raises(PhotoError, match="Pillow image"):
         await to_bytes(cut)
+
+
+@pytest.mark.parametrize("size", [1, 123, 124, 16_379, 16_380, 2_097_147, 2_097_148])
+def test_a_photo_in_a_grpc_request(size: int) -> None:
+    request = service_pb2.ModelInferRequest(model_name="car_analyzer", id="order-7")
+    photo = b"\x01" * size
+    read = service_pb2.ModelInferRequest.FromString(add_photo(request, photo))
+    request.raw_input_contents.append(size.to_bytes(4, "little") + photo)
+    assert read == request

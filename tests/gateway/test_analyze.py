@@ -105,6 +105,14 @@ def test_a_body_of_unknown_length(gateway: Gateway, photo: bytes, expected: list
     assert [timeless(answer) for answer in answers] == [expected[0], expected[0]]
 
 
+def test_an_offer_to_upgrade_to_http2(gateway: Gateway, photo: bytes, expected: list[dict[str, Any]]) -> None:
+    # As Java's HTTP client sends it, also for requests with a body.
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    for _ in range(2):
+        response = gateway.http.post("/analyze", content=photo, headers={"Content-Type": "image/jpeg", **offer})
+        assert timeless(response.json()) == expected[0]
+
+
 def test_a_form_in_single_bytes_around_its_boundaries(
     gateway: Gateway, expected: list[dict[str, Any]], photo: bytes
 ) -> None:

@@ -84,7 +84,7 @@ def test_metrics_count_what_happened(
     gateway.analyze(b"no photo")
     gateway.analyze(sample_photos[0].read_bytes(), b"no photo")
     gateway.http.get("/nothing")
-    gateway.http.request("BREW", "/analyze")
+    gateway.http.request("PROPFIND", "/analyze")
     ok, bad = {"path": "/analyze", "method": "POST", "status": "200"}, {"path": "/analyze", "status": "400"}
     assert gateway.metric("car_analyzer_requests_total", **ok) == len(answers) + 1
     assert gateway.metric("car_analyzer_requests_total", **bad) == 1
