@@ -6,7 +6,6 @@ arrays are already pixels, and are sent as PNG, which is lossless.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import sys
@@ -48,6 +47,8 @@ async def to_bytes(photo: Photo) -> bytes:
     if isinstance(photo, bytes | bytearray | memoryview):
         data = bytes(photo)
     else:
+        import asyncio
+
         # In a thread: a disk may be slow, and encoding a PNG takes a while.
         data = await asyncio.to_thread(_convert, photo)
     if not data:

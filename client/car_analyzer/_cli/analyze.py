@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from ..config import TLS, Retry
 from ..errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, PhotoError, UnreachableError
 from ..folders import STANDARD_INPUT, Entry, find_photos
 from . import sources
-from .answer_file import AnswerFile
 from .output import JsonOutput, Output, Progress, TableOutput
 from .pipeline import map_concurrently
 
@@ -130,18 +128,16 @@ def _bulk_job(arguments: argparse.Namespace) -> Job:
         with sources.open_list(file):  # a list that cannot be read must not leave an empty output file behind
             pass
     entries = map(Entry, sources.walk(photos, lists, recursive=arguments.recursive))
-    output = (
-        JsonOutput(with_names=True)
-        if arguments.output is None
-        else AnswerFile(arguments.output, retry_errors=arguments.retry_errors)
-    )
+    output: Output = JsonOutput(with_names=True)
+    if arguments.output is not None:
+        from .answer_file import AnswerFile
+
+        output = AnswerFile(arguments.output, retry_errors=arguments.retry_errors)
     fatal = (UnreachableError, ModelNotReadyError, ConfigurationError)
     return Job(entries, lambda: sources.count(photos, lists), sources.read, output, False, DEFAULT_RETRY, fatal)
 
 
 def _connect(arguments: argparse.Namespace, timeout: float = 30.0, retry: Retry = INTERACTIVE_RETRY) -> CarAnalyzer:
-    # tritonclient imports numpy, which would start a thread for each core without any work for them.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
     return CarAnalyzer(arguments.url, timeout=timeout, model=arguments.model, retry=retry, tls=tls)
 

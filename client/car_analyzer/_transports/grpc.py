@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ..config import TLS, Endpoint
 from ..errors import (
@@ -39,6 +38,7 @@ from .base import (
     unreachable,
 )
 from .replicas import Lookup
+from .stubs import service_pb2, service_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
