@@ -159,6 +159,24 @@ def test_server_that_goes_away(
     assert all(json.loads(line)["cleanliness"] for line in [*first, *rest.splitlines()])
 
 
+def test_waiting_for_a_server_that_comes_later(proxy: Proxy, proxy_url: str) -> None:
+    words = ["health", "--url", proxy_url, "--wait", str(PATIENCE_S)]
+    with subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        proxy.listen()
+        report, errors = process.communicate(timeout=2 * PATIENCE_S)
+    assert (process.returncode, errors) == (0, b"")
+    assert json.loads(report)["status"] == "OK"
+
+
+def test_waiting_in_vain(nowhere: str, server: SimpleNamespace) -> None:
+    result = run("health", "--url", nowhere, "--wait", "0.1", code=3)
+    assert lines(result)[0]["status"] == "unavailable"
+    assert re.fullmatch(rb"car-analyzer health: not ready within 0\.1 s: no Triton answers .*refused\n", result.stderr)
+    result = run("health", "--url", server.http_url, "--model", "another", "--wait", "0.1", code=3)
+    assert b"not ready within 0.1 s" in result.stderr
+    assert b"another" in result.stderr
+
+
 def test_health_of_a_server_that_is_ready(url: str) -> None:
     (report,) = lines(run("health", "--url", url))
     assert len(report.pop("exportId")) == 16
@@ -245,6 +263,7 @@ def test_a_bar_for_people_and_only_for_many(url: str, sample_photos: list[Path])
         ["analyze", "car.jpg", "--url", "ftp://triton"],
         ["health", "--url", "grpc://user:secret@triton"],
         ["health", "car.jpg"],
+        ["health", "--wait", "0"],
     ],
 )
 def test_wrong_usage(words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import dataclass
@@ -89,14 +90,19 @@ def analyze(arguments: argparse.Namespace) -> int:
 
 
 def health(arguments: argparse.Namespace) -> int:
-    """Print whether the service can take photos.
+    """Print whether the service can take photos; with `--wait`, as soon as it can.
 
     Returns:
         The exit code: 0 it can, 3 it cannot.
     """
     with _connect(arguments) as analyzer:
+        if arguments.wait is not None:
+            with contextlib.suppress(CarAnalyzerError):  # the report says what is missing
+                analyzer.wait_until_ready(arguments.wait)
         report = analyzer.health(arguments.timeout)
     print(json.dumps(report.to_dict()), flush=True)
+    if arguments.wait is not None and not report.ready:
+        print(f"car-analyzer health: not ready within {arguments.wait:g} s: {report.message}", file=sys.stderr)
     return DONE if report.ready else UNREACHABLE
 
 
