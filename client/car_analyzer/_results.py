@@ -91,8 +91,8 @@ class Failure:
     error: CarAnalyzerError
 
     def to_dict(self) -> dict[str, Any]:
-        """The failure as JSON-ready `{"error": "…"}`."""
-        return {"error": str(self.error)}
+        """The failure as JSON-ready `{"error": "…", "code": "photo.invalid"}`."""
+        return {"error": str(self.error), "code": self.error.code}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ._errors import BUSY
+from ._errors import BUSY, error_body
 from ._logs import logger
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Protocol(H11Protocol):
         if self._is_answering and self.cycle.response_started:
             self.transport.close()
         else:
-            body = json.dumps({"error": message}).encode()
+            body = json.dumps(error_body(status, message)).encode()
             head = [f"HTTP/1.1 {status} Rejected", "Content-Type: application/json", f"Content-Length: {len(body)}"]
             head += ["Retry-After: 1"] if retry else []
             # Pages of any origin may read it: it contains nothing confidential.

@@ -77,14 +77,14 @@ def test_standard_input(url: str, sample_photos: list[Path]) -> None:
     assert list(from_input) == KEYS
     assert from_input["cleanlinessConfidence"] == from_file["cleanlinessConfidence"]
     (error,) = lines(run("analyze", "-", "--url", url, input=b"", code=1))
-    assert list(error) == ["image", "error"]
+    assert list(error) == ["image", "error", "code"]
     assert error["image"] == "-"
 
 
 def test_folder_is_lines_in_natural_order(url: str, folder: Path) -> None:
     results = lines(run("analyze", folder, "--url", url, code=1))
     assert [line["image"] for line in results] == [f"{folder}/{name}" for name in ("car2.JPG", "car10.jpg", "text.jpg")]
-    assert [list(line) for line in results] == [["image", *KEYS], ["image", *KEYS], ["image", "error"]]
+    assert [list(line) for line in results] == [["image", *KEYS], ["image", *KEYS], ["image", "error", "code"]]
 
 
 def test_folders_below_are_for_recursive(url: str, folder: Path) -> None:
@@ -105,7 +105,7 @@ def test_missing_files_do_not_stop_the_others(url: str, sample_photos: list[Path
     assert "no photo" in results[1]["error"]
     assert list(results[2]) == ["image", *KEYS]
     (alone,) = lines(run("analyze", absent, "--url", url, code=1))
-    assert list(alone) == ["image", "error"]
+    assert list(alone) == ["image", "error", "code"]
 
 
 def test_names_that_are_not_valid_text(url: str, sample_photos: list[Path], tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _run(job: Job, analyzer: CarAnalyzer, concurrency: int) -> None:
     def analyze_entry(entry: Entry) -> Analysis | Failure:
         try:
             if entry.error is not None:
-                raise PhotoError(entry.error)
+                raise PhotoError(entry.error, code="photo.unreadable")
             return analyzer.analyze(job.read(entry.name))
         except CarAnalyzerError as error:
             # Tracebacks would keep the photo in memory.

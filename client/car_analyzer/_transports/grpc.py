@@ -220,7 +220,9 @@ class GrpcTransport:
             return DeadlineExceededError(f"no answer from {self._endpoint} in time")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             too_large = has_cause(details, Cause.TOO_LARGE)
-            return PhotoError(f"too large: {details}") if too_large else OverloadedError(details)
+            if too_large:
+                return PhotoError(f"too large: {details}", code="photo.too_large")
+            return OverloadedError(details)
         if has_cause(details, Cause.RESTRICTED):
             return ServerError(f"{details}: send it with headers=")
         if code is grpc.StatusCode.UNAVAILABLE:

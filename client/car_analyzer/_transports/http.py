@@ -91,7 +91,8 @@ class HttpTransport:
         path = f"/v2/models/{quote(model)}/infer"
         status, answered, content = await self._call("POST", path, timeout, body, headers)
         if status == 413:
-            raise PhotoError(f"{self._endpoint} rejects a photo of {len(photo):,} bytes as too large")
+            too_large = f"{self._endpoint} rejects a photo of {len(photo):,} bytes as too large"
+            raise PhotoError(too_large, code="photo.too_large")
         message = _error_message(content) if status in (400, 404) else None
         if status == 404 and message is not None and has_cause(message, Cause.OTHER_EXPORT):
             raise ExportMismatchError
