@@ -66,6 +66,18 @@ def test_one_photo_is_one_object(url: str, sample_photos: list[Path]) -> None:
     assert fields["processingTime"] > 0
 
 
+def test_the_model_that_answered_on_request(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
+    (report,) = lines(run("health", "--url", url))
+    (fields,) = lines(run("analyze", sample_photos[0], "--url", url, "--with-model"))
+    assert list(fields) == [*KEYS, "modelVersion", "exportId"]
+    assert (fields["modelVersion"], fields["exportId"]) == (report["version"], report["exportId"])
+    output = tmp_path / "answers.jsonl"
+    subprocess.run(
+        [*COMMAND, "analyze", sample_photos[0], "--url", url, "--with-model", "--output", output], check=True
+    )
+    assert list(json.loads(output.read_bytes())) == ["image", *KEYS, "modelVersion", "exportId"]
+
+
 def test_url_may_come_from_the_environment(url: str, sample_photos: list[Path]) -> None:
     (fields,) = lines(run("analyze", sample_photos[0], env={**os.environ, "CAR_ANALYZER_URL": url}))
     assert list(fields) == KEYS
@@ -261,6 +273,7 @@ def test_a_bar_for_people_and_only_for_many(url: str, sample_photos: list[Path])
         ["analyze", "car.jpg", "--timeout", "0"],
         ["analyze", "car.jpg", "--concurrency", "none"],
         ["analyze", "car.jpg", "--url", "ftp://triton"],
+        ["analyze", "car.jpg", "--with-model", "--table"],
         ["health", "--url", "grpc://user:secret@triton"],
         ["health", "car.jpg"],
         ["health", "--wait", "0"],

@@ -48,6 +48,10 @@ def test_json_has_the_keys_promised_and_no_others() -> None:
         ("conditionConfidence", 0.88),
         ("processingTime", 41.3),
     ]
+    assert dataclasses.replace(ANALYSIS, version="3").to_dict(with_model=True) == {
+        **ANALYSIS.to_dict(),
+        "modelVersion": "3",
+    }
     assert Failure(PhotoError("no photo")).to_dict() == {"error": "no photo", "code": "photo.invalid"}
     assert Health("grpc://t:1", ready=True, models={"m": True}).to_dict() == {
         "status": "OK",

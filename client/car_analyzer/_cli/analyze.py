@@ -112,6 +112,8 @@ def _wrong_usage(arguments: argparse.Namespace, *, is_bulk: bool) -> str | None:
         return "name a photo, a folder, or a list with --from"
     if is_bulk and arguments.table:
         return "--table prints only at the end; it cannot be combined with --from, --output or URLs"
+    if arguments.table and arguments.with_model:
+        return "--with-model adds keys to the JSON; it cannot be combined with --table"
     if is_bulk and STANDARD_INPUT in arguments.photos:
         return "a photo on standard input has no name; it cannot be combined with --from, --output or URLs"
     if arguments.retry_errors and arguments.output is None:
@@ -122,7 +124,7 @@ def _wrong_usage(arguments: argparse.Namespace, *, is_bulk: bool) -> str | None:
 def _interactive_job(arguments: argparse.Namespace) -> Job:
     entries = find_photos(arguments.photos, recursive=arguments.recursive)
     is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
-    output = TableOutput() if arguments.table else JsonOutput(with_names=not is_single)
+    output = TableOutput() if arguments.table else JsonOutput(with_names=not is_single, with_model=arguments.with_model)
     return Job(
         entries, lambda: len(entries), sources.read_argument, output, True, INTERACTIVE_RETRY, (UnreachableError,)
     )
@@ -134,11 +136,11 @@ def _bulk_job(arguments: argparse.Namespace) -> Job:
         with sources.open_list(file):  # a list that cannot be read must not leave an empty output file behind
             pass
     entries = map(Entry, sources.walk(photos, lists, recursive=arguments.recursive))
-    output: Output = JsonOutput(with_names=True)
+    output: Output = JsonOutput(with_names=True, with_model=arguments.with_model)
     if arguments.output is not None:
         from .answer_file import AnswerFile
 
-        output = AnswerFile(arguments.output, retry_errors=arguments.retry_errors)
+        output = AnswerFile(arguments.output, retry_errors=arguments.retry_errors, with_model=arguments.with_model)
     fatal = (UnreachableError, ModelNotReadyError, ConfigurationError)
     return Job(entries, lambda: sources.count(photos, lists), sources.read, output, False, DEFAULT_RETRY, fatal)
 

@@ -165,6 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         "--concurrency", type=count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"
     )
     analyze.add_argument("--table", action="store_true", help="print a table instead of JSON")
+    analyze.add_argument(
+        "--with-model", action="store_true", help="add modelVersion and exportId to the JSON: which model answered"
+    )
     analyze.add_argument("--recursive", action="store_true", help="also search folders within folders")
 
     health = _add(commands, "health", "check whether the service is ready", HEALTH_EXAMPLES)
