@@ -173,7 +173,7 @@ async def gateway_sender(url: str, photos: list[ReferencePhoto]) -> AsyncIterato
                 return f"{type(error).__name__}: {error}"
             if response.status == 200:
                 return "answered" if photo.matches_json(answer) else "wrong"
-            known = {503: "rejected", 504: "expired"} if list(answer) == ["error"] else {}
+            known = {503: "rejected", 504: "expired"} if "error" in answer else {}
             return known.get(response.status, f"status {response.status}: {answer}")
 
         yield send

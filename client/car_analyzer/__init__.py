@@ -6,10 +6,11 @@ with CarAnalyzer("grpc://localhost:8001") as analyzer:
     print(analyzer.analyze("car.jpg").to_dict())
 """
 
-from ._client import AsyncCarAnalyzer
+import importlib
+import typing
+
 from ._photo import Photo
 from ._results import Analysis, Failure, Head, Health
-from ._sync import CarAnalyzer
 from ._version import __version__
 from .config import TLS, Retry
 from .errors import (
@@ -23,6 +24,10 @@ from .errors import (
     ServiceError,
     UnreachableError,
 )
+
+if typing.TYPE_CHECKING:
+    from ._client import AsyncCarAnalyzer
+    from ._sync import CarAnalyzer
 
 __all__ = [
     "TLS",
@@ -45,3 +50,16 @@ __all__ = [
     "UnreachableError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    # The clients need asyncio, which takes longer to import than all the rest; `car-analyzer --help` does not.
+    modules = {"AsyncCarAnalyzer": "._client", "CarAnalyzer": "._sync"}
+    if name not in modules:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = client = getattr(importlib.import_module(modules[name], __name__), name)
+    return client
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,7 +6,6 @@ arrays are already pixels, and are sent as PNG, which is lossless.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import sys
@@ -48,12 +47,14 @@ async def to_bytes(photo: Photo) -> bytes:
     if isinstance(photo, bytes | bytearray | memoryview):
         data = bytes(photo)
     else:
+        import asyncio
+
         # In a thread: a disk may be slow, and encoding a PNG takes a while.
         data = await asyncio.to_thread(_convert, photo)
     if not data:
-        raise PhotoError(f"{_describe(photo)} is empty")
+        raise PhotoError(f"{_describe(photo)} is empty", code="photo.empty")
     if len(data) > MAX_BYTES:
-        raise PhotoError(f"{_describe(photo)} is too large: {len(data):,} bytes")
+        raise PhotoError(f"{_describe(photo)} is too large: {len(data):,} bytes", code="photo.too_large")
     return data
 
 
@@ -89,18 +90,18 @@ def _read_path(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
-        raise PhotoError(f"cannot read {os.fspath(path)}: {reason}") from error
+        raise PhotoError(f"cannot read {os.fspath(path)}: {reason}", code="photo.unreadable") from error
 
 
 def _read_file(file: Any) -> bytes:
     try:
         data = file.read()
     except Exception as error:
-        raise PhotoError(f"cannot read {_describe(file)}: {error}") from error
+        raise PhotoError(f"cannot read {_describe(file)}: {error}", code="photo.unreadable") from error
     if isinstance(data, str):
-        raise PhotoError("the file is open for text; open it with mode 'rb'")
+        raise PhotoError("the file is open for text; open it with mode 'rb'", code="photo.unreadable")
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise PhotoError(f"reading {_describe(file)} gave {type(data).__name__}, not bytes")
+        raise PhotoError(f"reading {_describe(file)} gave {type(data).__name__}, not bytes", code="photo.unreadable")
     return bytes(data)
 
 
@@ -119,7 +120,7 @@ def _encode_array(array: Any) -> bytes:
         shape = " x ".join(map(str, array.shape)) or "()"
         raise PhotoError(f"an array must be uint8 of shape height x width x 3 (RGB), not {array.dtype} of {shape}")
     if not array.size:
-        raise PhotoError(f"the array is empty: {' x '.join(map(str, array.shape))}")
+        raise PhotoError(f"the array is empty: {' x '.join(map(str, array.shape))}", code="photo.empty")
     from PIL import Image
 
     return _encode(Image.fromarray(array))

@@ -62,8 +62,11 @@ class Analysis:
     def __dir__(self) -> Iterable[str]:
         return [*object.__dir__(self), *self.heads]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, with_model: bool = False) -> dict[str, Any]:
         """The analysis as JSON-ready camelCase.
+
+        Args:
+            with_model: Add `modelVersion` and, unless it has none, `exportId`.
 
         Returns:
             `{"cleanliness": "dirty", "cleanlinessConfidence": 0.97, …, "processingTime": 41.3}`: confidences to
@@ -74,6 +77,10 @@ class Analysis:
             flat[name] = head.label if head.labels is None else list(head.labels)
             flat[f"{name}Confidence"] = round(head.confidence, 4)
         flat["processingTime"] = round(self.processing_time_ms, 1)
+        if with_model:
+            flat["modelVersion"] = self.version
+            if self.export_id is not None:
+                flat["exportId"] = self.export_id
         return flat
 
 
@@ -91,8 +98,8 @@ class Failure:
     error: CarAnalyzerError
 
     def to_dict(self) -> dict[str, Any]:
-        """The failure as JSON-ready `{"error": "…"}`."""
-        return {"error": str(self.error)}
+        """The failure as JSON-ready `{"error": "…", "code": "photo.invalid"}`."""
+        return {"error": str(self.error), "code": self.error.code}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 URL_VARIABLE = "CAR_ANALYZER_URL"
@@ -180,6 +180,8 @@ class TLS:
 
     def context(self) -> ssl.SSLContext:
         """The same as a context for Python's `ssl`."""
+        import ssl
+
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:

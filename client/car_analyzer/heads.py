@@ -142,13 +142,15 @@ def parse_heads(text: str | None, model: str) -> tuple[HeadSpec, ...]:
     """
     if text is None:
         raise ConfigurationError(
-            f"model {model!r} does not describe its outputs; create one with `car-analyzer export`"
+            f"model {model!r} does not describe its outputs; create one with `car-analyzer export`",
+            code="model.unsuitable",
         )
     try:
         return _parse(json.loads(text))
     except (TypeError, ValueError, KeyError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-        raise ConfigurationError(f"cannot read the heads of model {model!r}: {reason}; {ADVICE}") from error
+        message = f"cannot read the heads of model {model!r}: {reason}; {ADVICE}"
+        raise ConfigurationError(message, code="model.unsuitable") from error
 
 
 def _parse(heads: Any) -> tuple[HeadSpec, ...]:

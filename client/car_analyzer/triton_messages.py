@@ -21,6 +21,8 @@ class Cause(enum.Enum):
     UNKNOWN_MODEL = "Triton does not have the model"
     OTHER_EXPORT = "the server has another export than the one that was requested"
     STEP_REJECTED = "a step of the ensemble rejected its input; Triton's own request checks have no such prefix"
+    PHOTO_EMPTY = "the preprocess step got a photo without bytes"
+    PHOTO_TOO_LARGE = "the preprocess step got a photo with too many bytes or pixels"
     RESTRICTED = "the API requires a header that was not sent"
     TOO_LARGE = "the message is larger than one side accepts"
     NO_CONNECTION = "there was no connection, or it was lost"
@@ -54,6 +56,11 @@ PATTERNS = (
     Pattern(r"Export \S+ is not served here", Cause.OTHER_EXPORT, "this project's preprocess step"),
     # INVALID_ARG (400) is a bad photo, or a request that does not fit the model.
     Pattern(r"^(\[request id: [^\]]*\] )*in ensemble '", Cause.STEP_REJECTED, "Triton 2.51"),
+    # With INVALID_ARG (400), all raised by this project's preprocess step.
+    Pattern(r"The photo is empty", Cause.PHOTO_EMPTY, "this project's preprocess step"),
+    Pattern(r"The photo has [\d,]+ bytes; at most", Cause.PHOTO_TOO_LARGE, "this project's preprocess step"),
+    Pattern(r"The photo is \d+ x \d+ pixels", Cause.PHOTO_TOO_LARGE, "this project's preprocess step"),
+    Pattern(r"photo would take too much memory", Cause.PHOTO_TOO_LARGE, "this project's preprocess step"),
     # gRPC only, with UNAVAILABLE. In HTTP, 403 is unambiguous.
     Pattern(r"is restricted, expecting header", Cause.RESTRICTED, "Triton 2.51"),
     # Proxies use RESOURCE_EXHAUSTED for rate limits, too.

@@ -18,6 +18,7 @@ SCHEMA = pa.schema(
         *((name, kind) for head in HEADS for name, kind in ((head, pa.string()), (f"{head}Confidence", pa.float64()))),
         ("processingTime", pa.float64()),
         ("error", pa.string()),
+        ("code", pa.string()),
     ]
 )
 

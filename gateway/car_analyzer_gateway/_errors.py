@@ -1,4 +1,4 @@
-"""The errors that callers see: a status, a sentence, and a kind for the metrics.
+"""The errors that callers see: a status, a sentence, a code for programs, and a kind for the metrics.
 
 Triton's own messages are only logged: they may contain hosts, paths and lines of code.
 """
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
+# The code of an error with that status, unless it has one of its own. The SDK's are in `car_analyzer.errors.CODES`.
+CODES = {
+    400: "request.invalid",
+    401: "request.unauthorized",
+    404: "request.not_found",
+    405: "request.method_not_allowed",
+    408: "request.timeout",
+    413: "request.too_large",
+    415: "request.media_type",
+    503: "service.overloaded",
+}
+STOPPING = "service.stopping"
 BUSY = "The service is busy; try again in a moment."
 
 
@@ -34,6 +46,7 @@ class GatewayError(Exception):
         status: The HTTP status.
         kind: A label for the metrics.
         message: A sentence for the caller.
+        code: For programs; None: the one of the status.
         headers: Further headers of the response.
         details: For the log.
     """
@@ -44,6 +57,7 @@ class GatewayError(Exception):
         kind: str,
         message: str,
         *,
+        code: str | None = None,
         headers: Mapping[str, str] | None = None,
         details: str | None = None,
     ) -> None:
@@ -51,21 +65,34 @@ class GatewayError(Exception):
         self.status = status
         self.kind = kind
         self.message = message
+        self.code = code
         self.headers = dict(headers or {})
         self.details = details
 
+    def body(self) -> dict[str, str]:
+        """The JSON of the response."""
+        return error_body(self.status, self.message, self.code)
+
     def response(self) -> Response:
         """The response."""
-        return error_response(self.status, self.message, self.headers)
+        return JSONResponse(self.body(), self.status, self.headers)
 
 
 class ClientDisconnectedError(Exception):
     """The client closed the connection, so there is no response."""
 
 
+def error_body(status: int, message: str, code: str | None = None) -> dict[str, str]:
+    """The JSON of all errors."""
+    return {
+        "error": message,
+        "code": code or CODES.get(status, "request.invalid" if status < 500 else "service.failed"),
+    }
+
+
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """A response in the format of all errors."""
-    return JSONResponse({"error": message}, status, headers)
+    return JSONResponse(error_body(status, message), status, headers)
 
 
 def bad_request(message: str) -> GatewayError:
@@ -75,7 +102,8 @@ def bad_request(message: str) -> GatewayError:
 
 def photo_too_large(limit: int) -> GatewayError:
     """A photo is larger than the limit in bytes."""
-    return GatewayError(413, "too_large", f"The photo is too large; at most {limit:,} bytes are accepted.")
+    message = f"The photo is too large; at most {limit:,} bytes are accepted."
+    return GatewayError(413, "too_large", message, code="photo.too_large")
 
 
 def busy(details: str) -> GatewayError:
@@ -86,7 +114,8 @@ def busy(details: str) -> GatewayError:
 def stopping() -> GatewayError:
     """The gateway is shutting down and accepts nothing new."""
     message = "The service is stopping; try again in a moment."
-    return GatewayError(503, "stopping", message, headers={"Retry-After": "1", "Connection": "close"})
+    headers = {"Retry-After": "1", "Connection": "close"}
+    return GatewayError(503, "stopping", message, code=STOPPING, headers=headers)
 
 
 def from_sdk(error: CarAnalyzerError, timeout: float) -> GatewayError:
@@ -116,7 +145,7 @@ def from_sdk(error: CarAnalyzerError, timeout: float) -> GatewayError:
             status, kind, message = 502, "model", "The model server has a model that this gateway cannot read."
         case _:
             status, kind, message = 502, "server", "The model server failed on this photo."
-    return GatewayError(status, kind, message, headers=headers, details=details)
+    return GatewayError(status, kind, message, code=error.code, headers=headers, details=details)
 
 
 def _clear_tracebacks(error: BaseException | None) -> None:

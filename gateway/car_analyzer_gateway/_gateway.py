@@ -149,7 +149,7 @@ class Gateway:
 
     async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> Analysis | GatewayError:
         if not photo:
-            return GatewayError(400, "photo", "The photo is empty: it has 0 bytes.")
+            return GatewayError(400, "photo", "The photo is empty: it has 0 bytes.", code="photo.empty")
         try:
             with self.tracing.photo(len(photo), request_id):
                 analysis = await self.client.analyze(photo, timeout=timeout, request_id=request_id)
@@ -163,7 +163,7 @@ class Gateway:
     def _list_entry(self, answer: Analysis | GatewayError) -> dict[str, Any]:
         if isinstance(answer, GatewayError):
             self.metrics.errors.labels(answer.kind).inc()
-            return {"error": answer.message}
+            return answer.body()
         return answer.to_dict()
 
 

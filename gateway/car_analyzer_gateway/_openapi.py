@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from car_analyzer import __version__
+from car_analyzer.errors import CODES as SDK_CODES
+
+from ._errors import CODES, STOPPING
 
 if TYPE_CHECKING:
     from ._settings import Settings
@@ -34,8 +37,15 @@ SCHEMAS: dict[str, Any] = {
     },
     "Error": {
         "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string", "description": "What was wrong, in a sentence."}},
+        "required": ["error", "code"],
+        "properties": {
+            "error": {"type": "string", "description": "What was wrong, in a sentence."},
+            "code": {
+                "type": "string",
+                "description": "The same for programs. More codes may be added.",
+                "examples": sorted({*SDK_CODES, *CODES.values(), STOPPING}),
+            },
+        },
     },
     "Unavailable": {
         "type": "object",

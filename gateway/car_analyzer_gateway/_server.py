@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ._errors import BUSY
+from ._errors import BUSY, error_body
 from ._logs import logger
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Protocol(HttpToolsProtocol):
         if self._is_answering and self.cycle.response_started:
             self.transport.close()
         else:
-            body = json.dumps({"error": message}).encode()
+            body = json.dumps(error_body(status, message)).encode()
             head = [f"HTTP/1.1 {status} Rejected", "Content-Type: application/json", f"Content-Length: {len(body)}"]
             head += ["Retry-After: 1"] if retry else []
             # Pages of any origin may read it: it contains nothing confidential.

@@ -66,6 +66,18 @@ def test_one_photo_is_one_object(url: str, sample_photos: list[Path]) -> None:
     assert fields["processingTime"] > 0
 
 
+def test_the_model_that_answered_on_request(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
+    (report,) = lines(run("health", "--url", url))
+    (fields,) = lines(run("analyze", sample_photos[0], "--url", url, "--with-model"))
+    assert list(fields) == [*KEYS, "modelVersion", "exportId"]
+    assert (fields["modelVersion"], fields["exportId"]) == (report["version"], report["exportId"])
+    output = tmp_path / "answers.jsonl"
+    subprocess.run(
+        [*COMMAND, "analyze", sample_photos[0], "--url", url, "--with-model", "--output", output], check=True
+    )
+    assert list(json.loads(output.read_bytes())) == ["image", *KEYS, "modelVersion", "exportId"]
+
+
 def test_url_may_come_from_the_environment(url: str, sample_photos: list[Path]) -> None:
     (fields,) = lines(run("analyze", sample_photos[0], env={**os.environ, "CAR_ANALYZER_URL": url}))
     assert list(fields) == KEYS
@@ -77,14 +89,14 @@ def test_standard_input(url: str, sample_photos: list[Path]) -> None:
     assert list(from_input) == KEYS
     assert from_input["cleanlinessConfidence"] == from_file["cleanlinessConfidence"]
     (error,) = lines(run("analyze", "-", "--url", url, input=b"", code=1))
-    assert list(error) == ["image", "error"]
+    assert list(error) == ["image", "error", "code"]
     assert error["image"] == "-"
 
 
 def test_folder_is_lines_in_natural_order(url: str, folder: Path) -> None:
     results = lines(run("analyze", folder, "--url", url, code=1))
     assert [line["image"] for line in results] == [f"{folder}/{name}" for name in ("car2.JPG", "car10.jpg", "text.jpg")]
-    assert [list(line) for line in results] == [["image", *KEYS], ["image", *KEYS], ["image", "error"]]
+    assert [list(line) for line in results] == [["image", *KEYS], ["image", *KEYS], ["image", "error", "code"]]
 
 
 def test_folders_below_are_for_recursive(url: str, folder: Path) -> None:
@@ -105,7 +117,7 @@ def test_missing_files_do_not_stop_the_others(url: str, sample_photos: list[Path
     assert "no photo" in results[1]["error"]
     assert list(results[2]) == ["image", *KEYS]
     (alone,) = lines(run("analyze", absent, "--url", url, code=1))
-    assert list(alone) == ["image", "error"]
+    assert list(alone) == ["image", "error", "code"]
 
 
 def test_names_that_are_not_valid_text(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
@@ -157,6 +169,24 @@ def test_server_that_goes_away(
     assert b"car-analyzer serve" in errors
     assert b"Traceback" not in errors
     assert all(json.loads(line)["cleanliness"] for line in [*first, *rest.splitlines()])
+
+
+def test_waiting_for_a_server_that_comes_later(proxy: Proxy, proxy_url: str) -> None:
+    words = ["health", "--url", proxy_url, "--wait", str(PATIENCE_S)]
+    with subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        proxy.listen()
+        report, errors = process.communicate(timeout=2 * PATIENCE_S)
+    assert (process.returncode, errors) == (0, b"")
+    assert json.loads(report)["status"] == "OK"
+
+
+def test_waiting_in_vain(nowhere: str, server: SimpleNamespace) -> None:
+    result = run("health", "--url", nowhere, "--wait", "0.1", code=3)
+    assert lines(result)[0]["status"] == "unavailable"
+    assert re.fullmatch(rb"car-analyzer health: not ready within 0\.1 s: no Triton answers .*refused\n", result.stderr)
+    result = run("health", "--url", server.http_url, "--model", "another", "--wait", "0.1", code=3)
+    assert b"not ready within 0.1 s" in result.stderr
+    assert b"another" in result.stderr
 
 
 def test_health_of_a_server_that_is_ready(url: str) -> None:
@@ -243,8 +273,10 @@ def test_a_bar_for_people_and_only_for_many(url: str, sample_photos: list[Path])
         ["analyze", "car.jpg", "--timeout", "0"],
         ["analyze", "car.jpg", "--concurrency", "none"],
         ["analyze", "car.jpg", "--url", "ftp://triton"],
+        ["analyze", "car.jpg", "--with-model", "--table"],
         ["health", "--url", "grpc://user:secret@triton"],
         ["health", "car.jpg"],
+        ["health", "--wait", "0"],
     ],
 )
 def test_wrong_usage(words: list[str]) -> None:

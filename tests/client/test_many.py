@@ -68,7 +68,7 @@ def test_bad_photos_do_not_stop_the_others(url: str, sample_photos: list[Path], 
     for result in results:
         if not result.ok:
             assert result.error.__traceback__ is None  # or it would keep the photo alive
-            assert result.to_dict() == {"error": str(result.error)}
+            assert result.to_dict() == {"error": str(result.error), "code": result.error.code}
 
 
 def test_photos_are_taken_as_results_are(url: str, sample_photos: list[Path]) -> None:

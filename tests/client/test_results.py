@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,8 @@ from car_analyzer import (
     ServiceError,
     UnreachableError,
 )
+from car_analyzer.errors import CODES
+from car_analyzer_gateway import _errors as gateway_errors
 
 DIRTY = Head("dirty", 0.971249, {"clean": 0.028751, "dirty": 0.971249}, (-1.5, 2.0))
 INTACT = Head("intact", 0.88, {"intact": 0.88, "damaged": 0.12}, (2.0, 0.0))
@@ -44,7 +48,11 @@ def test_json_has_the_keys_promised_and_no_others() -> None:
         ("conditionConfidence", 0.88),
         ("processingTime", 41.3),
     ]
-    assert Failure(PhotoError("no photo")).to_dict() == {"error": "no photo"}
+    assert dataclasses.replace(ANALYSIS, version="3").to_dict(with_model=True) == {
+        **ANALYSIS.to_dict(),
+        "modelVersion": "3",
+    }
+    assert Failure(PhotoError("no photo")).to_dict() == {"error": "no photo", "code": "photo.invalid"}
     assert Health("grpc://t:1", ready=True, models={"m": True}).to_dict() == {
         "status": "OK",
         "url": "grpc://t:1",
@@ -69,10 +77,11 @@ def test_results_are_frozen_and_can_be_copied(value: Any) -> None:
 
 
 def test_failures_can_be_copied() -> None:
-    failure = Failure(UnreachableError("nobody"))
+    failure = Failure(UnreachableError("nobody", code="service.failed"))
     for twin in (copy.deepcopy(failure), pickle.loads(pickle.dumps(failure))):
         assert type(twin.error) is UnreachableError
         assert str(twin.error) == "nobody"
+        assert twin.error.code == "service.failed"
         assert not twin.ok
 
 
@@ -97,3 +106,17 @@ def test_errors_are_one_tree_and_familiar(error: type[CarAnalyzerError], builtin
     assert issubclass(error, CarAnalyzerError)
     assert issubclass(error, builtin)
     assert str(error("a sentence")) == "a sentence"
+    assert error("a sentence").code in CODES
+
+
+def test_codes_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE)
+    assert rows[: len(CODES)] == list(CODES)
+    assert sorted(rows[len(CODES) :]) == sorted({*gateway_errors.CODES.values(), gateway_errors.STOPPING} - set(CODES))
+
+
+def test_every_code_in_the_source_is_documented() -> None:
+    sources = (Path(__file__).parents[2] / "client").rglob("*.py")
+    used = {code for source in sources for code in re.findall(r'code="([a-z_.]+)"', source.read_text())}
+    assert used <= set(CODES)

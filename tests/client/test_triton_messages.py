@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from car_analyzer import ConfigurationError, PhotoError
+from car_analyzer import CarAnalyzerError, ConfigurationError, PhotoError
 from car_analyzer._transports.base import invalid_argument
 from car_analyzer.triton_messages import PATTERNS, Cause, has_cause
 
@@ -18,6 +18,10 @@ CAUSES = {
     "Request for unknown model: 'truck_analyzer' is not found": Cause.UNKNOWN_MODEL,
     "[request id: 7] in ensemble 'car_analyzer', The photo is damaged.": Cause.STEP_REJECTED,
     "Export 0123456789abcdef is not served here.": Cause.OTHER_EXPORT,
+    "The photo is empty: it has 0 bytes.": Cause.PHOTO_EMPTY,
+    "The photo has 45,000,000 bytes; at most 20,000,000 are accepted.": Cause.PHOTO_TOO_LARGE,
+    "The photo is 9000 x 9000 pixels (81 megapixels); at most 64 are accepted.": Cause.PHOTO_TOO_LARGE,
+    "Decoding the photo would take too much memory; save it smaller, or as JPEG.": Cause.PHOTO_TOO_LARGE,
     "This protocol is restricted, expecting header 'triton-grpc-protocol-key'": Cause.RESTRICTED,
     "CLIENT: Sent message larger than max (71 vs. 10)": Cause.TOO_LARGE,
     "Request size exceeds the maximum allowed value. Use --http-max-input-size to increase it.": Cause.TOO_LARGE,
@@ -40,12 +44,19 @@ def test_every_row_says_where_it_was_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "kind"),
+    ("message", "kind", "code"),
     [
-        ("in ensemble 'car_analyzer', The photo is damaged.", PhotoError),
-        ("Request size exceeds the maximum allowed value. Use --http-max-input-size to increase it.", PhotoError),
-        ("unexpected inference input 'image' for model 'condition'", ConfigurationError),
+        ("in ensemble 'car_analyzer', The photo is damaged.", PhotoError, "photo.invalid"),
+        ("in ensemble 'car_analyzer', The photo is empty: it has 0 bytes.", PhotoError, "photo.empty"),
+        ("in ensemble 'car_analyzer', The photo has 9 bytes; at most 8 are accepted.", PhotoError, "photo.too_large"),
+        (
+            "Request size exceeds the maximum allowed value. Use --http-max-input-size to increase it.",
+            PhotoError,
+            "photo.too_large",
+        ),
+        ("unexpected inference input 'image' for model 'condition'", ConfigurationError, "model.unsuitable"),
     ],
 )
-def test_only_some_messages_blame_the_photo(message: str, kind: type[Exception]) -> None:
-    assert type(invalid_argument("car_analyzer", message)) is kind
+def test_only_some_messages_blame_the_photo(message: str, kind: type[CarAnalyzerError], code: str) -> None:
+    error = invalid_argument("car_analyzer", message)
+    assert (type(error), error.code) == (kind, code)

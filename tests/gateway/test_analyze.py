@@ -131,7 +131,7 @@ def test_several_photos_give_a_list(
     first, bad, second, empty, third = response.json()
     assert [timeless(answer) for answer in (first, second, third)] == expected[:3]
     assert bad["error"].startswith(NOT_A_PHOTO)
-    assert empty == {"error": "The photo is empty: it has 0 bytes."}
+    assert empty == {"error": "The photo is empty: it has 0 bytes.", "code": "photo.empty"}
 
 
 def test_other_fields_are_ignored(gateway: Gateway, photo: bytes, expected: list[dict[str, Any]]) -> None:

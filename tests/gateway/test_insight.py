@@ -69,7 +69,7 @@ def test_a_bug_is_a_500_without_insides(
     gateway = start_gateway(server.grpc_url, PYTHONPATH=str(tmp_path))
     response = gateway.analyze(photo)
     assert response.status_code == 500
-    assert list(response.json()) == ["error"]
+    assert list(response.json()) == ["error", "code"]
     assert "secret" not in response.text
     line = gateway.log_of(response.headers["x-request-id"])[0]
     assert "very secret" in line["traceback"]

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from car_analyzer.errors import CODES
+from car_analyzer_gateway import _errors
 from tests.conftest import PATIENCE_S, until
 
 from .conftest import Gateway, make_form
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
 def refused(response: httpx.Response, status: int, message: str) -> None:
     assert response.headers["content-type"] == "application/json"
-    assert (response.status_code, list(response.json())) == (status, ["error"]), response.text
+    assert (response.status_code, list(response.json())) == (status, ["error", "code"]), response.text
     assert message in response.json()["error"]
+    assert response.json()["code"] in {*CODES, *_errors.CODES.values(), _errors.STOPPING}
 
 
 def talk(gateway: Gateway, data: bytes) -> bytes:
@@ -150,9 +153,9 @@ class TestTooLarge:
         file.write_bytes(bytes(30_000_000))
         for arguments in (["--form", f"image=@{file}"], ["-H", "Content-Type: image/png", "--data-binary", f"@{file}"]):
             status, answer = ask_with_curl(small.url, *arguments)
-            assert (status, list(answer)) == (413, ["error"])
+            assert (status, list(answer)) == (413, ["error", "code"])
         status, answer = ask_with_node(small.url, file)
-        assert (status, list(answer)) == (413, ["error"])
+        assert (status, list(answer)) == (413, ["error", "code"])
 
     def test_many_photos(self, small: Gateway, photo: bytes) -> None:
         assert len(small.analyze(photo, photo, photo).json()) == 3
@@ -222,12 +225,12 @@ class TestSlowClients:
         gateway = start_gateway(server.grpc_url, "--upload-timeout", "0.5", "--max-held-bytes", "20MB")
         status, body = self.answer(talk(gateway, self.HEAD + b"abc"))
         assert status == b"408"
-        assert body == {"error": "The photo did not arrive within 0.5 seconds."}
+        assert body == {"error": "The photo did not arrive within 0.5 seconds.", "code": "request.timeout"}
         assert gateway.metric("car_analyzer_held_bytes") == 0
 
     def test_a_head_that_stalls(self, gateway: Gateway, photo: bytes) -> None:
         status, body = self.answer(talk(gateway, self.HEAD[:30]))
-        assert (status, list(body)) == (b"408", ["error"])
+        assert (status, list(body)) == (b"408", ["error", "code"])
         assert gateway.analyze(photo).status_code == 200
 
     def test_a_silent_connection_is_closed(self, gateway: Gateway) -> None:
@@ -250,7 +253,7 @@ class TestNotHTTP:
     )
     def test_is_refused_as_json(self, gateway: Gateway, data: bytes) -> None:
         status, body = TestSlowClients.answer(talk(gateway, data))
-        assert (status, list(body)) == (b"400", ["error"])
+        assert (status, list(body)) == (b"400", ["error", "code"])
 
     def test_a_broken_chunk_in_the_middle_of_a_body(self, gateway: Gateway) -> None:
         head = b"POST /analyze HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -306,7 +309,7 @@ def test_too_many_connections(server: SimpleNamespace, start_gateway: Callable[.
     head, _, body = talk(gateway, b"").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503")
     assert b"Retry-After: 1" in head
-    assert list(json.loads(body)) == ["error"]
+    assert list(json.loads(body)) == ["error", "code"]
     for connection in held:
         connection.close()
     until(lambda: gateway.analyze(photo).status_code == 200)

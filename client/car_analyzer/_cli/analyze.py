@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +16,6 @@ from ..config import TLS, Retry
 from ..errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, PhotoError, UnreachableError
 from ..folders import STANDARD_INPUT, Entry, find_photos
 from . import sources
-from .answer_file import AnswerFile
 from .output import JsonOutput, Output, Progress, TableOutput
 from .pipeline import map_concurrently
 
@@ -91,14 +90,19 @@ def analyze(arguments: argparse.Namespace) -> int:
 
 
 def health(arguments: argparse.Namespace) -> int:
-    """Print whether the service can take photos.
+    """Print whether the service can take photos; with `--wait`, as soon as it can.
 
     Returns:
         The exit code: 0 it can, 3 it cannot.
     """
     with _connect(arguments) as analyzer:
+        if arguments.wait is not None:
+            with contextlib.suppress(CarAnalyzerError):  # the report says what is missing
+                analyzer.wait_until_ready(arguments.wait)
         report = analyzer.health(arguments.timeout)
     print(json.dumps(report.to_dict()), flush=True)
+    if arguments.wait is not None and not report.ready:
+        print(f"car-analyzer health: not ready within {arguments.wait:g} s: {report.message}", file=sys.stderr)
     return DONE if report.ready else UNREACHABLE
 
 
@@ -108,6 +112,8 @@ def _wrong_usage(arguments: argparse.Namespace, *, is_bulk: bool) -> str | None:
         return "name a photo, a folder, or a list with --from"
     if is_bulk and arguments.table:
         return "--table prints only at the end; it cannot be combined with --from, --output or URLs"
+    if arguments.table and arguments.with_model:
+        return "--with-model adds keys to the JSON; it cannot be combined with --table"
     if is_bulk and STANDARD_INPUT in arguments.photos:
         return "a photo on standard input has no name; it cannot be combined with --from, --output or URLs"
     if arguments.retry_errors and arguments.output is None:
@@ -118,7 +124,7 @@ def _wrong_usage(arguments: argparse.Namespace, *, is_bulk: bool) -> str | None:
 def _interactive_job(arguments: argparse.Namespace) -> Job:
     entries = find_photos(arguments.photos, recursive=arguments.recursive)
     is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
-    output = TableOutput() if arguments.table else JsonOutput(with_names=not is_single)
+    output = TableOutput() if arguments.table else JsonOutput(with_names=not is_single, with_model=arguments.with_model)
     return Job(
         entries, lambda: len(entries), sources.read_argument, output, True, INTERACTIVE_RETRY, (UnreachableError,)
     )
@@ -130,18 +136,16 @@ def _bulk_job(arguments: argparse.Namespace) -> Job:
         with sources.open_list(file):  # a list that cannot be read must not leave an empty output file behind
             pass
     entries = map(Entry, sources.walk(photos, lists, recursive=arguments.recursive))
-    output = (
-        JsonOutput(with_names=True)
-        if arguments.output is None
-        else AnswerFile(arguments.output, retry_errors=arguments.retry_errors)
-    )
+    output: Output = JsonOutput(with_names=True, with_model=arguments.with_model)
+    if arguments.output is not None:
+        from .answer_file import AnswerFile
+
+        output = AnswerFile(arguments.output, retry_errors=arguments.retry_errors, with_model=arguments.with_model)
     fatal = (UnreachableError, ModelNotReadyError, ConfigurationError)
     return Job(entries, lambda: sources.count(photos, lists), sources.read, output, False, DEFAULT_RETRY, fatal)
 
 
 def _connect(arguments: argparse.Namespace, timeout: float = 30.0, retry: Retry = INTERACTIVE_RETRY) -> CarAnalyzer:
-    # tritonclient imports numpy, which would start a thread for each core without any work for them.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
     return CarAnalyzer(arguments.url, timeout=timeout, model=arguments.model, retry=retry, tls=tls)
 
@@ -150,7 +154,7 @@ def _run(job: Job, analyzer: CarAnalyzer, concurrency: int) -> None:
     def analyze_entry(entry: Entry) -> Analysis | Failure:
         try:
             if entry.error is not None:
-                raise PhotoError(entry.error)
+                raise PhotoError(entry.error, code="photo.unreadable")
             return analyzer.analyze(job.read(entry.name))
         except CarAnalyzerError as error:
             # Tracebacks would keep the photo in memory.

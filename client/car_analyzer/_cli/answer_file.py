@@ -30,14 +30,15 @@ class AnswerFile(Output):
     Args:
         file: Created if it does not exist; its answers are kept.
         retry_errors: Remove the photos that failed, so that they are analysed again.
+        with_model: See `Output`.
 
     Raises:
         ConfigurationError: Another run writes to the file, or it has a line that this command did not write.
         OSError: The file cannot be written.
     """
 
-    def __init__(self, file: str, *, retry_errors: bool = False) -> None:
-        super().__init__()
+    def __init__(self, file: str, *, retry_errors: bool = False, with_model: bool = False) -> None:
+        super().__init__(with_model=with_model)
         self._path = Path(file)
         self._retry_errors = retry_errors
         self._resources = contextlib.ExitStack()
@@ -72,7 +73,7 @@ class AnswerFile(Output):
     def write(self, name: str, outcome: Analysis | Failure) -> None:
         """Append one answer."""
         # In one write: a kill leaves the whole line, or an incomplete last line.
-        self._file.write(json.dumps({"image": name, **outcome.to_dict()}).encode() + b"\n")
+        self._file.write(json.dumps({"image": name, **self._fields(outcome)}).encode() + b"\n")
         self._file.flush()
 
     def _read_names(self) -> None:

@@ -60,8 +60,9 @@ exit code: 0 every photo was analysed, 1 some were not, 2 wrong usage, 3 no serv
 """
 
 HEALTH_EXAMPLES = """\
-example:
+examples:
   car-analyzer health --url http://localhost:8000
+  car-analyzer serve & car-analyzer health --wait 60 && car-analyzer analyze car.jpg
 
 exit code: 0 ready, 2 wrong usage, 3 not ready
 """
@@ -164,9 +165,16 @@ def _parser() -> argparse.ArgumentParser:
         "--concurrency", type=count, default=8, metavar="N", help="photos in flight at once; default: %(default)s"
     )
     analyze.add_argument("--table", action="store_true", help="print a table instead of JSON")
+    analyze.add_argument(
+        "--with-model", action="store_true", help="add modelVersion and exportId to the JSON: which model answered"
+    )
     analyze.add_argument("--recursive", action="store_true", help="also search folders within folders")
 
-    _add_server(_add(commands, "health", "check whether the service is ready", HEALTH_EXAMPLES), timeout=5.0)
+    health = _add(commands, "health", "check whether the service is ready", HEALTH_EXAMPLES)
+    _add_server(health, timeout=5.0)
+    health.add_argument(
+        "--wait", type=positive, metavar="SECONDS", help="wait for this long until the server and all models are ready"
+    )
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.summary, add_help=False)
     return parser

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 class Output:
     """Takes answers one by one, and counts them. A context manager.
 
+    Args:
+        with_model: The JSON of each analysis says which model answered.
+
     Attributes:
         analysed: How many photos have an analysis.
         failed: How many photos have an error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_model: bool = False) -> None:
         self.analysed = 0
         self.failed = 0
+        self._with_model = with_model
 
     def __enter__(self) -> Output:
         return self
@@ -51,21 +55,25 @@ class Output:
     def close(self) -> None:
         """Print what was held back, and release resources."""
 
+    def _fields(self, outcome: Analysis | Failure) -> dict[str, Any]:
+        return outcome.to_dict(with_model=self._with_model) if outcome.ok else outcome.to_dict()
+
 
 class JsonOutput(Output):
     """JSON Lines on standard output, each as soon as its answer is there.
 
     Args:
         with_names: Begin each line with the photo's name; otherwise only errors have it.
+        with_model: See `Output`.
     """
 
-    def __init__(self, *, with_names: bool) -> None:
-        super().__init__()
+    def __init__(self, *, with_names: bool, with_model: bool) -> None:
+        super().__init__(with_model=with_model)
         self._with_names = with_names
 
     def write(self, name: str, outcome: Analysis | Failure) -> None:
         """Print one line."""
-        fields = outcome.to_dict()
+        fields = self._fields(outcome)
         # As ASCII: a file's name may not be valid text in any encoding.
         print(json.dumps({"image": name, **fields} if self._with_names or not outcome.ok else fields), flush=True)
 

@@ -95,9 +95,9 @@ def read(name: str) -> bytes:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):
             reason = os.strerror(errno.ENOENT)
-        raise PhotoError(f"cannot read {name}: {reason}") from error
+        raise PhotoError(f"cannot read {name}: {reason}", code="photo.unreadable") from error
     if not data:
-        raise PhotoError(f"{name} is empty")
+        raise PhotoError(f"{name} is empty", code="photo.empty")
     return data
 
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 # How long opening a connection may take. A server that has not answered by then is down or behind a firewall.
 CONNECT_S = 5.0
+PHOTO_CODES = {
+    Cause.TOO_LARGE: "photo.too_large",
+    Cause.PHOTO_TOO_LARGE: "photo.too_large",
+    Cause.PHOTO_EMPTY: "photo.empty",
+}
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,10 @@ class Transport(Protocol):
 def invalid_argument(model: str, message: str) -> CarAnalyzerError:
     """The error for INVALID_ARG: a bad photo if a step rejected it or it is too large, else an unsuitable model."""
     if has_cause(message, Cause.STEP_REJECTED) or has_cause(message, Cause.TOO_LARGE):
-        return PhotoError(clean_message(message))
-    return ConfigurationError(f"the model {model!r} does not take photos: {clean_message(message)}")
+        code = next((code for cause, code in PHOTO_CODES.items() if has_cause(message, cause)), None)
+        return PhotoError(clean_message(message), code=code)
+    text = f"the model {model!r} does not take photos: {clean_message(message)}"
+    return ConfigurationError(text, code="model.unsuitable")
 
 
 def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:

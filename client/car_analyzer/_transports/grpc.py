@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
 from google.protobuf.wrappers_pb2 import UInt32Value
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ..config import TLS, Endpoint
 from ..errors import (
@@ -40,6 +39,7 @@ from .base import (
     unreachable,
 )
 from .replicas import Lookup
+from .stubs import service_pb2, service_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,7 +228,9 @@ class GrpcTransport:
             return DeadlineExceededError(f"no answer from {self._endpoint} in time")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             too_large = has_cause(details, Cause.TOO_LARGE)
-            return PhotoError(f"too large: {details}") if too_large else OverloadedError(details)
+            if too_large:
+                return PhotoError(f"too large: {details}", code="photo.too_large")
+            return OverloadedError(details)
         if has_cause(details, Cause.RESTRICTED):
             return ServerError(f"{details}: send it with headers=")
         if code is grpc.StatusCode.UNAVAILABLE:

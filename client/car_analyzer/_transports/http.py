@@ -1,4 +1,4 @@
-"""Triton over HTTP: the inference protocol with its binary tensor extension, on aiohttp.
+"""Triton over HTTP: the inference protocol with its binary tensor extension.
 
 tritonclient's own HTTP clients do not fit: one is not safe across threads, the other cannot distinguish a failed
 connection from a late answer.
@@ -7,19 +7,15 @@ connection from a late answer.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import math
 import os
-import socket
+import re
 import struct
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import aiohttp
-import aiohttp.abc
-
+from .._version import __version__
 from ..config import TLS, Endpoint
 from ..errors import (
     CarAnalyzerError,
@@ -43,52 +39,37 @@ from .base import (
     trace_context,
     unreachable,
 )
+from .http_connection import Connection, NotHttpError, Response
 from .replicas import RoundRobin
-from .retry import Deadline
+from .retry import Deadline, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
+HEADER_LENGTH = "inference-header-content-length"
+DEFAULT_PORTS = {"http": 80, "https": 443}
 BUSY_STATUSES = {429, 502, 503, 504}
-
-
-@dataclass
-class Pool:
-    """Connections to one address, or to whichever address the system resolves."""
-
-    session: aiohttp.ClientSession
-    calls: int = 0
-    closing: bool = False
-
-
-class PinnedResolver(aiohttp.abc.AbstractResolver):
-    """Resolves every name to one address, so that URL, certificate check and error messages still use the name."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[aiohttp.abc.ResolveResult]:
-        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
-        numeric = socket.AI_NUMERICHOST
-        return [{"hostname": host, "host": self._address, "port": port, "family": family, "proto": 0, "flags": numeric}]
-
-    async def close(self) -> None:
-        """Nothing to close."""
+# Some proxies send this before they close an idle connection.
+CLOSED_WHILE_IDLE = 408
 
 
 class HttpTransport:
-    """Pools of HTTP connections; see `Transport`. Created and used inside one event loop."""
+    """HTTP connections; see `Transport`. Created and used inside one event loop."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> None:
         self._endpoint = endpoint
-        self._headers = headers
-        self._ssl = (tls or TLS()).context() if endpoint.is_secure else True
-        self._addresses = RoundRobin(endpoint, self._close_when_idle)
-        self._pools: dict[str | None, Pool] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._headers = {
+            "host": _host(endpoint),
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "user-agent": f"car-analyzer/{__version__}",
+            **{name.lower(): value for name, value in headers.items()},
+        }
+        self._tls = (tls or TLS()).context() if endpoint.is_secure else None
+        self._addresses = RoundRobin(endpoint, self._close_idle)
+        self._connections: set[Connection] = set()
+        # By address; None: whichever one the system resolves.
+        self._idle: dict[str | None, list[Connection]] = {}
 
     async def infer(
         self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
@@ -106,11 +87,12 @@ class HttpTransport:
             header["parameters"]["export_id"] = export_id
         text = json.dumps(header).encode()
         body = b"".join((text, struct.pack("<I", len(photo)), photo))
-        headers = {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream", **trace_context()}
+        headers = {HEADER_LENGTH: str(len(text)), "content-type": "application/octet-stream", **trace_context()}
         path = f"/v2/models/{quote(model)}/infer"
         status, answered, content = await self._call("POST", path, timeout, body, headers)
         if status == 413:
-            raise PhotoError(f"{self._endpoint} rejects a photo of {len(photo):,} bytes as too large")
+            too_large = f"{self._endpoint} rejects a photo of {len(photo):,} bytes as too large"
+            raise PhotoError(too_large, code="photo.too_large")
         message = _error_message(content) if status in (400, 404) else None
         if status == 404 and message is not None and has_cause(message, Cause.OTHER_EXPORT):
             raise ExportMismatchError
@@ -149,91 +131,95 @@ class HttpTransport:
 
     async def close(self) -> None:
         self._addresses.close()
-        await asyncio.gather(*(pool.session.close() for pool in self._pools.values()))
+        self._idle.clear()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.abort()
+        await asyncio.gather(*(connection.wait_closed() for connection in connections), return_exceptions=True)
 
     async def _call(
         self,
         method: str,
         path: str,
         timeout: float,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, Mapping[str, str], bytes]:
+        body: bytes = b"",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Response:
         deadline = Deadline(timeout)
+        target, fields = quote(self._endpoint.path, safe="/%:@!$&'()*+,;=~") + path, {**self._headers, **headers}
         tried: set[str | None] = {None}
         while True:
             address = self._addresses.next()
             try:
-                return await self._send(address, method, path, max(deadline.left, 0.001), body, headers)
-            except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+                connection = await self._connect(address, max(deadline.left, 0.001))
+            except UnreachableError:
                 # Nothing was sent, so another address may take the call.
                 self._mark_down(address)
                 if address in tried or not deadline.left:
-                    if isinstance(error, aiohttp.ConnectionTimeoutError):
-                        reason = f"no connection within {min(CONNECT_S, timeout):g} s"
-                        raise unreachable(self._endpoint, reason) from error
-                    raise self._exclean_message(error) from error.with_traceback(None)
+                    raise
                 tried.add(address)
+                continue
+            is_reused = connection.is_reused
+            try:
+                response = await wait_for(max(deadline.left, 0.001), connection.send(method, target, fields, body))
             except asyncio.TimeoutError as error:
                 raise DeadlineExceededError(f"no answer from {self._endpoint} within {timeout:g} s") from error
-            except aiohttp.InvalidURL as error:
-                raise ConfigurationError(f"{self._endpoint} is not a valid URL: {error}") from error
-            except (aiohttp.ClientError, OSError) as error:
-                self._mark_down(address)
-                raise self._exclean_message(error) from error.with_traceback(None)
+            except (OSError, EOFError, NotHttpError) as error:
+                if not is_reused:
+                    self._mark_down(address)
+                    raise self._lost(error) from error.with_traceback(None)
+            else:
+                if not (is_reused and response.status == CLOSED_WHILE_IDLE):
+                    return response
+            finally:
+                self._release(connection, address)
 
-    async def _send(
-        self,
-        address: str | None,
-        method: str,
-        path: str,
-        timeout: float,
-        body: bytes | None,
-        headers: Mapping[str, str] | None,
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    async def _connect(self, address: str | None, timeout: float) -> Connection:
+        idle = self._idle.setdefault(address, [])
+        while idle:
+            connection = idle.pop()
+            if connection.is_open:
+                return connection
+            self._discard(connection)
         # Connecting gets slightly less than the whole time, so that its timeout is reported as such.
-        # Above the threshold, aiohttp would round timeouts up to whole seconds.
-        limits = aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_S, timeout * 0.9), ceil_threshold=math.inf)
-        # As a file: aiohttp warns about large bodies that are bytes.
-        data = None if body is None else io.BytesIO(body)
-        pool = self._pool(address)
-        pool.calls += 1
+        limit = min(CONNECT_S, timeout * 0.9)
         try:
-            async with pool.session.request(
-                method, f"{self._endpoint}{path}", data=data, headers=headers, timeout=limits, allow_redirects=False
-            ) as response:
-                return response.status, response.headers, await response.read()
-        finally:
-            pool.calls -= 1
-            if pool.closing and not pool.calls:
-                await pool.session.close()
+            return await wait_for(limit, self._open(address or self._endpoint.host))
+        except asyncio.TimeoutError as error:
+            raise unreachable(self._endpoint, f"no connection within {min(CONNECT_S, timeout):g} s") from error
+        except UnicodeError as error:
+            raise ConfigurationError(f"{self._endpoint} is not a valid URL: {error}") from error
+        except OSError as error:
+            raise unreachable(self._endpoint, _reason(error)) from error.with_traceback(None)
 
-    def _pool(self, address: str | None) -> Pool:
-        if address not in self._pools:
-            resolver = None if address is None else PinnedResolver(address)
-            # limit=0: the caller limits how many calls run at once.
-            connector = aiohttp.TCPConnector(ssl=self._ssl, limit=0, resolver=resolver)
-            self._pools[address] = Pool(aiohttp.ClientSession(connector=connector, headers=self._headers))
-        return self._pools[address]
+    async def _open(self, address: str) -> Connection:
+        connection = await Connection.open(address, self._endpoint.port, self._tls, self._endpoint.host)
+        self._connections.add(connection)
+        return connection
+
+    def _release(self, connection: Connection, address: str | None) -> None:
+        if connection.is_open and address in self._idle:
+            self._idle[address].append(connection)
+        else:
+            self._discard(connection)
+
+    def _discard(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        connection.abort()
+
+    def _close_idle(self, address: str) -> None:
+        for connection in self._idle.pop(address, []):
+            self._discard(connection)
 
     def _mark_down(self, address: str | None) -> None:
         if address is not None:
             self._addresses.mark_down(address)
 
-    def _close_when_idle(self, address: str) -> None:
-        pool = self._pools.pop(address, None)
-        if pool is not None:
-            pool.closing = True
-            if not pool.calls:
-                task = asyncio.create_task(pool.session.close())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-
-    def _exclean_message(self, error: Exception) -> UnreachableError:
-        if isinstance(error, aiohttp.ClientResponseError):
+    def _lost(self, error: Exception) -> UnreachableError:
+        if isinstance(error, NotHttpError):
             return unreachable(self._endpoint, "this is not HTTP (if this is Triton's gRPC port, write grpc://)")
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return unreachable(self._endpoint, _reason(error.os_error))
+        if isinstance(error, EOFError):
+            return unreachable(self._endpoint, "it closed the connection before its answer was complete")
         return unreachable(self._endpoint, str(error) or type(error).__name__)
 
     def _translate(self, status: int, content: bytes) -> CarAnalyzerError:
@@ -249,10 +235,23 @@ class HttpTransport:
         return ServerError(f"{clean_message(message)} (status {status})")
 
 
+def _host(endpoint: Endpoint) -> str:
+    """The `Host` header."""
+    authority = endpoint.authority.removesuffix(f":{DEFAULT_PORTS[endpoint.scheme]}")
+    try:
+        return authority if authority.isascii() else authority.encode("idna").decode()
+    except UnicodeError as error:
+        raise ConfigurationError(f"{endpoint} is not a valid URL: {error}") from error
+
+
 def _reason(error: OSError) -> str:
-    # aiohttp's message hides the system's. Errors of name resolution and of TLS have numbers of their own.
+    # asyncio's message hides the system's. Errors of name resolution and of TLS have numbers of their own.
     is_numbered = type(error) in (OSError, ConnectionRefusedError, ConnectionResetError, TimeoutError)
-    return os.strerror(error.errno) if is_numbered and error.errno else str(error.strerror or error)
+    if is_numbered and error.errno:
+        return os.strerror(error.errno)
+    # One error for all addresses of a name.
+    numbers = set(re.findall(r"\[Errno (\d+)\]", str(error)))
+    return os.strerror(int(numbers.pop())) if len(numbers) == 1 else str(error.strerror or error)
 
 
 def _error_message(content: bytes) -> str | None:
