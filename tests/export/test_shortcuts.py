@@ -38,7 +38,7 @@ class Sensitive(torch.nn.Module):
 
     def forward(self, images):
         detail = (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3)) * self.weight
-        return torch.stack((torch.zeros_like(detail), torch.sin(3000 * detail)), 1)
+        return torch.stack((torch.zeros_like(detail), torch.sin(300_000 * detail)), 1)
 
 
 class Coarse(Sensitive):
@@ -100,9 +100,9 @@ def test_a_photo_is_decoded_in_one_way_for_all(folder: Path, sample_photos: list
 
 @pytest.mark.parametrize("word", ["scaled", "exact"])
 def test_the_spec_overrides(folder: Path, word: str) -> None:
-    (network,) = plan_export(spec(folder, condition=SENSITIVE | {"decoding": word})).networks
+    (network,) = plan_export(spec(folder, condition=SENSITIVE | {"decoding": word, "resampling": "exact"})).networks
     assert network.view.decoding == word
-    assert "decoding" not in network.shortcuts
+    assert not network.shortcuts
 
 
 @pytest.mark.parametrize("other", [{"decoding": "exact"}, {"antialias": False}, {"interpolation": "nearest"}])
@@ -126,16 +126,15 @@ def test_a_network_that_sees_the_last_digits_gets_pillows_resize(folder: Path, s
     assert (record["compared"]["photos"], record["compared"]["unchanged_photos"]) == (8, 8)
     assert record["compared"]["changed"] > 0
     assert 0 < record["compared"]["pixel_difference"] < 0.5
-    assert any(
-        "'condition': Pillow resizes the photos, which takes longer. Fast resa" in note for note in network.notes
-    )
-    assert any('Set resampling = "fast" to use it anyway.' in note for note in network.notes)
+    (note,) = (note for note in network.notes if "Pillow" in note)
+    assert "'condition': Pillow resizes the photos, which takes longer. Fast resampling changes" in note
+    assert 'Set resampling = "fast" to use it anyway.' in note
 
 
 def test_without_scaled_decoding_fast_resampling_is_judged_alone(folder: Path, sample_photos: list[Path]) -> None:
     network = network_of(folder, sample_photos, **STEPS)
     assert (network.view.decoding, network.view.resampling) == ("exact", "fast")
-    assert network.shortcuts["decoding"]["compared"]["large_photos"] == 0
+    assert "large_photos" in network.shortcuts["decoding"]["compared"]
     assert network.shortcuts["resampling"]["compared"]["unchanged_photos"] == 8
     assert network_of(folder, sample_photos, **COARSE, decoding="exact").view.resampling == "fast"
 
