@@ -100,9 +100,12 @@ def decide_shortcuts(
 
 
 def _possible(network: NetworkPlan, networks: Iterable[NetworkPlan]) -> set[str]:
-    scaled = least_side_for(one.view for one in networks) is not None
-    fast = network.view.has_fast and not FAST_MISSING
-    return {key for key, possible in (("decoding", scaled), ("resampling", fast)) if possible}
+    possible = set()
+    if least_side_for(one.view for one in networks) is not None:
+        possible.add("decoding")
+    if network.view.has_fast and not FAST_MISSING:
+        possible.add("resampling")
+    return possible
 
 
 def _without(network: NetworkPlan, impossible: Collection[str]) -> NetworkPlan:
