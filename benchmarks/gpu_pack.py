@@ -33,6 +33,7 @@ WHEELS = {
     ),
     "what the benchmark needs": ("matplotlib>=3.9", "tqdm>=4.66", "psutil>=6", "pydantic>=2.10", "aiohttp>=3.10"),
     "the client": ("tritonclient[grpc,http]>=2.50", "pillow>=11.3"),
+    "fast resampling": ("cykooz-resizer>=4.0.1",),
     "PyTorch": ("torch>=2.10",),
     "DALI": ("nvidia-dali-cuda130>=2",),
     # NVIDIA has an index of its own for TensorRT's wheels.

@@ -52,7 +52,7 @@ def make_materials(network: str, folder: Path) -> Materials:
         factory = f"{NETWORKS_FILE}:{network}"
         lines += [f"[heads.{head}]", f'weights = "{head}.pth"', f'architecture = "{factory}"']
         # As for trained networks. The export would not choose it for these: their answers are random.
-        lines += ['decoding = "scaled"']
+        lines += ['decoding = "scaled"', 'resampling = "fast"']
     spec = made.weights / "spec.toml"
     spec.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"Exporting two {network} ...", file=sys.stderr)

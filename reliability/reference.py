@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+try:
+    import cykooz_resizer
+except ImportError:
+    cykooz_resizer = None
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -63,7 +68,8 @@ def reference_logits(
     Args:
         photo: The file's bytes.
         network: Head → its network in eval mode; the trained demo networks by default.
-        exact: Decode every pixel, of a large JPEG too.
+        exact: As trained: with every pixel of a large JPEG, and Pillow's resize. By default as in the demo's export,
+            which takes both shortcuts.
 
     Raises:
         Exception: Pillow cannot decode it.
@@ -73,7 +79,7 @@ def reference_logits(
     stored = Image.open(io.BytesIO(photo))
     if not exact:
         _scale_down(stored)
-    image = stored.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    image = _resize(stored.convert("RGB"), exact=exact)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     tensor = torch.from_numpy(np.array(image)).float().div(255).sub(mean).div(std).permute(2, 0, 1)[None]
     with torch.inference_mode():
@@ -86,6 +92,15 @@ def _scale_down(image: Image.Image) -> None:
         if image.format == "JPEG" and all(not side % scale and side // scale >= 3 * 224 for side in image.size):
             image.draft(None, (image.width // scale, image.height // scale))
             break
+
+
+def _resize(image: Image.Image, *, exact: bool) -> Image.Image:
+    if exact or cykooz_resizer is None:
+        return image.resize((224, 224), Image.Resampling.BILINEAR)
+    resized = Image.new("RGB", (224, 224))
+    bilinear = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
+    cykooz_resizer.Resizer().resize_pil(image, resized, cykooz_resizer.ResizeOptions(bilinear))
+    return resized
 
 
 @functools.cache

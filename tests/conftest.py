@@ -85,10 +85,14 @@ def edit(repository: Path, model: str, change: Callable[[Any], None]) -> None:
     file.write_text(text_format.MessageToString(config))
 
 
+# Nothing about preprocessing is left to the export: to have it decided takes seconds, and has tests of its own.
+PINNED = {"decoding": "scaled", "resampling": "exact"}
+
+
 def decided(spec: Spec) -> Spec:
-    """The same with scaled decoding where it is open: to have it decided takes seconds, and has tests of its own."""
+    """The same, with what it leaves open pinned."""
     networks = {
-        name: network.model_copy(update={"decoding": "scaled"}) if network.decoding == "auto" else network
+        name: network.model_copy(update={key: PINNED[key] for key in network.left_open})
         for name, network in spec.networks.items()
     }
     return spec.model_copy(update={"networks": networks})

@@ -36,6 +36,7 @@ weights = "weights.pth"
 architecture = "network.py:build"
 labels = {labels}
 decoding = "scaled"
+resampling = "exact"
 
 [limits]
 preprocess_instances = 1

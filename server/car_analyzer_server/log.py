@@ -18,8 +18,8 @@ _GPU_DRIVER = Path("/dev/nvidiactl")
 _ERRORS_WITHOUT_GPU = ("CUDA driver version is insufficient", "CudaDriverHelper", "NVML")
 # The prefix of Triton's own lines: severity, month, day. Lines of the loader or of a wrapper do not have it.
 _OWN_LINE = re.compile(r"[IWEF]\d{4} ")
-# Lines of our Python models about accelerators: which they use, and preparations that take minutes.
-_ACCELERATOR_LINE = re.compile(r"[IW]\d{4} .*\.py:\d+\].*\b(CUDA|DALI|GPU|TensorRT)\b")
+# Lines of our Python models about accelerators: which they use or miss, and preparations that take minutes.
+_ACCELERATOR_LINE = re.compile(r"[IW]\d{4} .*\.py:\d+\].*\b(cykooz|CUDA|DALI|GPU|TensorRT)\b")
 # Logged once during shutdown, after the last response.
 _DRAINED = "All models are stopped, unloading models"
 

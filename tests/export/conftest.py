@@ -16,7 +16,7 @@ from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLES, PINNED
 from tests.export.zoo import import_torchvision
 
 from .labelled_photos import PICTURES
@@ -38,7 +38,7 @@ def weights(tmp_path: Path, network_file: Path) -> Path:
 
 @pytest.fixture
 def one_head(weights: Path, network_file: Path) -> Spec:
-    head = {"weights": weights, "architecture": f"{network_file}:build", "decoding": "scaled"}
+    head = {"weights": weights, "architecture": f"{network_file}:build", **PINNED}
     return Spec.from_values({"heads": {"cleanliness": head}, "photo_size": 64}, "test")
 
 

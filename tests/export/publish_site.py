@@ -63,7 +63,7 @@ class Site:
                     parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
             torch.save(network.state_dict(), self.folder / f"{head}{seed}.pth")
             lines += [f"[heads.{head}]", f'weights = "{head}{seed}.pth"', 'architecture = "network.py:build"']
-            lines += [f"labels = {json.dumps(words)}", 'decoding = "scaled"']
+            lines += [f"labels = {json.dumps(words)}", 'decoding = "scaled"', 'resampling = "exact"']
         file = self.folder / f"spec{seed}.toml"
         file.write_text("\n".join(lines))
         return file

@@ -30,6 +30,7 @@ def export_checked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
             weights = "{EXAMPLES / "cleanliness_model.pth"}"
             architecture = "{EXAMPLES / "demo_network.py"}:build"
             decoding = "scaled"
+            resampling = "exact"
             labels = {json.dumps(labels)}"""
         )
         rows = [{"file": path, "cleanliness": path.parent.name.partition("_")[0]} for path in pictures.rglob("*.jpg")]

@@ -14,6 +14,7 @@ from car_analyzer_export.architectures.statistics import Statistics, examine
 from car_analyzer_export.pictures import generated
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import NetworkPlan, Spec, normalised
+from tests.conftest import PINNED
 
 from .networks import head, small_head
 
@@ -53,7 +54,7 @@ def trained(
 def planned(folder: Path, checkpoint: object, side: int = SIDE, **network: Any) -> NetworkPlan:
     file = folder / "weights.pth"
     torch.save(checkpoint, file)
-    values = {"weights": file, "labels": ["intact", "damaged"], "decoding": "scaled"} | network
+    values = {"weights": file, "labels": ["intact", "damaged"], **PINNED} | network
     spec = {"heads": {"condition": values}, "photo_size": side}
     (plan,) = plan_export(Spec.from_values(spec, "test")).networks
     return plan

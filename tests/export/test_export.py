@@ -31,7 +31,7 @@ from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.repository.config import config_texts
 from car_analyzer_export.spec import Limits, Spec
-from tests.conftest import PATIENCE_S
+from tests.conftest import PATIENCE_S, PINNED
 
 from .tiny_network import make_network
 
@@ -172,7 +172,7 @@ def test_a_model_that_disagrees_is_not_published(
 
 def write_spec(one_head: Spec, folder: Path) -> str:
     network = one_head.networks["cleanliness"]
-    values = {"weights": network.weights, "architecture": network.architecture, "decoding": "scaled"}
+    values = {"weights": network.weights, "architecture": network.architecture, **PINNED}
     lines = ["photo_size = 64", "[heads.cleanliness]", *(f'{key} = "{value}"' for key, value in values.items())]
     (folder / "spec.toml").write_text("\n".join(lines))
     return str(folder / "spec.toml")

@@ -242,7 +242,7 @@ def test_triton_serves_the_networks_own_probabilities(tmp_path: Path, sample_pho
     script = seeded(lambda: endings.Ending("softmax"), 7)
     torch.jit.trace(script, torch.zeros(2, 3, SIZE, SIZE)).save(tmp_path / "script.pt")
     joint = network_table(tmp_path, "softmax", 4) | {"classes": CLASSES}
-    exact = {"decoding": "exact"}
+    exact = {"decoding": "exact", "resampling": "exact"}
     plan = plan_of(
         networks={
             "several": {"weights": tmp_path / "several.pth", "architecture": f"{endings.__file__}:Several", **exact},

@@ -21,6 +21,7 @@ from car_analyzer_export.errors import ExportError, NetworkError
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
+from tests.conftest import PINNED
 
 from .checkpoint_files import QUIET_WHILE_WRITING
 from .tiny_network import make_network
@@ -136,17 +137,14 @@ def flags(networks: Path, name: str) -> list[str]:
     lines = [
         "photo_size = 64",
         "[heads.cleanliness]",
-        'decoding = "scaled"',
-        *(f"{key} = {json.dumps(str(given[key]))}" for key in given),
+        *(f"{key} = {json.dumps(str(value))}" for key, value in (PINNED | given).items()),
     ]
     spec.write_text("\n".join(lines))
     return [str(spec), "--repository", str(networks.parent / "repository")]
 
 
 def one_head_of(head: dict[str, Any], **values: Any) -> Spec:
-    return Spec.from_values(
-        {"heads": {"cleanliness": {"decoding": "scaled"} | head}, "photo_size": 64} | values, "test"
-    )
+    return Spec.from_values({"heads": {"cleanliness": PINNED | head}, "photo_size": 64} | values, "test")
 
 
 @pytest.mark.parametrize("target", ["any", "tensorrt"])

@@ -85,6 +85,7 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
         weights = "{EXAMPLES}/cleanliness_model.pth"
         architecture = "{EXAMPLES}/demo_network.py:build"
         decoding = "scaled"
+        resampling = "exact"
 
         [heads.tires]
         weights = "tires.pth"
@@ -94,6 +95,7 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
         photo_size = 96
         shortest_edge = 110
         decoding = "scaled"
+        resampling = "exact"
 
         [heads.glass]
         weights = "glass.pth"
@@ -102,6 +104,7 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
         photo_size = 96
         shortest_edge = 110
         decoding = "scaled"
+        resampling = "exact"
     """)
     command = [sys.executable, "-m", "car_analyzer"]
     repository = str(tmp_path / "repository")

@@ -198,6 +198,7 @@ def _describe_view(network: NetworkPlan) -> str:
     view = network.view
     crop = f"shortest edge {view.shortest_edge}, center crop " if view.shortest_edge else ""
     options = {"no antialias": not view.antialias, "upright": view.exif_rotation, f"{view.decoding} decoding": True}
+    options[f"{view.resampling} resampling"] = True
     parts = [f"{crop}{view.width} x {view.height} {'BGR' if network.bgr else 'RGB'}", view.interpolation]
     return ", ".join(parts + [text for text, applies in options.items() if applies])
 

@@ -15,10 +15,10 @@ from ..photo_folder import PhotoFolder
 from ..pictures import comparison_pixels
 from ..preprocess.view import View
 from ..spec import HeadPlan, NetworkPlan, Plan, normalised
-from .decoding import decide_decoding
 from .evidence import PICTURES, batch_norm_statistics, describe, describe_input
 from .outputs import Outputs
 from .reconcile import NO_REGRESSION, reconcile, reconcile_labels
+from .shortcuts import decide_shortcuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,10 +70,10 @@ def plan_export(
                 raise
             raise type(error)(f"{place}: {error}") from error
     limits = spec.limits.for_gpu(spec.preprocess) if spec.target == "gpu" else spec.limits
-    left_open = {name for name, network in spec.networks.items() if network.decoding == "auto"}
-    if left_open:
-        progress("comparing ways to decode large photos")
-    networks, skipped = decide_decoding(networks, left_open, spec.photos, limits)
+    left_open = {name: network.left_open for name, network in spec.networks.items()}
+    if any(left_open.values()):
+        progress("comparing faster ways to prepare photos")
+    networks, skipped = decide_shortcuts(networks, left_open, spec.photos, limits)
     return Plan(
         tuple(networks),
         tuple(spec.heads),
@@ -120,6 +120,8 @@ def _plan_network(
         network.exif_rotation,
         "exact" if network.decoding == "exact" else "scaled",
     )
+    if network.resampling != "exact" and view.has_fast:
+        view = replace(view, resampling="fast")
     mean, std, bgr = settings.mean or _IMAGENET_MEAN, settings.std or _IMAGENET_STD, network.channels == "BGR"
     photos = PhotoFolder(spec.photos, spec.limits) if spec.photos is not None else None
     pixels = functools.cache(lambda: comparison_pixels(view, PICTURES, photos))

@@ -20,7 +20,7 @@ import identity
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from photo import InvalidPhotoError, Photo
-from view import View, ViewError, least_side_for
+from view import FAST_MISSING, View, ViewError, least_side_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +51,10 @@ class TritonPythonModel:
         views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
         self._views = {name: View(**view) for name, view in views.items()}
         self._least_side = least_side_for(self._views.values())
+        wants_fast = any(view.resampling == "fast" for view in self._views.values())
+        # Once, not for each instance.
+        if wants_fast and FAST_MISSING and args["model_instance_name"].endswith("_0"):
+            pb_utils.Logger.log_warn(f"Pillow resizes the photos, which takes longer: {FAST_MISSING}")
         self._bytes = 0
         warnings.simplefilter("ignore")  # Pillow warns about single photos
         with contextlib.suppress(AttributeError):  # not glibc

@@ -121,7 +121,7 @@ class NetworkPlan:
         architecture: The detected or given architecture.
         batch_norm: How its batch-norm statistics fit the architecture, JSON-ready; see `Statistics`.
         notes: Assumptions, in sentences for the user.
-        decoding: With `decoding = "auto"`: how large JPEGs are decoded, and the comparison behind that decision.
+        shortcuts: What was decided about `decoding` and `resampling` if they were `auto`, and the comparison behind it.
     """
 
     name: str
@@ -135,7 +135,7 @@ class NetworkPlan:
     architecture: str
     batch_norm: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    decoding: Mapping[str, Any] | None = None
+    shortcuts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -153,7 +153,9 @@ class NetworkPlan:
             # Without the folder of a factory's file, which is a path of this machine.
             "architecture": self.architecture.rpartition("/")[2],
             "view": asdict(self.view),
-            "decoding": self.decoding or {"chosen": self.view.decoding},
+            "decoding": {"chosen": self.view.decoding},
+            "resampling": {"chosen": self.view.resampling},
+            **self.shortcuts,
             "mean": self.mean,
             "std": self.std,
             "channels": "BGR" if self.bgr else "RGB",

@@ -61,6 +61,8 @@ class Network(_Table):
         exif_rotation: Apply the EXIF orientation first.
         decoding: `exact`, or `scaled`: leave out the finest detail of large JPEGs, unless the view averages nothing.
             `auto`: scaled, if the answers stay the same.
+        resampling: `exact`: Pillow's pixels; `fast`: within 1 of 255 of them, unless the view is not bilinear or has no
+            antialias. `auto`: fast, if the answers stay the same.
     """
 
     weights: Path
@@ -77,6 +79,7 @@ class Network(_Table):
     antialias: bool = True
     exif_rotation: bool = False
     decoding: Literal["auto", "scaled", "exact"] = "auto"
+    resampling: Literal["auto", "fast", "exact"] = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +102,11 @@ class Network(_Table):
                 f"shortest_edge {self.shortest_edge} is smaller than the photo_size that is cropped from it"
             )
         return self
+
+    @property
+    def left_open(self) -> set[str]:
+        """The keys that the export decides by comparing answers."""
+        return {key for key in ("decoding", "resampling") if getattr(self, key) == "auto"}
 
 
 class Head(_Table):
@@ -201,8 +209,8 @@ class Spec(_Table):
         heads: By name, in the order of the answer's keys.
         networks: By name. A head with weights has a network of the same name.
         photo_size: For networks that have none.
-        photos: A folder of photos to compare ONNX Runtime with PyTorch on, and scaled decoding with exact; without it,
-            generated pictures are used.
+        photos: A folder of photos to compare ONNX Runtime with PyTorch on, and faster preprocessing with exact; without
+            it, generated pictures are used.
         precision: Of the published models; int8 needs `photos` for its calibration.
         target: `any` is tuned for CPUs, and uses a GPU if there is one; `gpu` is tuned for GPUs, and works on CPUs.
         accelerator: Runs the networks on a GPU; `tensorrt` needs the target `gpu`.
@@ -263,8 +271,8 @@ class Spec(_Table):
     @property
     def steps(self) -> int:
         """The number of steps that an export reports."""
-        decoding = any(network.decoding == "auto" for network in self.networks.values())
-        return len(self.networks) * (3 if self.precision == "fp32" else 4) + decoding
+        comparison = any(network.left_open for network in self.networks.values())
+        return len(self.networks) * (3 if self.precision == "fp32" else 4) + comparison
 
     @classmethod
     def from_values(cls, values: dict[str, Any], where: str, folder: Path | None = None) -> Spec:

@@ -1,4 +1,4 @@
-"""Large JPEGs are decoded scaled only where the answers stay the same; the comparison is recorded."""
+"""Photos take shortcuts, scaled decoding and fast resampling, only where the answers stay the same."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from car_analyzer_export.cli.export import main
 from car_analyzer_export.errors import SpecError
 from car_analyzer_export.export import export
 from car_analyzer_export.onnx_model.agreement import Agreement, _distances, _expected
-from car_analyzer_export.planning import plan_export
-from car_analyzer_export.planning.large_photos import large_photos
+from car_analyzer_export.planning import plan_export, shortcuts
+from car_analyzer_export.planning.comparison_photos import comparison_photos
 from car_analyzer_export.preprocess.photo import Photo
-from car_analyzer_export.spec import HeadPlan, Limits, Spec
+from car_analyzer_export.spec import HeadPlan, Limits, NetworkPlan, Spec
 from reliability.photos.malformed import without_picture
 
 pytestmark = pytest.mark.triton
@@ -38,7 +38,7 @@ class Sensitive(torch.nn.Module):
 
     def forward(self, images):
         detail = (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3)) * self.weight
-        return torch.stack((torch.zeros_like(detail), torch.sin(3000 * detail)), 1)
+        return torch.stack((torch.zeros_like(detail), torch.sin(300_000 * detail)), 1)
 
 
 class Coarse(Sensitive):
@@ -48,6 +48,14 @@ class Coarse(Sensitive):
         height = images.shape[2] // 2
         difference = images[:, :, :height].mean((1, 2, 3)) - images[:, :, height:].mean((1, 2, 3))
         return torch.stack((torch.zeros_like(difference), 2 * difference * self.weight), 1)
+
+
+class Steps(Sensitive):
+    '''Tells how much fine detail there is, in steps larger than one of 255.'''
+
+    def forward(self, images):
+        detail = (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3)) * self.weight
+        return torch.stack((torch.zeros_like(detail), torch.sin(40 * detail)), 1)
 """
 
 
@@ -66,23 +74,21 @@ def spec(folder: Path, photos: Path | None = None, **heads: dict[str, Any]) -> S
     return Spec.from_values(values | ({"photos": photos} if photos else {}), "test", folder)
 
 
-SENSITIVE, COARSE = {"architecture": "networks.py:Sensitive"}, {"architecture": "networks.py:Coarse"}
+SENSITIVE, COARSE, STEPS = ({"architecture": f"networks.py:{name}"} for name in ("Sensitive", "Coarse", "Steps"))
 
 
 def test_a_network_that_sees_fine_detail_gets_exact_decoding(folder: Path, sample_photos: list[Path]) -> None:
     (network,) = plan_export(spec(folder, sample_photos[0].parent, condition=SENSITIVE)).networks
     assert network.view.decoding == "exact"
-    assert network.decoding is not None
-    assert network.decoding["chosen"] == "exact"
-    assert not Agreement(*list(network.decoding["compared"].values())[:5]).is_enough
+    assert network.shortcuts["decoding"]["chosen"] == "exact"
+    assert not Agreement(*list(network.shortcuts["decoding"]["compared"].values())[:5]).is_enough
     assert any("'condition': large JPEGs are decoded exactly, which takes longer" in note for note in network.notes)
 
 
 def test_one_that_does_not_keeps_scaled_decoding(folder: Path, sample_photos: list[Path]) -> None:
     (network,) = plan_export(spec(folder, sample_photos[0].parent, condition=COARSE)).networks
     assert network.view.decoding == "scaled"
-    assert network.decoding is not None
-    assert network.decoding["compared"]["changed"] == 0
+    assert network.shortcuts["decoding"]["compared"]["changed"] == 0
     assert not any("decoded exactly" in note for note in network.notes)
 
 
@@ -94,23 +100,76 @@ def test_a_photo_is_decoded_in_one_way_for_all(folder: Path, sample_photos: list
 
 @pytest.mark.parametrize("word", ["scaled", "exact"])
 def test_the_spec_overrides(folder: Path, word: str) -> None:
-    (network,) = plan_export(spec(folder, condition=SENSITIVE | {"decoding": word})).networks
+    (network,) = plan_export(spec(folder, condition=SENSITIVE | {"decoding": word, "resampling": "exact"})).networks
     assert network.view.decoding == word
-    assert network.decoding is None
+    assert not network.shortcuts
 
 
 @pytest.mark.parametrize("other", [{"decoding": "exact"}, {"antialias": False}, {"interpolation": "nearest"}])
 def test_where_another_network_needs_every_pixel_nothing_is_compared(folder: Path, other: dict[str, Any]) -> None:
     plan = plan_export(spec(folder, cleanliness=COARSE, condition=COARSE | other))
     assert plan.networks[0].view.decoding == "exact"
-    assert plan.networks[0].decoding == {"chosen": "exact"}
+    assert plan.networks[0].shortcuts["decoding"] == {"chosen": "exact"}
+
+
+def network_of(folder: Path, sample_photos: list[Path], **settings: str) -> NetworkPlan:
+    (network,) = plan_export(spec(folder, sample_photos[0].parent, condition=settings)).networks
+    return network
+
+
+def test_a_network_that_sees_the_last_digits_gets_pillows_resize(folder: Path, sample_photos: list[Path]) -> None:
+    network = network_of(folder, sample_photos, **SENSITIVE)
+    assert (network.view.decoding, network.view.resampling) == ("exact", "exact")
+    record = network.shortcuts["resampling"]
+    assert record["chosen"] == "exact"
+    # Without scaled decoding, on the photos as they are.
+    assert (record["compared"]["photos"], record["compared"]["unchanged_photos"]) == (8, 8)
+    assert record["compared"]["changed"] > 0
+    assert 0 < record["compared"]["pixel_difference"] < 0.5
+    (note,) = (note for note in network.notes if "Pillow" in note)
+    assert "'condition': Pillow resizes the photos, which takes longer. Fast resampling changes" in note
+    assert 'Set resampling = "fast" to use it anyway.' in note
+
+
+def test_without_scaled_decoding_fast_resampling_is_judged_alone(folder: Path, sample_photos: list[Path]) -> None:
+    network = network_of(folder, sample_photos, **STEPS)
+    assert (network.view.decoding, network.view.resampling) == ("exact", "fast")
+    assert "large_photos" in network.shortcuts["decoding"]["compared"]
+    assert network.shortcuts["resampling"]["compared"]["unchanged_photos"] == 8
+    assert network_of(folder, sample_photos, **COARSE, decoding="exact").view.resampling == "fast"
+
+
+@pytest.mark.parametrize("word", ["fast", "exact"])
+def test_the_spec_overrides_resampling(folder: Path, word: str) -> None:
+    (network,) = plan_export(spec(folder, condition=SENSITIVE | {"decoding": "scaled", "resampling": word})).networks
+    assert network.view.resampling == word
+    assert not network.shortcuts
+
+
+@pytest.mark.parametrize("other", [{"antialias": False}, {"interpolation": "nearest"}, {"interpolation": "bicubic"}])
+@pytest.mark.parametrize("word", ["auto", "fast"])
+def test_there_is_no_fast_resampling_for_other_views(folder: Path, other: dict[str, Any], word: str) -> None:
+    values = COARSE | other | {"decoding": "scaled", "resampling": word}
+    (network,) = plan_export(spec(folder, condition=values)).networks
+    assert network.view.resampling == "exact"
+    assert network.describe()["resampling"] == {"chosen": "exact"}
+    assert not any("Pillow" in note for note in network.notes)
+
+
+def test_without_the_library_nothing_is_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortcuts, "FAST_MISSING", "there is none")
+    (network,) = plan_export(spec(folder, condition=COARSE | {"decoding": "scaled"})).networks
+    assert network.view.resampling == "exact"
+    assert network.shortcuts == {"resampling": {"chosen": "exact"}}
+    assert "'condition': Pillow resizes the photos, which takes longer: there is none." in network.notes
 
 
 def test_the_record_says_what_was_compared(repository: Path) -> None:
     for head in ("cleanliness", "condition"):
-        decoding = json.loads((repository / head / "1" / "export.json").read_text())["decoding"]
-        assert decoding["chosen"] == "scaled"
-        compared = decoding["compared"]
+        record = json.loads((repository / head / "1" / "export.json").read_text())
+        assert (record["decoding"]["chosen"], record["resampling"]["chosen"]) == ("scaled", "fast")
+        compared = record["decoding"]["compared"]
+        assert record["resampling"]["compared"] == compared
         assert (compared["photos"], compared["enlarged_photos"], compared["changed"]) == (24, 24, 0)
         assert compared["expected_change"] <= 0.005
         assert 0 < compared["max_probability_change"] < 0.1
@@ -128,7 +187,7 @@ def test_the_command_says_what_was_chosen_and_which_photos_it_skipped(
     flags = ["--architecture", f"{folder}/networks.py:Coarse", "--photos", str(photos)]
     assert main(["--condition", str(folder / "weights.pth"), *flags, "--repository", str(folder / "repository")]) == 0
     printed = capsys.readouterr()
-    assert "224 x 224 RGB, bilinear, scaled decoding" in printed.out
+    assert "224 x 224 RGB, bilinear, scaled decoding, fast resampling" in printed.out
     assert f"Skipped of the photos in {photos}: " in printed.err
     assert "a broken one.png: The photo's file has a header, but no picture; send it again" in printed.err
     assert "labels.csv: The file is not a photo" in printed.err
@@ -150,25 +209,26 @@ def test_large_photos_of_the_user_are_used_unchanged(folder: Path, sample_photos
     photos.mkdir()
     for number, file in enumerate(sample_photos):
         Image.open(file).resize((400, 400) if number < 2 else (300, 300)).save(photos / file.name, quality=90)
-    found = large_photos(192, photos, Limits())
+    found = comparison_photos(192, photos, Limits())
     assert (found.unchanged, found.photos, len(found.contents)) == (2, 8, 24)
     assert found.contents[0] == (photos / sample_photos[0].name).read_bytes()
     assert found.sizes[:2] == ((400, 400), (400, 400))
-    assert large_photos(192, photos, Limits()) is found
+    assert comparison_photos(192, photos, Limits()) is found
     (photos / "one more.jpg").write_bytes(found.contents[0])
-    assert large_photos(192, photos, Limits()).unchanged == 3
+    assert comparison_photos(192, photos, Limits()).unchanged == 3
 
 
 def test_generated_photos_are_decoded_at_every_scale() -> None:
-    found = large_photos(96, None, Limits())
+    found = comparison_photos(96, None, Limits())
     scales = [Photo(content).scale(96) for content in found.contents]
     assert {scale: scales.count(scale) for scale in (2, 4, 8)} == {2: 19, 4: 4, 8: 1}
     for content, size in zip(found.contents, found.sizes, strict=True):
         assert Image.open(io.BytesIO(content)).size == size
     # Photos that the service rejects are not compared.
-    small = large_photos(96, None, Limits(max_pixels=400 * 400))
+    small = comparison_photos(96, None, Limits(max_pixels=400 * 400))
     assert {Photo(content).scale(96) for content in small.contents} == {2, 4}
-    assert large_photos(96, None, Limits(max_pixels=100 * 100)).contents == ()
+    assert comparison_photos(96, None, Limits(max_pixels=100 * 100)).contents == ()
+    assert set(comparison_photos(None, None, Limits()).sizes) == {(640, 480)}
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.1])

@@ -1,4 +1,7 @@
-"""JPEGs so large that scaled decoding loses detail: the user's own, and ones made from smaller pictures."""
+"""Photos to compare shortcuts on.
+
+For scaled decoding, these are JPEGs so large that it loses detail: the user's own, and ones made from smaller pictures.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,15 @@ MOST = 24
 _LEAST = 8
 # Of all generated ones together: a megapixel costs some hundredths of a second.
 _PIXELS = 120_000_000
+_USUAL = (640, 480)
 _QUALITIES = (75, 80, 85, 90, 95)
 # Half of the cameras and phones use the first.
 _SUBSAMPLINGS = ("4:2:0", "4:2:0", "4:2:2", "4:4:4")
 
 
 @dataclass(frozen=True)
-class LargePhotos:
-    """Large JPEGs, one from each source in turn.
+class ComparisonPhotos:
+    """Photos to compare shortcuts on, one from each source in turn.
 
     Attributes:
         contents: The files.
@@ -54,14 +58,15 @@ class LargePhotos:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
-def large_photos(least_side: int, folder: Path | None, limits: Limits) -> LargePhotos:
+def comparison_photos(least_side: int | None, folder: Path | None, limits: Limits) -> ComparisonPhotos:
     """Finds large JPEGs in a folder, and makes missing ones from its other photos, or from generated pictures.
 
     They have several sizes, so that a half, a quarter or an eighth of each side is decoded, several qualities, and all
     kinds of chroma subsampling. The result is cached.
 
     Args:
-        least_side: How many pixels each side keeps; see `Photo`.
+        least_side: How many pixels each side keeps; see `Photo`. None: decoding is exact, so the photos of the folder
+            are returned as they are, and generated ones are small.
         folder: The user's photos.
         limits: The service rejects larger photos, so none are made.
 
@@ -70,22 +75,23 @@ def large_photos(least_side: int, folder: Path | None, limits: Limits) -> LargeP
     """
     files = PhotoFolder(folder, limits).files if folder is not None else []
     state = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _large_photos(least_side, folder, limits, state)
+    return _comparison_photos(least_side, folder, limits, state)
 
 
 @lru_cache(maxsize=2)
-def _large_photos(least_side: int, folder: Path | None, limits: Limits, _state: object) -> LargePhotos:
+def _comparison_photos(least_side: int | None, folder: Path | None, limits: Limits, _state: object) -> ComparisonPhotos:
     sizes = list(_sizes(least_side, limits.max_pixels))
     if folder is None:
-        return _made([Image.fromarray(_textured(generated(i, (640, 480)), i)) for i in range(len(sizes))], sizes)
+        return _made([Image.fromarray(_textured(generated(i, _USUAL), i)) for i in range(len(sizes))], sizes)
     found = PhotoFolder(folder, limits)
-    sources = list(islice(found.read(found.spread(MOST), _source_of(least_side)), 2 * MOST))
+    most = MOST if least_side is None else 2 * MOST
+    sources = list(islice(found.read(found.spread(MOST), _source_of(least_side)), most))
     large = [source for source in sources if source.large is not None][:MOST]
     # Without small ones, large ones are the source.
     small = [source for source in sources if source.large is None] or large
-    missing = sizes[len(large) :]
+    missing = [] if least_side is None else sizes[len(large) :]
     made = _made([small[i % len(small)].variant(i // len(small)) for i in range(len(missing))], missing)
-    return LargePhotos(
+    return ComparisonPhotos(
         (*(source.large for source in large if source.large is not None), *made.contents),
         (*(source.size for source in large), *made.sizes),
         len(large),
@@ -106,18 +112,22 @@ class _Source:
         return Image.fromarray(variant(np.asarray(self.picture), turn))
 
 
-def _source_of(least_side: int) -> Callable[[Photo, bytes], _Source]:
+def _source_of(least_side: int | None) -> Callable[[Photo, bytes], _Source]:
     def make(photo: Photo, content: bytes) -> _Source:
         photo.upright()  # as in some views
         picture = photo.rgb.copy()
         picture.thumbnail((1000, 1000))
-        return _Source(picture, photo.rgb.size, content if photo.scale(least_side) > 1 else None)
+        unchanged = least_side is None or photo.scale(least_side) > 1
+        return _Source(picture, photo.rgb.size, content if unchanged else None)
 
     return make
 
 
-def _sizes(least_side: int, max_pixels: int) -> Iterator[tuple[int, int]]:
+def _sizes(least_side: int | None, max_pixels: int) -> Iterator[tuple[int, int]]:
     """Widths and heights: most are decoded to a half, some to a quarter, and one to an eighth."""
+    if least_side is None:
+        yield from [_USUAL] * MOST
+        return
     pixels = 0
     for number in range(MOST):
         random = np.random.default_rng(number)
@@ -136,11 +146,11 @@ def _sizes(least_side: int, max_pixels: int) -> Iterator[tuple[int, int]]:
         yield (longer, side) if random.random() < 0.7 else (side, longer)
 
 
-def _made(sources: list[Image.Image], sizes: list[tuple[int, int]]) -> LargePhotos:
+def _made(sources: list[Image.Image], sizes: list[tuple[int, int]]) -> ComparisonPhotos:
     # Pillow releases the GIL.
     with ThreadPoolExecutor(cores()) as pool:
         contents = tuple(pool.map(_enlarged, sources, sizes, range(len(sizes))))
-    return LargePhotos(contents, tuple(sizes))
+    return ComparisonPhotos(contents, tuple(sizes))
 
 
 def _textured(pixels: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
