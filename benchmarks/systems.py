@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ class System:
         url: Where it is asked.
         commands: What is started.
         rival: The folder of a rival, and of the virtual environment that its command runs in; "" for car-analyzer.
+        spec: Keys of car-analyzer's spec that are not at their defaults.
     """
 
     name: str
@@ -46,6 +47,7 @@ class System:
     url: str
     commands: tuple[str, ...]
     rival: str = ""
+    spec: dict[str, str] = field(default_factory=dict)
 
 
 _SERVE = (
@@ -60,10 +62,12 @@ _GRPC, _ANALYZE = "grpc://127.0.0.1:{grpc}", "http://127.0.0.1:{port}/analyze"
 SYSTEMS = (
     System("limit", "limit", "{repository}", ()),
     System("car-analyzer, gRPC", "grpc", _GRPC, (_SERVE,)),
+    System("car-analyzer, gRPC, exact resize", "grpc", _GRPC, (_SERVE,), spec={"resampling": "exact"}),
     System("car-analyzer, HTTP", "http", "http://127.0.0.1:{http}", (_SERVE,)),
     System("car-analyzer, SDK", "sdk", _GRPC, (_SERVE,)),
     System("car-analyzer, gateway", "upload", _ANALYZE, (_SERVE, _GATEWAY)),
     System("Flask + PyTorch", "upload", _ANALYZE, (_GUNICORN,), "flask_torch"),
+    System("Flask + ONNX Runtime", "upload", _ANALYZE, (_GUNICORN,), "flask_onnx"),
     System("FastAPI + ONNX Runtime", "upload", _ANALYZE, (_FASTAPI,), "fastapi_onnx"),
     System("LitServe", "upload", _ANALYZE, ("python app.py",), "litserve_onnx"),
     System("BentoML", "upload", _ANALYZE, (_BENTOML,), "bentoml_onnx"),

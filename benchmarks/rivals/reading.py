@@ -38,6 +38,11 @@ def infer(loaded: dict[str, Any], batch: Any) -> dict[str, Any]:
     return {head: session.run(["logits"], {"pixels": batch})[0] for head, session in loaded.items()}
 
 
+def analyze(loaded: dict[str, Any], photo: bytes) -> dict[str, Any]:
+    """Photo bytes to the JSON for it."""
+    return answer({head: rows[0] for head, rows in infer(loaded, pixels(photo)[None]).items()})
+
+
 def answer(logits: dict[str, Any]) -> dict[str, Any]:
     """The JSON for one photo."""
     result: dict[str, Any] = {}

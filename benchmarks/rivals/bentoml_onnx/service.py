@@ -1,9 +1,10 @@
-"""BentoML with a worker for each core."""
+"""BentoML with a worker for each core, and adaptive batching."""
 
 import os
 from pathlib import Path
 
 import bentoml
+import numpy as np
 from reading import answer, infer, pixels, sessions
 
 
@@ -12,6 +13,7 @@ class Analyzer:
     def __init__(self) -> None:
         self.loaded = sessions()
 
-    @bentoml.api
-    def analyze(self, image: Path) -> dict:
-        return answer({head: rows[0] for head, rows in infer(self.loaded, pixels(image.read_bytes())[None]).items()})
+    @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=10_000)
+    def analyze(self, image: list[Path]) -> list[dict]:
+        found = infer(self.loaded, np.stack([pixels(photo.read_bytes()) for photo in image]))
+        return [answer({head: rows[i] for head, rows in found.items()}) for i in range(len(image))]
