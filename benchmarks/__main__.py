@@ -101,17 +101,13 @@ def main() -> int:
     missing = {rival for rival in rivals if not prepare(rival, out / "environments")}
     steps = [step for step in steps if step[2].rival not in missing]
     found: list[Measurement] = []
-    left_out: set[tuple[str, str]] = set()
     with tqdm(steps, disable=None, smoothing=0) as progress:  # without smoothing: the time left is of all that is left
         for case, number, system in progress:
-            if (case, system.name) in left_out:
-                continue
             progress.set_description(f"{case}, {system.name}")
             try:
                 found.append(_measure(case, system, number, arguments))
             except (RuntimeError, SpecError) as error:
-                left_out.add((case, system.name))
-                tqdm.write(f"left out of {case}: {system.name}: {error}", file=sys.stderr)
+                tqdm.write(f"left out of round {number + 1} of {case}: {system.name}: {error}", file=sys.stderr)
             (out / "figures.json").write_text(json.dumps([asdict(one) for one in found], indent=1), encoding="utf-8")
     if not found:
         return 1

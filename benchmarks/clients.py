@@ -26,7 +26,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from car_analyzer import CarAnalyzer
 
-from .rivals.reading import HEADS, answer, infer, pixels, sessions
+from .rivals.reading import HEADS, answers, infer, pixels, sessions
 
 Client: TypeAlias = Callable[[int], object]
 
@@ -141,8 +141,8 @@ def _read_grpc(response: Any) -> dict[str, Any]:
 
 
 def _read_logits(names: list[str], content: bytes) -> dict[str, Any]:
-    rows = np.frombuffer(content, np.float32).reshape(-1, CLASSES)
-    return answer({name.removesuffix("_logits"): row for name, row in zip(names, rows, strict=True)})
+    rows = np.frombuffer(content, np.float32).reshape(-1, 1, CLASSES)
+    return answers({name.removesuffix("_logits"): row for name, row in zip(names, rows, strict=True)})[0]
 
 
 READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -150,7 +150,7 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "http": _read_http,
     "grpc": _read_grpc,
     "sdk": lambda analysis: analysis.to_dict(),
-    "limit": lambda logits: answer({head: rows[0] for head, rows in logits.items()}),
+    "limit": lambda logits: answers(logits)[0],
 }
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RIVALS = Path(__file__).parent / "rivals"
 CORES = len(os.sched_getaffinity(0))
-_START_SECONDS = 180
+_START_SECONDS = 60
 _PORTS = ("port", "http", "grpc", "metrics")
 
 
@@ -120,7 +120,7 @@ def started(
     Gives its URL, its process groups, and the seconds from the start to the first answer.
 
     Raises:
-        RuntimeError: It gave no answer in three minutes; the message has the end of its output.
+        RuntimeError: It gave no answer within a minute; the message has the end of its output.
     """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in _PORTS]
@@ -151,7 +151,7 @@ def started(
             _wait_for_answer(CLIENTS[system.client](url, [photo]), processes)
         except RuntimeError as error:
             log.seek(0)
-            raise RuntimeError(f"{system.name}: {error}\n{log.read()[-2000:]}") from error
+            raise RuntimeError(f"{error}\n{log.read()[-2000:]}") from error
         yield url, [process.pid for process in processes], time.perf_counter() - begun
 
 

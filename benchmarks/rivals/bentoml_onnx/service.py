@@ -5,7 +5,7 @@ from pathlib import Path
 
 import bentoml
 import numpy as np
-from reading import answer, infer, pixels, sessions
+from reading import answers, infer, pixels, sessions
 
 
 @bentoml.service(workers=int(os.environ["BENCHMARK_WORKERS"]))
@@ -15,5 +15,4 @@ class Analyzer:
 
     @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=10_000)
     def analyze(self, image: list[Path]) -> list[dict]:
-        found = infer(self.loaded, np.stack([pixels(photo.read_bytes()) for photo in image]))
-        return [answer({head: rows[i] for head, rows in found.items()}) for i in range(len(image))]
+        return answers(infer(self.loaded, np.stack([pixels(photo.read_bytes()) for photo in image])))

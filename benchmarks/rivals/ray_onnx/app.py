@@ -6,7 +6,7 @@ import os
 import numpy as np
 from fastapi import FastAPI, File
 from ray import serve
-from reading import answer, infer, pixels, sessions
+from reading import answers, infer, pixels, sessions
 
 api = FastAPI()
 
@@ -21,12 +21,11 @@ class Analyzer:
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.001)
     async def infer(self, batch):
-        found = await asyncio.to_thread(infer, self.loaded, np.stack(batch))
-        return [{head: rows[i] for head, rows in found.items()} for i in range(len(batch))]
+        return answers(await asyncio.to_thread(infer, self.loaded, np.stack(batch)))
 
     @api.post("/analyze")
     async def analyze(self, image: bytes = File()):
-        return answer(await self.infer(await asyncio.to_thread(pixels, image)))
+        return await self.infer(await asyncio.to_thread(pixels, image))
 
 
 app = Analyzer.bind()
