@@ -85,7 +85,7 @@ COLUMNS: dict[str, tuple[Callable[[Measurement], float | None], str, float]] = {
     "p50, ms": (lambda one: one.answers.p50, ".0f", 1),
     "p99, ms": (lambda one: one.answers.p99, ".0f", 1),
     "memory, MB": (lambda one: one.memory or None, ".0f", 1e6),
-    "first answer, s": (lambda one: one.first_answer, ".1f", 1),
+    "first answer, s": (lambda one: one.first_answer if one.memory else None, ".1f", 1),
 }
 
 
@@ -134,7 +134,7 @@ def _measure(case: str, system: System, number: int, arguments: argparse.Namespa
         url, groups, first_answer = running
         expected = str(expect_answers(materials, photos))
         load = Load(system.client, url, str(photos), clients, arguments.seconds, warm_up=1, expected=expected)
-        one = run(replace(load, clients=1, seconds=1))
+        one = run(replace(load, clients=1, seconds=1, warm_up=0.5))
         answers = run(load)
         memory = sum(usage(group).memory for group in groups)
         checked = None

@@ -83,7 +83,7 @@ def run(load: Load, processes: int = 1) -> Answers:
     latencies = [latency for one in found for latency in one["latencies_ms"]]
     errors = [error for one in found for error in one["errors"]]
     if not latencies:
-        raise RuntimeError(f"no answer came: {(errors or ['no error either'])[0]}")
+        raise RuntimeError(f"no answer came within {load.seconds:g} s: {(errors or ['no error either'])[0]}")
     photos = load.batch * len(latencies)
     cpu_ms = 1000 * sum(one["cpu_s"] for one in found) / photos
     return Answers(photos / load.seconds, *percentiles(latencies), errors, photos, cpu_ms)
