@@ -55,7 +55,7 @@ _SERVE = (
     "--metrics-port={metrics}"
 )
 _GATEWAY = "{python} -m car_analyzer gateway --url=grpc://127.0.0.1:{grpc} --port={port} --log-level=error"
-_GUNICORN = "gunicorn --workers {cores} --bind 127.0.0.1:{port} --log-level=error app:app"
+_GUNICORN = "gunicorn --workers {cores} --threads 4 --bind 127.0.0.1:{port} --log-level=error app:app"
 _FASTAPI = "fastapi run app.py --workers {cores} --host=127.0.0.1 --port {port}"
 _BENTOML = "bentoml serve service:Analyzer --host 127.0.0.1 --port {port}"
 _GRPC, _ANALYZE = "grpc://127.0.0.1:{grpc}", "http://127.0.0.1:{port}/analyze"

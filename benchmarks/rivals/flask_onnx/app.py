@@ -1,4 +1,7 @@
-"""Flask and ONNX Runtime under gunicorn, as Flask's documentation deploys it, with a worker for each core."""
+"""Flask and ONNX Runtime under gunicorn, as Flask's documentation deploys it.
+
+A worker for each core, and threads, because gunicorn's workers without them close each connection after one answer.
+"""
 
 from flask import Flask, request
 from reading import analyze, sessions

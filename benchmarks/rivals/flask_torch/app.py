@@ -1,4 +1,4 @@
-"""What people have: Flask and PyTorch, here under gunicorn with a worker for each core."""
+"""What people have: Flask and PyTorch, here under gunicorn."""
 
 from flask import Flask, request
 from model import analyze
