@@ -52,7 +52,8 @@ def make_materials(network: str, folder: Path, spec: Mapping[str, str] | None = 
     """
     home = folder / "-".join((network, *(spec or {}).values()))
     made = Materials(home / "model_repository", home, network)
-    digest = hashlib.sha256()
+    spec = _SPEC | dict(spec or {})
+    digest = hashlib.sha256(repr(spec).encode())
     for source in [NETWORKS_FILE, *sorted(Path(car_analyzer_export.__file__).parent.rglob("*.py"))]:
         digest.update(source.read_bytes())
     made_of = home / "made_of"
@@ -67,7 +68,7 @@ def make_materials(network: str, folder: Path, spec: Mapping[str, str] | None = 
         torch.save(module.state_dict(), made.weights / f"{head}.pth")
         factory = f"{NETWORKS_FILE}:{network}"
         lines += [f"[heads.{head}]", f'weights = "{head}.pth"', f'architecture = "{factory}"']
-        lines += [f'{key} = "{value}"' for key, value in (_SPEC | dict(spec or {})).items()]
+        lines += [f'{key} = "{value}"' for key, value in spec.items()]
     file = made.weights / "spec.toml"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     plan = plan_export(Spec.from_file(file))
