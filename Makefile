@@ -32,7 +32,7 @@ soak: $(INSTALLED) ## Send photos for MINUTES (60) and plot memory, latency and 
 	@mkdir -p $(dir $(PLOT))
 	@$(BIN)/python -m reliability.soak --minutes $(MINUTES) --plot $(PLOT)
 
-bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: tables, build/bench/*.png (40 minutes)
+bench: $(INSTALLED) ## Measure beside rivals and the machine's limit: tables, build/bench/*.png (20 minutes)
 	@$(BIN)/python -m benchmarks --out build/bench
 	@$(BIN)/python -m benchmarks.growth --out build/bench
 	@$(BIN)/python -m benchmarks.call --out build/bench

@@ -1,8 +1,8 @@
 """Callers, each as cheap as its protocol allows: the service is measured, not the load.
 
 Each is made from a URL, photos, and the number of photos in a request (only `grpc` and `pixels` can have several). It
-builds its requests at once, and returns a function that sends request number N, waits for the answer, and raises an
-exception if there is none or if it is an error.
+builds its requests at once, and returns a function that sends request number N, waits for the answer, returns it as it
+came, and raises an exception if there is none or if it is an error. `READERS` make the JSON for one photo of it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from car_analyzer import CarAnalyzer
 
-from .rivals.reading import HEADS, infer, pixels, sessions
+from .rivals.reading import HEADS, answers, infer, pixels, sessions
 
 Client: TypeAlias = Callable[[int], object]
 
 ADMIN_KEY = "benchmark"
 _ADMIN_HEADER = "triton-grpc-protocol-admin-key"
 SIDE = 224
+CLASSES = 2
 _TIMEOUT_S = 120
 
 
@@ -52,7 +53,7 @@ def triton_http(url: str, photos: list[bytes], _batch: int = 1) -> Client:
         size = {"binary_data_size": len(photo) + 4}
         image = {"name": "image", "datatype": "BYTES", "shape": [1, 1], "parameters": size}
         header = json.dumps({"inputs": [image], "parameters": {"binary_data_output": True}}).encode()
-        return header + _element(photo), {"Inference-Header-Content-Length": str(len(header))}
+        return header + element(photo), {"Inference-Header-Content-Length": str(len(header))}
 
     return _post(url, "/v2/models/car_analyzer/infer", [request(photo) for photo in photos])
 
@@ -63,7 +64,7 @@ def triton_grpc(url: str, photos: list[bytes], batch: int = 1) -> Client:
     for first in range(len(photos)):
         request = service_pb2.ModelInferRequest(model_name="car_analyzer")
         request.inputs.add(name="image", datatype="BYTES", shape=[batch, 1])
-        request.raw_input_contents.append(b"".join(map(_element, islice(cycle(photos), first, first + batch))))
+        request.raw_input_contents.append(b"".join(map(element, islice(cycle(photos), first, first + batch))))
         requests.append(request)
     return lambda number: infer_method(requests[number % len(requests)], timeout=_TIMEOUT_S)
 
@@ -87,8 +88,8 @@ def heads(url: str, _photos: list[bytes], batch: int = 1) -> Client:
         requests.append(request)
 
     def ask(_number: int) -> None:
-        for answer in [infer_method.future(request, timeout=_TIMEOUT_S) for request in requests]:
-            answer.result()
+        for running in [infer_method.future(request, timeout=_TIMEOUT_S) for request in requests]:
+            running.result()
 
     return ask
 
@@ -117,9 +118,40 @@ CLIENTS: dict[str, Callable[..., Client]] = {
 SHARED = ("sdk", "limit")
 
 
-def _element(photo: bytes) -> bytes:
+def element(photo: bytes) -> bytes:
     """A BYTES element as Triton expects it."""
     return struct.pack("<I", len(photo)) + photo
+
+
+def _read_upload(content: bytes) -> dict[str, Any]:
+    """JSON; of a service that takes batches, a list of one."""
+    found = json.loads(content)
+    photo: dict[str, Any] = found[0] if isinstance(found, list) else found
+    return photo
+
+
+def _read_http(content: bytes) -> dict[str, Any]:
+    """A JSON header, and then the logits of each output."""
+    size = 4 * CLASSES * len(HEADS)
+    return _read_logits([output["name"] for output in json.loads(content[:-size])["outputs"]], content[-size:])
+
+
+def _read_grpc(response: Any) -> dict[str, Any]:
+    return _read_logits([output.name for output in response.outputs], b"".join(response.raw_output_contents))
+
+
+def _read_logits(names: list[str], content: bytes) -> dict[str, Any]:
+    rows = np.frombuffer(content, np.float32).reshape(-1, 1, CLASSES)
+    return answers({name.removesuffix("_logits"): row for name, row in zip(names, rows, strict=True)})[0]
+
+
+READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "upload": _read_upload,
+    "http": _read_http,
+    "grpc": _read_grpc,
+    "sdk": lambda analysis: analysis.to_dict(),
+    "limit": lambda logits: answers(logits)[0],
+}
 
 
 def _infer_method(url: str) -> Any:
@@ -132,7 +164,7 @@ def _post(url: str, path: str, requests: list[tuple[bytes, dict[str, str]]]) -> 
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
 
-    def ask(number: int) -> None:
+    def ask(number: int) -> bytes:
         try:
             connection.request("POST", path, *requests[number % len(requests)])
             response = connection.getresponse()
@@ -142,5 +174,6 @@ def _post(url: str, path: str, requests: list[tuple[bytes, dict[str, str]]]) -> 
             raise
         if response.status != 200:
             raise RuntimeError(f"{response.status} {content[:300]!r}")
+        return content
 
     return ask

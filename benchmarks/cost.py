@@ -27,7 +27,7 @@ CLIENTS = {"gRPC": "grpc", "HTTP": "http", "gateway": "upload"}
 
 def main() -> int:
     """Prints a Markdown table."""
-    parser = make_parser("benchmarks.cost", __doc__, seconds=6, network="tiny")
+    parser = make_parser("benchmarks.cost", __doc__, seconds=3, network="tiny")
     parser.add_argument("--size", choices=SIZES, default="s", help="of the photos; default: %(default)s")
     arguments = parser.parse_args()
     out: Path = arguments.out

@@ -46,12 +46,12 @@ PANELS = (
 
 def main() -> int:
     """Measures, and writes `growth.json` and `growth.png`."""
-    arguments = make_parser("benchmarks.growth", __doc__, seconds=4, network="tiny", epilog=_EPILOG).parse_args()
+    arguments = make_parser("benchmarks.growth", __doc__, seconds=2, network="tiny", epilog=_EPILOG).parse_args()
     out: Path = arguments.out
     repository = make_materials(arguments.network, out / "materials").repository
     settings = Settings(repository, http_port=0, grpc_port=0, metrics_port=0, supervised=True)
     photos = {size: str(make_photos(size, out)) for size in SIZES}
-    load = Load("grpc", "", photos["s"], seconds=arguments.seconds)
+    load = Load("grpc", "", photos["s"], seconds=arguments.seconds, warm_up=1)
     found: Figures = {}
     steps = len(CALLERS) + len(SIZES) + len(BATCHES) + CORES
     for kind, figures in tqdm(_measure(settings, load, photos), total=steps, disable=None):

@@ -8,9 +8,15 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
+from typing import Any
 
-from .clients import CLIENTS, SHARED
+from .clients import CLIENTS, READERS, SHARED
+from .rivals.reading import HEADS, LABELS
+
+# How far a probability may be from that of exact decoding and resizing: what scaled decoding changes.
+TOLERANCE = 0.0002
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Load:
         batch: Photos in a request, for the clients `grpc` and `pixels`.
         rate: Photos a second from each process, however long answers take. None: each client sends its next request
             when it has the answer to the last.
+        expected: A file with the right answer for each photo: others count as errors. "": answers are not looked at.
     """
 
     client: str
@@ -37,6 +44,7 @@ class Load:
     warm_up: float = 2
     batch: int = 1
     rate: float | None = None
+    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Answers:
         rate: Photos a second.
         p50: Median latency, milliseconds.
         p99: Likewise, the 99th percentile.
-        errors: What came in place of answers, the first twenty of each process.
+        errors: What came in place of right answers, the first twenty of each process.
         photos: How many were answered.
         cpu_ms: Milliseconds of processor time that the load's own processes spent on a photo.
     """
@@ -75,7 +83,7 @@ def run(load: Load, processes: int = 1) -> Answers:
     latencies = [latency for one in found for latency in one["latencies_ms"]]
     errors = [error for one in found for error in one["errors"]]
     if not latencies:
-        raise RuntimeError(f"no answer came: {(errors or ['no error either'])[0]}")
+        raise RuntimeError(f"no answer came within {load.seconds:g} s: {(errors or ['no error either'])[0]}")
     photos = load.batch * len(latencies)
     cpu_ms = 1000 * sum(one["cpu_s"] for one in found) / photos
     return Answers(photos / load.seconds, *percentiles(latencies), errors, photos, cpu_ms)
@@ -92,7 +100,7 @@ def send(load: Load) -> dict[str, object]:
     photos = [file.read_bytes() for file in sorted(Path(load.photos).iterdir())] if load.photos else []
     objects = 1 if load.client in SHARED else load.clients
     clients = [CLIENTS[load.client](load.url, photos, load.batch) for _ in range(objects)]
-    latencies: list[float] = []
+    answers: list[tuple[int, object, float]] = []
     errors: list[str] = []
     start = time.perf_counter() + 0.1
     begin = start + load.warm_up
@@ -104,7 +112,7 @@ def send(load: Load) -> dict[str, object]:
         while (sent := due if load.rate else time.perf_counter()) < end:
             time.sleep(max(0.0, due - time.perf_counter()))
             try:
-                ask(number)
+                answer = ask(number)
             except Exception as error:
                 errors.append(repr(error)[:300])
                 time.sleep(0.01)
@@ -112,7 +120,7 @@ def send(load: Load) -> dict[str, object]:
                 answered = time.perf_counter()
                 # At a rate, a latency counts from the moment when it was due, even if the client sent it late.
                 if begin <= (sent if load.rate else answered) < end:
-                    latencies.append(1000 * (answered - sent))
+                    answers.append((number, answer, 1000 * (answered - sent)))
             number += 1
             due += interval
 
@@ -125,7 +133,24 @@ def send(load: Load) -> dict[str, object]:
     spent = time.process_time() - spent
     for thread in threads:
         thread.join()
-    return {"latencies_ms": latencies, "errors": errors[:20], "cpu_s": spent}
+    if load.expected:
+        expected = json.loads(Path(load.expected).read_text(encoding="utf-8"))
+        read = READERS[load.client]
+        right = [is_right(read(answer), expected[number % len(photos)]) for number, answer, _ in answers]
+        errors += [f"wrong answer: {answers[i][1]!r}"[:300] for i, true in enumerate(right) if not true]
+        answers = list(compress(answers, right))
+    return {"latencies_ms": [latency for *_, latency in answers], "errors": errors[:20], "cpu_s": spent}
+
+
+def is_right(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether an answer gives each class the expected probability."""
+    return all(abs(_first(answer, head) - _first(expected, head)) <= TOLERANCE for head in HEADS)
+
+
+def _first(answer: dict[str, Any], head: str) -> float:
+    """The probability of a head's first class."""
+    confidence: float = answer[f"{head}Confidence"]
+    return confidence if answer[head] == LABELS[head][0] else 1 - confidence
 
 
 if __name__ == "__main__":

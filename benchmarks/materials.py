@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +20,15 @@ from car_analyzer_export.spec import Spec
 
 from .command_line import SIZES
 from .rivals.networks import NETWORKS
-from .rivals.reading import HEADS
+from .rivals.reading import HEADS, analyze, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NETWORKS_FILE = Path(__file__).parent / "rivals" / "networks.py"
 PHOTOS_OF_EACH = 8
+# What the export chooses for trained networks. It would not for these: their answers are random.
+_SPEC = {"decoding": "scaled", "resampling": "fast"}
 
 
 class Materials(NamedTuple):
@@ -33,13 +39,24 @@ class Materials(NamedTuple):
     network: str
 
 
-def make_materials(network: str, folder: Path) -> Materials:
-    """Makes and exports both networks, unless this exporter has made them already."""
-    made = Materials(folder / network / "model_repository", folder / network, network)
-    digest = hashlib.sha256()
+def make_materials(network: str, folder: Path, spec: Mapping[str, str] | None = None) -> Materials:
+    """Makes and exports both networks, unless this exporter has made them already.
+
+    Args:
+        network: A key of `NETWORKS`.
+        folder: Where its folder is made.
+        spec: Keys of the spec for both networks, such as `resampling`, where they differ from the defaults.
+
+    Raises:
+        SpecError: The exporter does not have such a key.
+    """
+    home = folder / "-".join((network, *(spec or {}).values()))
+    made = Materials(home / "model_repository", home, network)
+    spec = _SPEC | dict(spec or {})
+    digest = hashlib.sha256(repr(spec).encode())
     for source in [NETWORKS_FILE, *sorted(Path(car_analyzer_export.__file__).parent.rglob("*.py"))]:
         digest.update(source.read_bytes())
-    made_of = folder / network / "made_of"
+    made_of = home / "made_of"
     if made_of.is_file() and made_of.read_text() == digest.hexdigest():
         return made
     shutil.rmtree(made.weights, ignore_errors=True)
@@ -51,12 +68,12 @@ def make_materials(network: str, folder: Path) -> Materials:
         torch.save(module.state_dict(), made.weights / f"{head}.pth")
         factory = f"{NETWORKS_FILE}:{network}"
         lines += [f"[heads.{head}]", f'weights = "{head}.pth"', f'architecture = "{factory}"']
-        # As for trained networks. The export would not choose it for these: their answers are random.
-        lines += ['decoding = "scaled"', 'resampling = "fast"']
-    spec = made.weights / "spec.toml"
-    spec.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines += [f'{key} = "{value}"' for key, value in spec.items()]
+    file = made.weights / "spec.toml"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    plan = plan_export(Spec.from_file(file))
     print(f"Exporting two {network} ...", file=sys.stderr)
-    export(plan_export(Spec.from_file(spec)), made.repository)
+    export(plan, made.repository)
     made_of.write_text(digest.hexdigest())
     return made
 
@@ -84,3 +101,17 @@ def make_photos(size: str, folder: Path) -> Path:
         grain = random.normal(0, 6, (height, width, 1)).astype(np.int16)
         Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8)).save(unfinished / f"{number}.jpg", quality=90)
     return unfinished.rename(made)
+
+
+def expect_answers(materials: Materials, photos: Path) -> Path:
+    """Answers each photo with Pillow and ONNX Runtime in this process, as the networks were trained.
+
+    Returns:
+        A file with the answers, in the order of the photos' names.
+    """
+    made = materials.weights / f"expected-{photos.name}.json"
+    if not made.is_file():
+        loaded = sessions(materials.repository)
+        answers = [analyze(loaded, photo.read_bytes()) for photo in sorted(photos.iterdir())]
+        made.write_text(json.dumps(answers), encoding="utf-8")
+    return made

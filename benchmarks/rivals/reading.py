@@ -38,8 +38,17 @@ def infer(loaded: dict[str, Any], batch: Any) -> dict[str, Any]:
     return {head: session.run(["logits"], {"pixels": batch})[0] for head, session in loaded.items()}
 
 
-def answer(logits: dict[str, Any]) -> dict[str, Any]:
-    """The JSON for one photo."""
+def answers(logits: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each head's logits [batch, 2] to the JSON for each photo."""
+    return [_answer(dict(zip(logits, rows, strict=True))) for rows in zip(*logits.values(), strict=True)]
+
+
+def analyze(loaded: dict[str, Any], photo: bytes) -> dict[str, Any]:
+    """Photo bytes to the JSON for it."""
+    return answers(infer(loaded, pixels(photo)[None]))[0]
+
+
+def _answer(logits: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for head, row in logits.items():
         shares = np.exp(row - row.max())

@@ -1,10 +1,11 @@
-"""BentoML with a worker for each core."""
+"""BentoML with a worker for each core, and adaptive batching."""
 
 import os
 from pathlib import Path
 
 import bentoml
-from reading import answer, infer, pixels, sessions
+import numpy as np
+from reading import answers, infer, pixels, sessions
 
 
 @bentoml.service(workers=int(os.environ["BENCHMARK_WORKERS"]))
@@ -12,6 +13,6 @@ class Analyzer:
     def __init__(self) -> None:
         self.loaded = sessions()
 
-    @bentoml.api
-    def analyze(self, image: Path) -> dict:
-        return answer({head: rows[0] for head, rows in infer(self.loaded, pixels(image.read_bytes())[None]).items()})
+    @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=10_000)
+    def analyze(self, image: list[Path]) -> list[dict]:
+        return answers(infer(self.loaded, np.stack([pixels(photo.read_bytes()) for photo in image])))

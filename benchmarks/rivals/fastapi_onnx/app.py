@@ -5,7 +5,7 @@
 """
 
 from fastapi import FastAPI, File
-from reading import answer, infer, pixels, sessions
+from reading import analyze, sessions
 
 app = FastAPI()
 loaded = sessions()
@@ -13,5 +13,5 @@ loaded = sessions()
 
 # Not async: FastAPI runs it in a thread, so that a decoding does not hold up the event loop.
 @app.post("/analyze")
-def analyze(image: bytes = File()):
-    return answer({head: rows[0] for head, rows in infer(loaded, pixels(image)[None]).items()})
+def upload(image: bytes = File()):
+    return analyze(loaded, image)
