@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h11
 
@@ -117,15 +117,13 @@ class Connection:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
         return Response(response.status_code, headers, b"".join(content))
 
-    async def _next_event(self) -> h11.Event:
-        is_complete = False
+    async def _next_event(self) -> Any:
+        has_ended = False
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
                 data = await self._reader.read(READ_BYTES)
-                is_complete = not data
+                has_ended = not data
                 self._http.receive_data(data)
         except h11.RemoteProtocolError as error:
-            raise (EOFError if is_complete else NotHttpError)(str(error)) from error
-        if not isinstance(event, h11.Event) or isinstance(event, h11.ConnectionClosed):
-            raise EOFError
+            raise (EOFError if has_ended else NotHttpError)(str(error)) from error
         return event
