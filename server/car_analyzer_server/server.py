@@ -29,6 +29,7 @@ from .log import Log
 from .repository import check_repository, read_config, read_networks
 from .settings import DRAIN_SECONDS, Settings, in_url, reachable, triton_arguments, with_ports
 from .stale import remove_stale_resources
+from .stubs import Stubs
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,6 +41,7 @@ _LOAD_SECONDS = 300
 # Unloading takes a second or two.
 _UNLOAD_SECONDS = 5
 _CONFIG_SECONDS = 2
+_REPLACED_SECONDS = 5
 # How Triton ends after a race between its starting processes; errors have other exit codes.
 _ABORTS = (-signal.SIGABRT, -signal.SIGSEGV)
 _ABORTED_BY = "boost::interprocess::lock_exception"
@@ -229,6 +231,17 @@ class Server:
             config = read_config(self.settings.repository, PREPROCESS)
             if set_decoding_processes(config, self.settings.cores):
                 self._load(PREPROCESS, config)
+                self._wait_for_replaced_process(sum(group.count for group in config.instance_group))
+
+    def _wait_for_replaced_process(self, count: int) -> None:
+        # It ends when its last request is answered; whoever counts processes, or reads the log, need not see it.
+        deadline = time.monotonic() + _REPLACED_SECONDS
+        stubs = Stubs(self.pid, self.instances)
+        while time.monotonic() < deadline:
+            stubs.look()
+            if stubs.alive(PREPROCESS) <= count:
+                return
+            time.sleep(0.05)
 
     def _config(self, model: str) -> Any:
         config = read_config(self.settings.repository, model)
