@@ -30,10 +30,14 @@ NEVER = 600.0
 
 
 def jump(*, awake: float = 0, worked: float = 0, clock: float = 0) -> str:
-    """Moves what the guard sees, all at once, by seconds: the monotonic clock, its own work, and the system's clock."""
-    shifts = (awake, worked, clock)
-    now = "real = guard._Watchdog._now\nguard._Watchdog._now = staticmethod(lambda: tuple(map(sum, zip(real(), {}))))"
-    return now.format(shifts)
+    """Moves the clocks, all at once, by seconds: the monotonic clock, the process's own, and the system's."""
+    return f"""
+shifts = dict.fromkeys(("monotonic", "process_time", "time"), 0)
+for name in shifts:
+    setattr(time, name, lambda name=name, real=getattr(time, name): real() + shifts[name])
+with guard._watchdog()._lock:
+    shifts.update(monotonic={awake}, process_time={worked}, time={clock})
+"""
 
 
 def run(after: str = "", *, limit: float = NEVER, held_up: float = 0.0, supervised: str = "1") -> int:

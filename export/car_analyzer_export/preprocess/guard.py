@@ -34,32 +34,34 @@ class _Watchdog:
 
     def stalled_since(self, moment: float) -> bool:
         """Whether this process stalled since a moment of the monotonic clock."""
-        self._check()
+        with self._lock:
+            self._check(time.monotonic(), time.time())
         return self._stalled >= moment
 
     def unsafe_since(self, moment: float) -> bool:
         """Whether it stalled, or the clock was set forwards, since a moment of the monotonic clock."""
         return self.stalled_since(moment) or self._jumped >= moment
 
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        return time.monotonic(), time.process_time(), time.time()
-
     def _tick(self) -> None:
         while True:
             time.sleep(_TICK_S)
-            self._check()
+            with self._lock:
+                now = self._now()
+                self._check(*now[:2])
+                self._last = now
 
-    def _check(self) -> None:
-        with self._lock:
-            now = self._now()
-            passed, cpu, by_clock = (new - old for new, old in zip(now, self._last, strict=True))
-            self._last = now
-            # CPU time of this process is no stall, even if the thread above had to wait for it.
-            if passed - cpu > _STALL_S:
-                self._stalled = now[0]
-            if by_clock - passed > _STALL_S:
-                self._jumped = now[0]
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        return time.monotonic(), time.time(), time.process_time()
+
+    def _check(self, now: float, clock: float) -> None:
+        """Compares the clocks with those of the last tick."""
+        passed, by_clock = now - self._last[0], clock - self._last[1]
+        # Time on a core is no stall, even if the thread above had to wait for it. This clock is slow to read.
+        if passed > _STALL_S and passed - (time.process_time() - self._last[2]) > _STALL_S:
+            self._stalled = now
+        if by_clock - passed > _STALL_S:
+            self._jumped = now
 
 
 @functools.cache
