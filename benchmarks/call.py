@@ -1,6 +1,6 @@
 """What one photo costs on the command line: a call to a running server, and a script that loads PyTorch each time.
 
-The two take turns, so that both run on the same machine under the same conditions.
+They take turns, so that all run on the same machine under the same conditions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCRIPT = "flask_torch"
 
 
 def main() -> int:
-    """Prints the seconds of both, and their ratio, as JSON."""
+    """Prints the seconds of each, and their ratios, as JSON."""
     parser = make_parser("benchmarks.call", __doc__, network="resnet18")
     parser.add_argument("--calls", type=count, default=7, help="of each; default: %(default)s")
     arguments = parser.parse_args()
@@ -38,10 +38,11 @@ def main() -> int:
     materials = make_materials(arguments.network, out / "materials")
     photo = str(min(make_photos("s", out).iterdir()))
     with Server(Settings(materials.repository, http_port=0, grpc_port=0, metrics_port=0)) as server:
-        ours = [sys.executable, "-m", "car_analyzer", "analyze", photo, "--url", server.grpc_url]
+        ours = [sys.executable, "-m", "car_analyzer", "analyze", photo, "--url"]
         script = [str(out / "environments" / SCRIPT / "bin" / "python"), str(RIVALS / SCRIPT / "once.py"), photo]
         runs = {
-            "car-analyzer analyze": (ours, dict(os.environ)),
+            "gRPC": ([*ours, server.grpc_url], dict(os.environ)),
+            "HTTP": ([*ours, server.http_url], dict(os.environ)),
             "script with PyTorch": (script, environment(materials)),
         }
         found: dict[str, list[float]] = {name: [] for name in runs}
@@ -52,8 +53,10 @@ def main() -> int:
                 if number:  # the first run reads files that the next ones find in memory
                     found[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
-    ours_s, script_s = medians.values()
-    print(json.dumps(medians | {"ratio": ours_s / script_s}))
+    shares = {
+        f"{name}, share of the script": medians[name] / medians["script with PyTorch"] for name in ("gRPC", "HTTP")
+    }
+    print(json.dumps(medians | shares))
     return 0
 
 
