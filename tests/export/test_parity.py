@@ -109,12 +109,6 @@ def torchvision_model(name: str, **options: Any) -> Callable[[], nn.Module]:
     return lambda: zoo.import_torchvision("torchvision.models").get_model(name, weights=None, **options)
 
 
-def with_new_head() -> nn.Module:
-    network = torchvision_model("mobilenet_v3_small")()
-    network.classifier[3] = nn.Linear(1024, 2)
-    return network
-
-
 def timm_model() -> nn.Module:
     return pytest.importorskip("timm").create_model("resnet10t", pretrained=False, num_classes=2)
 
@@ -153,7 +147,6 @@ CASES: dict[str, Case] = {
         torchvision_model("squeezenet1_1", num_classes=2), spec={"architecture": "torchvision:squeezenet1_1"}
     ),
     "timm_named": Case(timm_model, spec={"architecture": "timm:resnet10t"}),
-    "found_out": Case(with_new_head, spec={"architecture": "auto"}),
     # heads
     "three_labels": Case(lambda: zoo.Small(3), spec={"kwargs": {"classes": 3}, **THREE}),
     "one_logit": Case(lambda: zoo.Small(1), spec={"kwargs": {"classes": 1}, "activation": "sigmoid"}),
