@@ -66,6 +66,10 @@ HEADERS = {
 IDENTITY = {
     "Model-Version": {"description": "The version of the ensemble that answered.", "schema": {"type": "string"}},
     "Export-Id": {"description": "The unique id of the export that answered.", "schema": {"type": "string"}},
+    "Exif-Rotation": {
+        "description": "Whether all networks saw the photo turned by its EXIF orientation, not as stored.",
+        "schema": {"type": "boolean"},
+    },
 }
 RETRY_AFTER = {"Retry-After": {"description": "Seconds until the next attempt.", "schema": {"type": "integer"}}}
 

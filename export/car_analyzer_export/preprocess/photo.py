@@ -147,6 +147,11 @@ class Photo:
         return self.rgb if turn is None else self.rgb.transpose(turn)
 
 
+def is_turned(image: Image.Image) -> bool:
+    """Whether an image's EXIF orientation turns or mirrors it."""
+    return image.getexif().get(_ORIENTATION) in _TURNS
+
+
 def header(content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Checks a photo without decoding it.
 
