@@ -208,7 +208,7 @@ class AsyncCarAnalyzer:
             self._has_answered = True
             raise
         heads = {head.name: head.read(answer.outputs.get(head.output)) for head in served.heads}
-        return Analysis(heads, elapsed * 1000, answer.model_version, served.export_id)
+        return Analysis(heads, elapsed * 1000, answer.model_version, served.export_id, served.exif_rotation)
 
     async def _infer(self, photo: bytes, request_id: str, deadline: Deadline) -> tuple[ServedModel, Answer, float]:
         """Send a photo until the export that answers is the one whose labels the client has read."""

@@ -40,6 +40,8 @@ class Analysis:
         processing_time_ms: Milliseconds from sending the photo to receiving the answer.
         version: The version of the ensemble that answered; each repository counts from 1.
         export_id: The unique id of the export that answered; None for an older export, which has no id.
+        exif_rotation: Whether all networks saw the photo turned by its EXIF orientation; False: at least one saw it as
+            stored. None for an older export, which does not tell.
         ok: True; distinguishes it from a `Failure`.
     """
 
@@ -49,6 +51,7 @@ class Analysis:
     processing_time_ms: float
     version: str = ""
     export_id: str | None = None
+    exif_rotation: bool | None = None
 
     def __getattr__(self, name: str) -> Head:
         # Copying and unpickling look up special methods on an object that has no heads yet.

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".mpo")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".mpo")
 STANDARD_INPUT = "-"
 
 

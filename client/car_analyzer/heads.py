@@ -39,6 +39,7 @@ class HeadSpec:
         threshold: The probability from which the positive label is chosen; None: the most likely label is.
         positive: The label that `threshold` and `unsure` refer to.
         unsure: Between these probabilities of the positive label, the label is `UNSURE`.
+        exif_rotation: Whether its network sees photos turned by their EXIF orientation; None for an older export.
     """
 
     name: str
@@ -48,6 +49,7 @@ class HeadSpec:
     threshold: float | None
     positive: str
     unsure: tuple[float, float] | None = None
+    exif_rotation: bool | None = None
 
     @property
     def classes(self) -> int:
@@ -112,6 +114,12 @@ class ServedModel:
     export_id: str | None
     version: str | None
     heads: tuple[HeadSpec, ...]
+
+    @property
+    def exif_rotation(self) -> bool | None:
+        """Whether all networks see photos turned by their EXIF orientation; None if that is unknown."""
+        found = {head.exif_rotation for head in self.heads}
+        return None if None in found else found == {True}
 
 
 def softmax(logits: tuple[float, ...]) -> list[float]:
@@ -192,6 +200,7 @@ def _parse_head(name: str, fields: Any) -> HeadSpec:
         None if threshold is None else float(threshold),
         positive,
         _parse_band(name, fields.get("unsure"), labels),
+        fields.get("exif_rotation"),
     )
 
 

@@ -1,4 +1,4 @@
-# NVIDIA's Triton with Pillow and cykooz-resizer, and `car-analyzer serve` to keep it running.
+# NVIDIA's Triton with Pillow, pillow-heif and cykooz-resizer, and `car-analyzer serve` to keep it running.
 #
 # `serve` is the command, not tritonserver itself, for two reasons that no platform's liveness probe covers: a Triton goes
 # on saying that it is ready when the processes of its Python models are dead, and a process that stood still for more
@@ -32,7 +32,7 @@ LABEL org.opencontainers.image.title="car-analyzer Triton" \
 RUN --mount=type=bind,source=constraints.txt,target=/tmp/constraints.txt \
     --mount=type=cache,target=/root/.cache/pip \
     PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --constraint /tmp/constraints.txt \
-    pillow "cykooz-resizer; platform_machine == 'x86_64'"
+    pillow pillow-heif "cykooz-resizer; platform_machine == 'x86_64'"
 COPY --from=build /opt/car-analyzer /opt/car-analyzer
 COPY deploy/docker/car-analyzer deploy/docker/healthcheck.py /usr/local/bin/
 # What wants a home, or a cache as CUDA does, finds the one place that stays writable when the root is read-only.

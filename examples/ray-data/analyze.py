@@ -55,7 +55,7 @@ def main() -> None:
     answers = ray.data.read_binary_files(
         arguments.photos,
         include_paths=True,
-        file_extensions=["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "avif"],
+        file_extensions=["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "avif", "heic"],
     ).map_batches(
         Analyze,
         fn_constructor_args=(arguments.url, arguments.concurrency),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
+from PIL import Image
+
 from .errors import SpecError
-from .preprocess.photo import Photo
+from .preprocess.photo import FORMATS, Photo, is_turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NAMED = 3
+# Opening a header takes a tenth of a millisecond, on a slow disk some milliseconds.
+_MOST_HEADERS = 1000
 
 
 class PhotoFolder:
@@ -42,6 +47,18 @@ class PhotoFolder:
         first = {number * len(self.files) // count for number in range(count)}
         order = sorted(range(len(self.files)), key=lambda index: (index not in first, index))
         return [self.files[index] for index in order]
+
+    def count_turned(self) -> tuple[int, int]:
+        """How many photos have an EXIF orientation that turns or mirrors them, and of how many.
+
+        At most 1,000 are opened, evenly spaced, and only their headers are read.
+        """
+        found = []
+        for file in self.spread(_MOST_HEADERS)[:_MOST_HEADERS]:
+            # A folder of photos also has text files and broken files.
+            with contextlib.suppress(Exception), Image.open(file, formats=FORMATS) as image:
+                found.append(is_turned(image))
+        return sum(found), len(found)
 
     def read(self, files: Iterable[Path], take: Callable[[Photo, bytes], T]) -> Iterator[T]:
         """Decodes files one by one and yields what `take` returns; skips files for which this fails.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ._settings import Settings
 
-EXPOSED_HEADERS = ["X-Request-ID", "Retry-After", "Model-Version", "Export-Id"]
+EXPOSED_HEADERS = ["X-Request-ID", "Retry-After", "Model-Version", "Export-Id", "Exif-Rotation"]
 
 
 def make_app(settings: Settings) -> Starlette:

@@ -76,6 +76,8 @@ class Gateway:
         identity = _identity(analyses)
         headers = {name.title().replace("_", "-"): value for name, value in identity.items()}
         request.state.log_fields.update(identity, photos=len(answers))
+        if (rotations := {analysis.exif_rotation for analysis in analyses}) and None not in rotations:
+            headers["Exif-Rotation"] = str(rotations == {True}).lower()
         if len(answers) > 1:
             return JSONResponse([self._list_entry(answer) for answer in answers], headers=headers)
         if isinstance(answers[0], GatewayError):

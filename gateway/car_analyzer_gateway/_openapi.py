@@ -66,6 +66,10 @@ HEADERS = {
 IDENTITY = {
     "Model-Version": {"description": "The version of the ensemble that answered.", "schema": {"type": "string"}},
     "Export-Id": {"description": "The unique id of the export that answered.", "schema": {"type": "string"}},
+    "Exif-Rotation": {
+        "description": "Whether all networks saw the photo turned by its EXIF orientation, not as stored.",
+        "schema": {"type": "boolean"},
+    },
 }
 RETRY_AFTER = {"Retry-After": {"description": "Seconds until the next attempt.", "schema": {"type": "integer"}}}
 
@@ -123,8 +127,8 @@ def _analyze(settings: Settings) -> dict[str, Any]:
         "summary": "Analyse photos",
         "description": (
             f"One photo gives an object; several `image` fields (at most {settings.max_photos}) give a list, with an "
-            "error in the place of a photo that cannot be read. A photo is JPEG, PNG, WebP, BMP, "
-            f"GIF, TIFF or AVIF of at most {settings.max_photo_bytes:,} bytes."
+            "error in the place of a photo that cannot be read. A photo is JPEG, HEIC, PNG, WebP, "
+            f"BMP, GIF, TIFF or AVIF of at most {settings.max_photo_bytes:,} bytes."
         ),
         "operationId": "analyze",
         "parameters": [

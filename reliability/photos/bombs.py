@@ -51,6 +51,9 @@ _CLAIMS: Mapping[str, tuple[str, int, int]] = {
     "avif that claims 64 megapixels": ("avif", 8000, 8000),
     "avif that claims 32 megapixels": ("avif", 8000, 3999),
     "avif that claims 65,535 x 100": ("avif", 65_535, 100),
+    "heic that claims 50,000 x 50,000": ("heic", 50_000, 50_000),
+    "heic that claims 64 megapixels": ("heic", 8000, 8000),
+    "heic of tiles that claim 50 megapixels each": ("heic of tiles", 8000, 6250),
 }
 
 # Format, mode and size of a picture of one colour, and how Pillow is to write it.
@@ -165,6 +168,8 @@ _CRAFTED: Mapping[str, Callable[[], bytes]] = {
     "bmp rle of 8 megapixels": lambda: build.bmp(8000, 1000, 8, (b"\xffx" * 31 + b"\x5fx\0\0") * 1000, compression=1),
     "bmp rle 4 of 8 megapixels": lambda: build.bmp(8000, 1000, 4, (b"\xffx" * 31 + b"\x5fx\0\0") * 1000, compression=2),
     "webp that claims 4 GB": lambda: patched(patched(samples()["webp"], 4, "<I", 2**32 - 1), 16, "<I", 2**32 - 1),
+    "heic composed of itself": lambda: samples()["heic of tiles"].replace(b"\0\0grid\0", b"\0\0iovl\0"),
+    "heic of tiles, with alpha": lambda: samples()["heic of tiles"] + samples()["heic alpha"],
     "avif of 144 megapixels that claims 16": lambda: with_size(
         _flat("AVIF", "RGB", (12_000, 12_000), speed=10, quality=1), 4, 4
     ),

@@ -19,7 +19,7 @@ from .samples import encoded, samples, with_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ACCEPTED = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
+ACCEPTED = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "HEIF")
 PDF = b"%PDF-1.7\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n%%EOF\n"
 HTML = b"<!doctype html><script>alert(1)</script>"
 # How each format starts.
@@ -32,6 +32,7 @@ SIGNATURES = {
     "tiff": b"II*\0\x08\0\0\0",
     "large tiff": b"MM\0+\0\x08\0\0\0\0\0\0\0\0\0\x10",
     "avif": b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B",
+    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
 }
 
 
@@ -98,7 +99,7 @@ def _zip() -> bytes:
 @functools.cache
 def without_picture() -> Mapping[str, bytes]:
     """Files with a header that promises a picture, by name."""
-    return {**_png(), **_jpeg(), **_gif_and_bmp(), **_webp(), **_tiff(), **_avif()}
+    return {**_png(), **_jpeg(), **_gif_and_bmp(), **_webp(), **_tiff(), **_boxes("avif"), **_boxes("heic")}
 
 
 def _png() -> dict[str, bytes]:
@@ -176,11 +177,11 @@ def _tiff() -> dict[str, bytes]:
     }
 
 
-def _avif() -> dict[str, bytes]:
-    avif = samples()["avif"]
+def _boxes(name: str) -> dict[str, bytes]:
+    photo = samples()[name]
     return {
-        "avif of its first box": avif[: int.from_bytes(avif[:4], "big")],
-        "avif without data": avif[: avif.index(b"mdat") - 4],
-        **{f"avif without {box}": avif.replace(box.encode(), b"free") for box in ("iinf", "iloc", "pitm")},
-        "avif of 0 x 0": with_size(avif, 0, 0),
+        f"{name} of its first box": photo[: int.from_bytes(photo[:4], "big")],
+        f"{name} without data": photo[: photo.index(b"mdat") - 4],
+        **{f"{name} without {box}": photo.replace(box.encode(), b"free") for box in ("iinf", "iloc", "pitm", "ispe")},
+        f"{name} of 0 x 0": with_size(photo, 0, 0),
     }

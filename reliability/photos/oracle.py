@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 from reliability.reference import TOLERANCE, reference_logits
 
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
 MAX_BYTES, MAX_PIXELS, MAX_SIDE = 20_000_000, 64_000_000, 65_535
 # Some kinds of files may have only an eighth of the pixels; nothing smaller is near a limit.
 LEAST_PIXELS = MAX_PIXELS // 8
 # No sample, and hence no mutant, is larger; opening what is can take Pillow minutes.
 LARGE_BYTES = 200_000
 # Rejections for a limit, of which the header tells that it was exceeded, and for one that only the bytes tell.
-_FOR_SIZE = re.compile(r"accepted of|are accepted along a side|megapixels are accepted|too much memory")
+_FOR_SIZE = re.compile(
+    r"accepted of|are accepted along a side|megapixels are accepted|too much memory|composed of several"
+)
 _FOR_PIECES = re.compile(
     r"bytes; at most|JPEG of more than|profiles; at most|small pieces|than \d+ parts|tiles; at most"
 )
@@ -85,6 +88,7 @@ class Oracle:
             width, height = size = self._decode(content, header_only=True).size or (0, 0)
             # Pillow rejects some files for another reason before it reads the size.
             near = size == (0, 0) or width * height > LEAST_PIXELS or max(size) > MAX_SIDE
+            near |= content[4:12] == b"ftypheic"  # each of its pictures has a size
             near |= "memory" in message and len(content) > MAX_BYTES // 10
             return None if near else f"rejected for its size of {width} x {height}: {message}"
         decoded = self._decode(content)
@@ -102,6 +106,7 @@ def separate_pool(workers: int = 2) -> ProcessPoolExecutor:
 
 
 def _prepare() -> None:
+    register_heif_opener()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     # libtiff writes a line for each corrupt row.

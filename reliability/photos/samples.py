@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SIZE = (61, 43)
+
+register_heif_opener()
 
 
 @functools.cache
@@ -70,6 +73,10 @@ def samples() -> Mapping[str, bytes]:
         "avif": encoded(rgb, "AVIF", exif=exif),
         "avif alpha": encoded(picture, "AVIF", subsampling="4:4:4"),
         "avif animated": encoded(rgb, "AVIF", **_frames(rgb)),
+        "heic": encoded(rgb, "HEIF", exif=exif.tobytes(), icc_profile=profile, thumbnails=[32]),
+        "heic alpha": encoded(picture, "HEIF", chroma=444),
+        "heic of tiles": encoded(rgb.resize((150, 90)), "HEIF", tile_size=64),
+        "heic of several": encoded(rgb, "HEIF", **_frames(rgb)),
     }
 
 
@@ -98,7 +105,7 @@ def with_size(photo: bytes, width: int, height: int) -> bytes:
     if photo[12:16] == b"VP8L":
         has_alpha = int.from_bytes(photo[21:25], "little") >> 28 << 28
         return patched(photo, 21, "<I", has_alpha | (height - 1) << 14 | (width - 1))
-    if photo[4:8] == b"ftyp":  # AVIF
+    if photo[4:8] == b"ftyp":  # AVIF, HEIC
         for place in re.finditer(rb"ispe....", photo, re.DOTALL):
             photo = patched(photo, place.end(), ">II", width, height)
         return photo

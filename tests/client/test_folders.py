@@ -36,6 +36,7 @@ def test_folders_give_their_photos(tmp_path: Path) -> None:
         "e.tiff",
         "deep/f.gif",
         "deep/er/g.avif",
+        "deep/er/h.HEIC",
         "x.jpg/h.bmp",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,7 @@ def test_folders_give_their_photos(tmp_path: Path) -> None:
         *flat[:3],
         "d.webp",
         "deep/er/g.avif",
+        "deep/er/h.HEIC",
         "deep/f.gif",
         "e.tiff",
         "x.jpg/h.bmp",

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from google.protobuf import text_format
+from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from car_analyzer_export.cli.export import main
@@ -243,6 +245,25 @@ def test_two_exports_at_once_both_land(one_head: Spec, tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [json.loads(process.communicate()[0]) for process in processes]
     assert sorted(answer["version"] for answer in answers) == [1, 2]
+
+
+def test_turned_photos_are_noted_unless_exif_rotation_is_set(
+    one_head: Spec, sample_photos: list[Path], tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(sample_photos[0].parent, photos)
+    (photos / "labels.csv").write_text("file,label\n")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    with Image.open(sample_photos[0]) as photo:
+        photo.save(photos / "turned.jpg", exif=turned)
+    with_photos = one_head.model_copy(update={"photos": photos})
+    (note,) = (note for note in plan_export(with_photos).networks[0].notes if "stored" in note)
+    assert note.startswith(f"Head 'cleanliness': 1 of {len(sample_photos) + 1} photos in {photos} are stored sideways")
+    assert "exif_rotation = true" in note
+    upright = {name: network.model_copy(update={"exif_rotation": True}) for name, network in one_head.networks.items()}
+    plan = plan_export(with_photos.model_copy(update={"networks": upright}))
+    assert not any("stored" in note for note in plan.networks[0].notes)
 
 
 def test_photos_are_used_where_there_are_some(one_head: Spec, sample_photos: list[Path]) -> None:

@@ -315,7 +315,9 @@ def test_shows_large_photos_small(page: Page, large_photo: bytes, sample_photos:
     page.wait(lambda: page.cards()[0]["canvas"] == [480, 360])
     page.wait(lambda: page.cards()[2]["canvas"])
     assert page.browser.execute_script(CORNERS) == [[True, True], [False, False]], "it does not stand upright"
-    assert [card["state"] for card in page.finished()] == ["done"] * 3
+    cards = page.finished()
+    assert [card["state"] for card in cards] == ["done"] * 3
+    assert ["networks see it as stored" in card["text"] for card in cards] == [False, False, True]
     page.wait(lambda: page.browser.find_elements(By.CSS_SELECTOR, ".card:nth-child(2) .frame.blank"))
     assert page.complaints() == []
 

@@ -54,6 +54,9 @@ REJECTED = {
     "tiff with a million entries": "too many small pieces",
     "tiff of 64 megapixels, all missing": "at most 32 megapixels are accepted of TIFF",
     "avif that claims 64 megapixels": "at most 32 megapixels are accepted of AVIF",
+    "heic that claims 64 megapixels": "at most 51.2 megapixels are accepted of HEIC",
+    "heic composed of itself": "composed of several pictures",
+    "heic of tiles, with alpha": "composed of several pictures",
 }
 
 
@@ -163,6 +166,8 @@ _CHEAP = (
     "tiff whose directory follows itself",
     "tiff with a tile of 16 GB",
     "avif that claims 50,000 x 50,000",
+    "heic that claims 50,000 x 50,000",
+    "heic of tiles that claim 50 megapixels each",
 )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from car_analyzer_export import preprocess
 from car_analyzer_export.preprocess.photo import InvalidPhotoError, Photo
 from car_analyzer_export.preprocess.view import View
 
@@ -27,6 +31,8 @@ def encoded(mode: str, file_format: str, **options: Any) -> bytes:
         image = rgba.convert("LA")
     else:
         image = rgba.convert("RGB").convert(mode) if mode != "RGBA" else rgba
+    if "tile_size" in options:
+        image = image.resize((150, 90))  # several tiles, without padding
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
@@ -56,6 +62,11 @@ PHOTOS = {
     "tiff cmyk": encoded("CMYK", "TIFF"),
     "tiff 16 bit": encoded("I;16", "TIFF"),
     "avif": encoded("RGB", "AVIF"),
+    "heic": encoded("RGB", "HEIF"),
+    "heic alpha": encoded("RGBA", "HEIF"),
+    "heic of tiles": encoded("RGB", "HEIF", tile_size=64),
+    "heic of several": encoded("RGB", "HEIF", save_all=True, append_images=[Image.new("RGB", (53, 37))]),
+    "heic by its container's name": encoded("RGB", "HEIF").replace(b"ftypheic", b"ftypmif1", 1),
 }
 
 
@@ -78,6 +89,61 @@ def test_orientation_is_left_alone_unless_asked_for() -> None:
     turned = Photo(encoded("RGB", "JPEG", exif=exif))
     np.testing.assert_array_equal(turned.rgb, Photo(PHOTOS["jpeg"]).rgb)
     np.testing.assert_array_equal(turned.upright(), np.rot90(turned.rgb, -1))
+
+
+def test_a_heic_is_upright_with_and_without_exif_rotation() -> None:
+    """As for a training script with pillow-heif, which turns the picture and resets its EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded("RGB", "HEIF", exif=exif.tobytes())
+    photo = Photo(content)
+    assert photo.rgb.size == (37, 53)
+    with Image.open(io.BytesIO(content)) as image:
+        np.testing.assert_array_equal(photo.rgb, image)
+        np.testing.assert_array_equal(photo.upright(), ImageOps.exif_transpose(image))
+
+
+def test_a_heic_has_a_lower_limit_for_each_of_its_pictures() -> None:
+    with pytest.raises(InvalidPhotoError, match="64 x 64 pixels .* are accepted of HEIC"):
+        Photo(PHOTOS["heic"], max_pixels=64 * 64)  # it is padded
+    large_tiles = PHOTOS["heic of tiles"].replace(struct.pack(">II", 64, 64), struct.pack(">II", 5000, 5000))
+    with pytest.raises(InvalidPhotoError, match="15000 x 10000 pixels"):
+        Photo(large_tiles)
+
+
+def test_a_heic_that_needs_too_much_memory() -> None:
+    with pytest.raises(InvalidPhotoError, match="too much memory"):
+        Photo(PHOTOS["heic"], decoding=_NoMemory())
+
+
+class _NoMemory:
+    """As where the memory limit is reached."""
+
+    def __enter__(self) -> None:
+        raise MemoryError
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+WITHOUT_LIBRARY = """
+import sys
+sys.path.insert(0, sys.argv[1])
+sys.modules["pillow_heif"] = None  # as if it were not installed
+from photo import InvalidPhotoError, Photo
+try:
+    Photo(sys.stdin.buffer.read())
+except InvalidPhotoError as error:
+    print(error)
+"""
+
+
+def test_without_pillow_heif_a_heic_is_named() -> None:
+    step = Path(preprocess.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LIBRARY, step], input=PHOTOS["heic"], capture_output=True, check=True
+    )
+    assert done.stdout == b"The photo is in HEIC format; send it as JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF.\n"
 
 
 @pytest.mark.parametrize("name", PHOTOS)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..onnx_model.answers import read_answers
-from ..preprocess.photo import InvalidPhotoError, Photo
+from ..preprocess.photo import InvalidPhotoError, Photo, is_turned
 from ..preprocess.view import ViewError
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ def alternatives(network: LocalNetwork, *, rotated: bool) -> Iterator[Preprocess
     """The preprocessings to try, starting with the one that is served. `rotated`: some photos have an orientation."""
     served = Preprocessing(network.view, network.channels, network.normalisation)
     yield served
+    # First, since the first of equally good fits is advised, and phones turn their photos.
+    if rotated:
+        yield replace(served, view=replace(network.view, exif_rotation=not network.view.exif_rotation))
     if network.adjustable:
         others = [one for one in (IMAGENET, HALF, NONE) if not np.allclose(one, network.normalisation, atol=0.01)]
         swapped = "BGR" if network.channels == "RGB" else "RGB"
@@ -131,14 +134,12 @@ def alternatives(network: LocalNetwork, *, rotated: bool) -> Iterator[Preprocess
     # The usual 256 for 224.
     edge = None if view.shortest_edge else round(max(view.width, view.height) * 256 / 224)
     yield replace(served, view=replace(view, shortest_edge=edge))
-    if rotated:
-        yield replace(served, view=replace(view, exif_rotation=not view.exif_rotation))
 
 
 def _is_rotated(answer: Answer) -> bool:
     try:
         with Image.open(answer.photo.path) as image:
-            return bool(image.getexif().get(0x0112, 1) != 1)
+            return is_turned(image)
     except Exception:  # noqa: BLE001 - Pillow raises many types, and such a photo is used as it is
         return False
 

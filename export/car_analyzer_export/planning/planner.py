@@ -74,6 +74,7 @@ def plan_export(
     if any(left_open.values()):
         progress("comparing faster ways to prepare photos")
     networks, skipped = decide_shortcuts(networks, left_open, spec.photos, limits)
+    networks = _noting_turned_photos(networks, spec)
     return Plan(
         tuple(networks),
         tuple(spec.heads),
@@ -86,6 +87,24 @@ def plan_export(
         spec.preprocess,
         skipped,
     )
+
+
+def _noting_turned_photos(networks: list[NetworkPlan], spec: Spec) -> list[NetworkPlan]:
+    """Adds a note to networks that ignore the EXIF orientation of some of the user's photos."""
+    if spec.photos is None or all(network.view.exif_rotation for network in networks):
+        return networks
+    turned, photos = PhotoFolder(spec.photos, spec.limits).count_turned()
+    if not turned:
+        return networks
+    note = (
+        f"{turned} of {photos} photos in {spec.photos} are stored sideways or upside down, with an EXIF orientation. "
+        "The network sees them as stored, as it does with torchvision's transforms. If it was trained on upright "
+        "photos (ImageOps.exif_transpose), write exif_rotation = true in its table of the spec."
+    )
+    return [
+        network if network.view.exif_rotation else replace(network, notes=(*network.notes, f"{network.title}: {note}"))
+        for network in networks
+    ]
 
 
 def _plan_network(

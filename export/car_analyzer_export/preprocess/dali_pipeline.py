@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The most decoded pixels in one run; larger batches are split into several runs.
 _PIXELS_AT_ONCE = 256_000_000
 _ORIENTATION = 0x0112
+_JPEG = b"\xff\xd8\xff"
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 # With other component ids, some decoders assume RGB instead of YCbCr.
 _YCBCR = ([1, 2, 3], [0, 1, 2])
@@ -83,6 +84,8 @@ class Decoder:
 
     def job(self, content: bytes) -> Job | None:
         """The job for a photo; None if DALI would decode it differently from Pillow, or if it must be rejected."""
+        if not content.startswith(_JPEG):
+            return None
         try:
             image = header(content, **self._limits)
             if not self._is_plain(image) or not _is_whole(content):

@@ -1,11 +1,13 @@
 """Decodes photos, and rejects invalid ones with a sentence.
 
-Runs inside Triton, so it needs only Pillow. The exporter uses it, too, so that it prepares photos as the server does.
+Runs inside Triton, so it needs only Pillow, and pillow-heif for HEIC. The exporter uses it, too, so that it prepares
+photos as the server does.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 from contextlib import nullcontext
@@ -15,11 +17,26 @@ from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v1
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
+
+def _register_heic() -> bool:
+    """Adds HEIC to Pillow's formats, if pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+
+        # Only the primary image is needed. Its pixels do not depend on the number of threads, but its memory does.
+        register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    except ImportError:
+        return False
+    return True
+
+
+HAS_HEIC = _register_heic()
 # An allow-list: Pillow also opens formats that start external programs (EPS) or that no camera writes.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
-ACCEPTED = "JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF"
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", *(("HEIF",) if HAS_HEIC else ()))
+ACCEPTED = f"JPEG, PNG, WebP, BMP, GIF, TIFF{', AVIF or HEIC' if HAS_HEIC else ' or AVIF'}"
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 64_000_000
@@ -43,6 +60,15 @@ Image.MAX_IMAGE_PIXELS = None
 AvifImagePlugin.DEFAULT_MAX_THREADS = 2
 
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+# Pictures that repeat others in any number, and so take any time to decode. Only for a photo's own grid is the number
+# known before. Cameras write no others.
+_HEIC_COMPOSED = re.compile(rb"infe.{8,10}(iovl|iden)", re.DOTALL)
+_HEIC_GRID = re.compile(rb"infe.{8,10}grid", re.DOTALL)
+# With them, a tile is larger than it says.
+_HEIC_ALPHA_OR_CROP = re.compile(rb"auxC\0{4}urn:mpeg:[^\0]*(auxid:1|alpha)\0|\0\0\0\x28clap")
+_HEIC_SIZES = re.compile(rb"ispe\0{4}(.{8})", re.DOTALL)
+_HEIC_SIZE = struct.Struct(">II")
+_HEIC_WITHOUT_MEMORY = re.compile(r"^Out of memory|Allocating \d+ bytes failed")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,12 +93,12 @@ class Photo:
         max_bytes: The size of the largest accepted file.
         max_pixels: Width times height of the largest accepted photo, checked before it is decoded. Formats that take
             more time or memory per pixel have a lower limit.
-        decoding: A context manager around decoding, to monitor or limit its resources.
+        decoding: A context manager around opening and decoding, to monitor or limit their resources.
         least_side: The pixels that each side of the picture must keep. A larger JPEG is decoded at an eighth, a quarter
             or half of its size if both sides are divisible, which is much faster. None decodes all pixels.
 
     Attributes:
-        rgb: The picture as stored, without its EXIF orientation.
+        rgb: The picture as stored, without its EXIF orientation; a HEIC is upright, since its decoder turns it.
 
     Raises:
         InvalidPhotoError: The photo is empty, too large, damaged, or in a format that is not accepted.
@@ -86,22 +112,22 @@ class Photo:
         decoding: AbstractContextManager[Any] | None = None,
         least_side: int | None = None,
     ) -> None:
-        self._image = header(content, max_bytes, max_pixels)
         try:
-            if least_side is not None and (scale := _scale_of(self._image, least_side)) > 1:
-                self._image.draft(None, (self._image.width // scale, self._image.height // scale))
             with decoding or nullcontext():
+                self._image = header(content, max_bytes, max_pixels)
+                if least_side is not None and (scale := _scale_of(self._image, least_side)) > 1:
+                    self._image.draft(None, (self._image.width // scale, self._image.height // scale))
                 # Only once: a second attempt to load a damaged file can succeed and return half a picture.
                 self._image.load()
                 # Converting RGB to RGB would copy the picture.
                 self.rgb: Image.Image = self._image if self._image.mode == "RGB" else self._image.convert("RGB")
         except InvalidPhotoError:
             raise
-        except MemoryError:
-            raise InvalidPhotoError(
-                "Decoding the photo would take too much memory; save it smaller, or as JPEG."
-            ) from None
         except Exception as error:
+            if isinstance(error, MemoryError) or _HEIC_WITHOUT_MEMORY.search(str(error)):
+                raise InvalidPhotoError(
+                    "Decoding the photo would take too much memory; save it smaller, or as JPEG."
+                ) from None
             raise InvalidPhotoError(f"The photo is damaged and cannot be decoded: {_reason(error)}.") from error
 
     def scale(self, least_side: int) -> int:
@@ -121,11 +147,17 @@ class Photo:
         return self.rgb if turn is None else self.rgb.transpose(turn)
 
 
+def is_turned(image: Image.Image) -> bool:
+    """Whether an image's EXIF orientation turns or mirrors it."""
+    return image.getexif().get(_ORIENTATION) in _TURNS
+
+
 def header(content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Checks a photo without decoding it.
 
     Raises:
         InvalidPhotoError: See `Photo`; damage after the header is not detected.
+        MemoryError: There is not enough memory for the metadata.
     """
     if not content:
         raise InvalidPhotoError("The photo is empty: it has 0 bytes.")
@@ -136,7 +168,7 @@ def header(content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIX
         image = Image.open(_File(content), formats=FORMATS)
         _check_picture(image)
         _check_size(image, content, max_pixels)
-    except InvalidPhotoError:
+    except (InvalidPhotoError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise InvalidPhotoError(_describe_unknown(content)) from None
@@ -185,6 +217,10 @@ def _check_pieces(content: bytes) -> None:
         raise InvalidPhotoError(
             f"The photo is cut into {count:,} strips or tiles; at most {MAX_STRIPS:,} are accepted."
         )
+    if _is_heic(content) and (
+        _HEIC_COMPOSED.search(content) or (_HEIC_ALPHA_OR_CROP.search(content) and _HEIC_GRID.search(content))
+    ):
+        raise InvalidPhotoError("The photo is a HEIC composed of several pictures; at most plain tiles are accepted.")
 
 
 def _strips(content: bytes) -> int:
@@ -208,7 +244,7 @@ def _check_picture(image: ImageFile.ImageFile) -> None:
 
 
 def _check_size(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> None:
-    width, height = image.size
+    width, height = max(_heic_sizes(image, content), key=math.prod) if image.format == "HEIF" else image.size
     if max(width, height) > MAX_SIDE and width * height <= max_pixels:
         raise InvalidPhotoError(
             f"The photo is {width} x {height} pixels; at most {MAX_SIDE:,} are accepted along a side."
@@ -229,6 +265,8 @@ def _kind(image: ImageFile.ImageFile) -> tuple[str, float]:
     Pillow stores a picture with 4 bytes per pixel, twice during a conversion. Decoders that need more memory or time
     get a lower limit, so that no photo takes more memory than the largest PNG, or more than twice its time.
     """
+    if image.format == "HEIF":
+        return " of HEIC", 4 / 5  # the 48 megapixels of a phone
     if image.format in ("WEBP", "AVIF", "TIFF"):
         return {"WEBP": " of WebP", "AVIF": " of AVIF", "TIFF": " of TIFF"}[image.format], 1 / 2
     if image.format == "PNG" and "16" in str(image.tile[0].args):
@@ -266,8 +304,20 @@ def _check_scans(image: ImageFile.ImageFile, content: bytes, most: int) -> None:
     )
 
 
+def _heic_sizes(image: ImageFile.ImageFile, content: bytes) -> Iterator[tuple[int, int]]:
+    """The sizes of a HEIC, of the pictures stored in it, and of all its tiles: it may show only a section of them."""
+    yield image.size
+    yield from map(_HEIC_SIZE.unpack, _HEIC_SIZES.findall(content))
+    if grid := image.info.get("tiling"):
+        yield grid["num_columns"] * grid["tile_width"], grid["num_rows"] * grid["tile_height"]
+
+
+def _is_heic(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS
+
+
 def _describe_unknown(content: bytes) -> str:
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+    if _is_heic(content) and not HAS_HEIC:
         return f"The photo is in HEIC format; send it as {ACCEPTED}."
     return f"The file is not a photo that can be read, or its header is damaged; send {ACCEPTED}."
 

@@ -43,7 +43,12 @@ def as_text(config: Any) -> str:
 
 def heads_text(plan: Plan) -> str:
     """The heads' contract for clients, as JSON: head → how to read its logits."""
-    return json.dumps({head.name: describe_head(head) for head, _ in plan.heads()})
+    return json.dumps(
+        {
+            head.name: describe_head(head) | {"exif_rotation": network.view.exif_rotation}
+            for head, network in plan.heads()
+        }
+    )
 
 
 def label_texts(plan: Plan) -> dict[str, dict[str, str]]:

@@ -1,5 +1,7 @@
 // One photo to the service, and its answer or why there is none.
 
+import { isTurned } from "./orientation.js";
+
 export class Refusal extends Error {
   constructor({ kind = null, status = 0, message = null, retryAfter = null }) {
     super(message ?? kind);
@@ -7,6 +9,7 @@ export class Refusal extends Error {
   }
 }
 
+// The answer, and whether the networks saw the photo otherwise than the page shows it.
 export async function analyze(file, token, signal) {
   const form = new FormData();
   form.append("image", file, file.name);
@@ -21,7 +24,10 @@ export async function analyze(file, token, signal) {
     throw new Refusal({ kind: "network" });
   }
   const content = parse(body);
-  if (response.ok && content) return content;
+  if (response.ok && content) {
+    const asStored = response.headers.get("Exif-Rotation") === "false" && (await isTurned(file));
+    return { answer: content, asStored };
+  }
   if (response.ok) throw new Refusal({ kind: "unreadable" });
   const message = typeof content?.error === "string" ? content.error : null;
   throw new Refusal({ status: response.status, message, retryAfter: seconds(response.headers.get("Retry-After")) });

@@ -51,8 +51,8 @@ export class Card {
   }
 
   #parts() {
-    const { state, answer, error, seconds } = this.#photo;
-    if (state === "done") return describe(answer);
+    const { state, answer, asStored, error, seconds } = this.#photo;
+    if (state === "done") return asStored ? [note("asStored"), ...describe(answer)] : describe(answer);
     if (state === "failed") return [...complain(error), this.#retry()];
     if (state === "cancelled") return [note("cancelled"), this.#retry()];
     return [make("p", { className: "note", textContent: say(state, { seconds }) })];

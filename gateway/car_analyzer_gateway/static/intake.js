@@ -1,6 +1,6 @@
 // How photos come to the page: chosen, taken, dropped (folders, too) or pasted.
 
-const PHOTO = /\.(jpe?g|jfif|mpo|png|webp|bmp|gif|tiff?|avif)$/i;
+const PHOTO = /\.(jpe?g|jfif|mpo|png|webp|bmp|gif|tiff?|avif|hei[cf])$/i;
 
 export function takeIn({ add, chooseButton, shootButton, files, camera, veil }) {
   for (const [button, input] of [[chooseButton, files], [shootButton, camera]]) {

@@ -48,7 +48,7 @@ export class Queue {
     this.#running.set(photo, controller);
     let outcome;
     try {
-      outcome = { state: "done", answer: await this.#ask(photo, controller.signal) };
+      outcome = { state: "done", ...(await this.#ask(photo, controller.signal)) };
     } catch (error) {
       if (controller.signal.aborted) outcome = { state: "cancelled" };
       else outcome = { state: "failed", error: error instanceof Refusal ? error : new Refusal({ kind: "network" }) };
