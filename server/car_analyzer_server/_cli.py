@@ -106,12 +106,15 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
 
 
 def _serve(settings: Settings, *, as_json: bool, restart: bool) -> None:
+    from .repository import demo_warning
     from .server import Server
     from .supervisor import Supervisor
 
     print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
     with Server(settings) as server:
         supervisor = Supervisor(server, restart=restart)
+        if warning := demo_warning(settings.repository):
+            print(f"warning: {warning}", file=sys.stderr)
         _announce(server, as_json=as_json)
         supervisor.run()
 
