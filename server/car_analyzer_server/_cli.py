@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end with Triton, for platforms that restart containers themselves",
     )
-    parser.add_argument("--verbose", action="store_true", help="show Triton's log from the start")
+    parser.add_argument("--verbose", action="store_true", help="show all of Triton's log, from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
     return parser
 

@@ -68,6 +68,7 @@ def test_a_signal_stops_everything(repository: Path, signal_number: int) -> None
     assert process.returncode == 0
     assert "Stopped." in errors
     assert errors.count("warning: These are demo models: do not rely on their answers. Two small networks") == 1
+    assert errors.count("There is no GPU here") == (not Path("/dev/nvidiactl").exists())
     assert "Traceback" not in errors
     assert left_behind(process.pid) == []
     with pytest.raises(ProcessLookupError):
