@@ -5,6 +5,10 @@ MINUTES ?= 60
 PLOT ?= build/soak.png
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# The demo models have a repository of their own, so that they never mix with yours.
+DEMO := build/demo
+SERVED := $(if $(wildcard $(REPOSITORY)/*/*/model.onnx),$(REPOSITORY),$(DEMO))
+ENSEMBLE := car_analyzer/config.pbtxt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast docs soak bench lint format clean fuzz publish-trial faults overload replicas deploy-check containers
@@ -12,12 +16,18 @@ INSTALLED := .venv/installed
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-demo: $(INSTALLED) ## Export the demo models, start Triton, analyse the sample photos, print JSON
-	@$(BIN)/python examples/demo.py
+demo: $(INSTALLED) $(DEMO)/$(ENSEMBLE) ## Export the demo models, start Triton, analyse the sample photos, print JSON
+	@$(BIN)/python examples/demo.py $(DEMO)
 
-serve: $(INSTALLED) ## Serve REPOSITORY (model_repository; the demo models if it has none): Triton and the gateway
-	@ls $(REPOSITORY)/*/*/model.onnx >/dev/null 2>&1 || $(BIN)/car-analyzer export examples/demo.toml --repository $(REPOSITORY)
-	@exec $(BIN)/car-analyzer gateway --repository $(REPOSITORY)
+serve: $(INSTALLED) $(filter $(DEMO)/%,$(SERVED)/$(ENSEMBLE)) ## Serve REPOSITORY (model_repository; the demo models if it has none): Triton and the gateway
+	@test $(SERVED) = $(REPOSITORY) || echo "$(REPOSITORY) has no exported models; serving the demo models in $(SERVED)." >&2
+	@exec $(BIN)/car-analyzer gateway --repository $(SERVED)
+
+# An export adds a whole version or nothing, so an interrupted one leaves nothing to delete.
+.PRECIOUS: $(DEMO)/$(ENSEMBLE)
+$(DEMO)/$(ENSEMBLE): examples/demo.toml examples/demo_network.py $(wildcard examples/*.pth export/car_analyzer_export/preprocess/*.py) | $(INSTALLED)
+	@echo "Exporting the demo models ..." >&2
+	@$(BIN)/car-analyzer export examples/demo.toml --repository $(DEMO) >&2
 
 test: lint docs ## Check style and types, then run every test on a real Triton
 	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder

@@ -256,7 +256,8 @@ class AsyncCarAnalyzer:
             if version:
                 raise OverloadedError(f"version {version} was replaced while it answered") from error
             raise
-        return ServedModel(config.export_id, config.version, parse_heads(config.heads, self._model))
+        heads = parse_heads(config.parameters.get("heads"), self._model)
+        return ServedModel(config.parameters.get("export_id"), config.version, heads)
 
     async def _stream(
         self, photos: Iterable[Photo] | AsyncIterable[Photo], concurrency: int, timeout: float | None
@@ -302,7 +303,17 @@ class AsyncCarAnalyzer:
         message = (
             f"not loaded: {', '.join(missing)}" if missing else None if server_ready else "the server is not ready"
         )
-        return Health(self.url, message is None, server_ready, models, message, config.version, config.export_id)
+        return Health(
+            self.url,
+            message is None,
+            server_ready,
+            models,
+            message,
+            config.version,
+            config.parameters.get("export_id"),
+            config.parameters.get("description"),
+            config.parameters.get("demo") == "true",
+        )
 
     def _connect(self) -> Transport:
         loop = asyncio.get_running_loop()

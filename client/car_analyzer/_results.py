@@ -117,6 +117,8 @@ class Health:
         message: What is missing, in a sentence; None if nothing is.
         version: The version of the ensemble that is served; None if its config does not name one.
         export_id: The id of the export that is served; None if it has none.
+        description: What the models are; None if their spec does not tell.
+        demo: The models are for demonstration: their answers are not to be relied on.
     """
 
     url: str
@@ -126,13 +128,22 @@ class Health:
     message: str | None = None
     version: str | None = None
     export_id: str | None = None
+    description: str | None = None
+    demo: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The health as JSON-ready camelCase.
 
         Returns:
-            `status` (`OK` or `unavailable`), `url`, `models`, and, where known, `message`, `version`, `exportId`.
+            `status` (`OK` or `unavailable`), `url`, `models`, and, where known, `message`, `version`, `exportId`,
+            `description`, and `demo` if it is true.
         """
         flat = {"status": "OK" if self.ready else "unavailable", "url": self.url, "models": dict(self.models)}
-        known = {"message": self.message, "version": self.version, "exportId": self.export_id}
+        known = {
+            "message": self.message,
+            "version": self.version,
+            "exportId": self.export_id,
+            "description": self.description,
+            "demo": self.demo or None,
+        }
         return flat | {key: value for key, value in known.items() if value is not None}

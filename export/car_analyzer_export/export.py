@@ -106,7 +106,7 @@ def add_version(
             for name, facts in records.items():
                 _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
             summary = {"model": ENSEMBLE, "version": number, "export_id": export_id, "models": models}
-            _write_record(staged.version_folder(ENSEMBLE), summary)
+            _write_record(staged.version_folder(ENSEMBLE), summary | plan.about)
             with added(staged, repository, number, shown=deliver is not None):
                 if deliver is not None:
                     deliver(repository, number)

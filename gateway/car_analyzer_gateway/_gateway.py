@@ -90,7 +90,9 @@ class Gateway:
             return _unavailable("the gateway is stopping")
         health = await self.client.health(HEALTH_S)
         if health.ready:
-            return JSONResponse({"status": "OK"}, headers={"Cache-Control": "no-store"})
+            known = health.to_dict()
+            body = {key: known[key] for key in ("status", "description", "demo") if key in known}
+            return JSONResponse(body, headers={"Cache-Control": "no-store"})
         logger.warning("not ready", extra={"fields": {"reason": health.message}})
         # Without models, the connection failed: the message contains addresses.
         return _unavailable(str(health.message) if health.models else "the model server cannot be reached")

@@ -159,7 +159,15 @@ def _analyze(settings: Settings) -> dict[str, Any]:
 
 
 def _health() -> dict[str, Any]:
-    ok = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "enum": ["OK"]}}}
+    ok = {
+        "type": "object",
+        "required": ["status"],
+        "properties": {
+            "status": {"type": "string", "enum": ["OK"]},
+            "description": {"type": "string", "description": "What the models are, if their spec tells."},
+            "demo": {"type": "boolean", "description": "True for demo models: do not rely on their answers."},
+        },
+    }
     return {
         "summary": "Check whether photos can be analysed now",
         "operationId": "health",

@@ -106,12 +106,15 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
 
 
 def _serve(settings: Settings, *, as_json: bool, restart: bool) -> None:
+    from .repository import demo_warning
     from .server import Server
     from .supervisor import Supervisor
 
     print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
     with Server(settings) as server:
         supervisor = Supervisor(server, restart=restart)
+        if warning := demo_warning(settings.repository):
+            print(f"warning: {warning}", file=sys.stderr)
         _announce(server, as_json=as_json)
         supervisor.run()
 
@@ -186,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end with Triton, for platforms that restart containers themselves",
     )
-    parser.add_argument("--verbose", action="store_true", help="show Triton's log from the start")
+    parser.add_argument("--verbose", action="store_true", help="show all of Triton's log, from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import re
 import sys
 import threading
@@ -14,8 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GPU_DRIVER = Path("/dev/nvidiactl")
-# Errors that Triton always logs on machines without a GPU.
-_ERRORS_WITHOUT_GPU = ("CUDA driver version is insufficient", "CudaDriverHelper", "NVML")
+# Lines that Triton always logs on machines without a GPU, some at each load of a model.
+_LINES_WITHOUT_GPU = (
+    "CUDA driver version is insufficient",
+    "CudaDriverHelper",
+    "NVML",
+    "DCGM unable to start",
+    "failed to allocate pinned system memory",
+)
 # The prefix of Triton's own lines: severity, month, day. Lines of the loader or of a wrapper do not have it.
 _OWN_LINE = re.compile(r"[IWEF]\d{4} ")
 # Lines of our Python models about accelerators: which they use or miss, and preparations that take minutes.
@@ -26,6 +33,8 @@ _DRAINED = "All models are stopped, unloading models"
 
 class Log:
     """Collects Triton's log. Forwards it to stderr once Triton is ready; before, only lines about accelerators.
+
+    Without a GPU, one line replaces Triton's errors about it, unless the log is `visible` from the start.
 
     Attributes:
         drained: Set when Triton logs, during shutdown, that no requests are in flight.
@@ -60,8 +69,7 @@ class Log:
     def errors(self) -> str:
         """The last error lines; without any, the last lines."""
         found = [line for line in self._lines if line.startswith(("E", "error:", "Unexpected"))]
-        if not _GPU_DRIVER.exists():
-            found = [line for line in found if not any(word in line for word in _ERRORS_WITHOUT_GPU)]
+        found = [line for line in found if not _is_about_missing_gpu(line)]
         return "".join(f"\n  {line}" for line in (found or list(self._lines))[-20:])
 
     def mentions(self, words: str) -> bool:
@@ -78,5 +86,16 @@ class Log:
                 if self._on_first_line is not None and _OWN_LINE.match(line):
                     self._on_first_line()
                     self._on_first_line = None
-                if self._visible or _ACCELERATOR_LINE.match(line):
+                if not self._always and _is_about_missing_gpu(line):
+                    _report_missing_gpu()
+                elif self._visible or _ACCELERATOR_LINE.match(line):
                     sys.stderr.write(line)
+
+
+def _is_about_missing_gpu(line: str) -> bool:
+    return any(words in line for words in _LINES_WITHOUT_GPU) and not _GPU_DRIVER.exists()
+
+
+@functools.cache  # once, however often Triton is started
+def _report_missing_gpu() -> None:
+    print("There is no GPU here: Triton runs on the CPU.", file=sys.stderr)

@@ -62,6 +62,20 @@ def read_config(repository: Path, model: str) -> Any:
         raise RepositoryError(f"{file} cannot be read: {error}.") from error
 
 
+def demo_warning(repository: Path) -> str | None:
+    """A warning if a repository holds demo models, whose answers are not to be relied on; otherwise None.
+
+    Raises:
+        RepositoryError: A configuration is invalid.
+    """
+    for file in sorted(repository.glob("*/config.pbtxt")):
+        parameters = read_config(repository, file.parent.name).parameters
+        if "demo" in parameters and parameters["demo"].string_value == "true":
+            description = parameters["description"].string_value if "description" in parameters else ""
+            return f"These are demo models: do not rely on their answers. {description}".rstrip()
+    return None
+
+
 def read_networks(repository: Path) -> list[Any]:
     """Reads the configurations of the models of the ONNX Runtime backend.
 

@@ -197,6 +197,8 @@ def test_health_of_a_server_that_is_ready(url: str) -> None:
         "url": url,
         "models": dict.fromkeys(["car_analyzer", "preprocess", "cleanliness", "condition"], True),
         "version": "1",
+        "description": "Two small networks, trained on drawn cars. On photographs their answers mean nothing.",
+        "demo": True,
     }
 
 

@@ -51,6 +51,8 @@ def test_one_number_is_a_square() -> None:
         (lambda: spec(photo_size=[224]), "photo_size"),
         (lambda: spec(limits={"max_bytes": 0}), "limits.max_bytes"),
         (lambda: spec(target="tpu"), "target"),
+        (lambda: spec(description="two\nlines"), "description"),
+        (lambda: spec(demo="perhaps"), "demo"),
         (lambda: spec(accelerator="rocm"), "accelerator"),
         (lambda: spec(preprocess="opencv"), "preprocess"),
         (lambda: spec(limits={"preprocess_instances": -1}), "preprocess_instances"),

@@ -13,7 +13,7 @@ import pytest
 
 from car_analyzer import CarAnalyzer
 
-from .conftest import Gateway, make_form
+from .conftest import HEALTHY, Gateway, make_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def test_both_protocols(
 ) -> None:
     gateway = start_gateway(getattr(server, f"{protocol}_url"))
     assert timeless(gateway.analyze(photo).json()) == expected[0]
-    assert gateway.health(200) == {"status": "OK"}
+    assert gateway.health(200) == HEALTHY
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/anything", "application/octet-stream", "IMAGE/JPEG; q=1"])

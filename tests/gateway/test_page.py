@@ -64,6 +64,7 @@ STUB = """
 const answers = arguments[0];
 window.sent = 0;
 window.fetch = async (url, { signal }) => {
+  if (url === "health") return new Response('{"status": "OK"}');
   const answer = answers[Math.min(window.sent++, answers.length - 1)];
   if (answer === null) await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   return new Response(answer.body, { status: answer.status, headers: answer.headers ?? {} });
@@ -153,6 +154,16 @@ def test_shows_the_verdicts(page: Page, sample_photos: list[Path]) -> None:
     assert page.complaints() == []
 
 
+def test_demo_models_are_announced(page: Page, sample_photos: list[Path]) -> None:
+    page.wait(page.id("demo").is_displayed)
+    assert page.id("demo").text.startswith("Demo models: do not rely on their answers. Two small networks")
+    # Then a service whose models say nothing about themselves.
+    page.stub(answer(condition="intact", conditionConfidence=0.9))
+    page.give(sample_photos[0])
+    page.finished()
+    page.wait(lambda: not page.id("demo").is_displayed())
+
+
 def test_errors_stand_beside_their_photo(page: Page, sample_photos: list[Path], tmp_path: Path) -> None:
     text = tmp_path / "notes.jpg"
     text.write_text("not a photo")
@@ -171,7 +182,8 @@ def test_few_are_sent_at_once(page: Page, sample_photos: list[Path]) -> None:
         "const send = fetch; let now = 0; let goOn; window.most = 0;"
         # The first are held until there are four, or they could be answered one by one.
         "const four = new Promise((resolve) => { goOn = resolve; });"
-        "window.fetch = async (...request) => { window.most = Math.max(window.most, ++now); if (now === 4) goOn();"
+        "window.fetch = async (...request) => { if (request[0] === 'health') return send(...request);"
+        "  window.most = Math.max(window.most, ++now); if (now === 4) goOn();"
         "  await four; return send(...request).finally(() => now--); };"
     )
     # The browser notes it itself: photos are answered faster than it can be asked from here.

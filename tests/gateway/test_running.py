@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import PATIENCE_S, until
 
-from .conftest import Gateway
+from .conftest import HEALTHY, Gateway
 from .test_refusals import refused
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class TestTogether:
     def ready(process: subprocess.Popen[str]) -> dict[str, Any]:
         assert process.stdout is not None
         answer: dict[str, Any] = json.loads(process.stdout.readline())
-        until(lambda: httpx.get(f"{answer['gateway']}/health", timeout=PATIENCE_S).json() == {"status": "OK"})
+        until(lambda: httpx.get(f"{answer['gateway']}/health", timeout=PATIENCE_S).json() == HEALTHY)
         return answer
 
     @staticmethod

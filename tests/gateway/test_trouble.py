@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import HeldModel, edit, until
 
-from .conftest import Gateway
+from .conftest import HEALTHY, Gateway
 from .test_refusals import refused
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_triton_stops_and_comes_back(
     assert gateway.health(503) == {"status": "unavailable", "error": "the model server cannot be reached"}
     settings = triton.settings
     start_triton(repository, http_port=settings.http_port, grpc_port=settings.grpc_port)
-    assert gateway.health(200) == {"status": "OK"}
+    assert gateway.health(200) == HEALTHY
     assert gateway.analyze(photo).status_code == 200
     assert gateway.metric("car_analyzer_errors_total", kind="bug") == 0
 

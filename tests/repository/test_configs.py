@@ -7,6 +7,8 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from car_analyzer_export.repository.versions import serve_from_next_start
+
 COMMITTED = Path(__file__).parents[2] / "model_repository"
 
 
@@ -33,6 +35,14 @@ def test_committed_files_are_what_the_exporter_writes(repository: Path) -> None:
     assert {path for path in tracked if path.name == "config.pbtxt"} == {
         path for path in written if path.name == "config.pbtxt"
     }
+
+
+def test_an_export_replaces_the_configurations_of_a_clean_checkout(copy: Path) -> None:
+    file = Path("car_analyzer/config.pbtxt")
+    exported = (copy / file).read_text()
+    (copy / file).write_text((COMMITTED / file).read_text())
+    serve_from_next_start(copy, 1)
+    assert (copy / file).read_text() == exported
 
 
 def test_only_the_first_step_has_a_bounded_queue(repository: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from car_analyzer_server import InstallationError, RepositoryError, Server, Settings, StartError
 from car_analyzer_server.installation import find_installation
-from car_analyzer_server.repository import check_repository
-from tests.conftest import PATIENCE_S, until
+from car_analyzer_server.repository import check_repository, demo_warning
+from tests.conftest import PATIENCE_S, edit, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,8 @@ def test_a_signal_stops_everything(repository: Path, signal_number: int) -> None
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert "Stopped." in errors
+    assert errors.count("warning: These are demo models: do not rely on their answers. Two small networks") == 1
+    assert errors.count("There is no GPU here") == (not Path("/dev/nvidiactl").exists())
     assert "Traceback" not in errors
     assert left_behind(process.pid) == []
     with pytest.raises(ProcessLookupError):
@@ -178,6 +180,14 @@ def test_a_clean_checkout_says_that_nothing_was_exported() -> None:
         pytest.skip("something was exported into this checkout")
     with pytest.raises(RepositoryError, match="was never exported"):
         check_repository(committed)
+
+
+def test_only_demo_models_are_announced(copy: Path) -> None:
+    assert str(demo_warning(copy)).endswith("On photographs their answers mean nothing.")
+    edit(copy, "car_analyzer", lambda config: config.parameters.pop("description"))
+    assert demo_warning(copy) == "These are demo models: do not rely on their answers."
+    edit(copy, "car_analyzer", lambda config: config.parameters.pop("demo"))
+    assert demo_warning(copy) is None
 
 
 def test_a_path_in_which_triton_would_wait_for_ever(repository: Path, tmp_path: Path) -> None:

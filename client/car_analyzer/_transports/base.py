@@ -38,14 +38,13 @@ class ModelConfig:
     """The parts of a model's config that the client uses.
 
     Attributes:
-        heads: The JSON that describes its outputs, or None.
-        export_id: The id of its export, or None for an older export, which has no id.
+        parameters: What the export wrote into it: `heads`, the JSON that describes its outputs; `export_id`, but not of
+            older exports; `description` and `demo`, where the spec has them.
         version: The only version that it allows, or None.
         steps: The models that the ensemble consists of.
     """
 
-    heads: str | None
-    export_id: str | None
+    parameters: Mapping[str, str]
     version: str | None
     steps: tuple[str, ...]
 

@@ -157,13 +157,10 @@ class GrpcTransport:
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         request = service_pb2.ModelConfigRequest(name=model, version=version)
         config = (await self._query("ModelConfig", request, timeout)).config
-        heads, export_id = (
-            config.parameters[name].string_value if name in config.parameters else None
-            for name in ("heads", "export_id")
-        )
+        parameters = {name: parameter.string_value for name, parameter in config.parameters.items()}
         versions = config.version_policy.specific.versions
         only = str(versions[0]) if len(versions) == 1 else None
-        return ModelConfig(heads, export_id, only, tuple(step.model_name for step in config.ensemble_scheduling.step))
+        return ModelConfig(parameters, only, tuple(step.model_name for step in config.ensemble_scheduling.step))
 
     async def is_server_ready(self, *, timeout: float) -> bool:
         return bool((await self._query("ServerReady", service_pb2.ServerReadyRequest(), timeout)).ready)

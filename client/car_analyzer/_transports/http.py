@@ -113,11 +113,10 @@ class HttpTransport:
         try:
             config = json.loads(content)
             steps = config.get("ensemble_scheduling", {}).get("step", [])
-            parameters = config.get("parameters", {})
-            heads, export_id = (parameters.get(name, {}).get("string_value") for name in ("heads", "export_id"))
+            parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
             versions = config.get("version_policy", {}).get("specific", {}).get("versions", [])
             only = str(versions[0]) if len(versions) == 1 else None
-            return ModelConfig(heads, export_id, only, tuple(step["model_name"] for step in steps))
+            return ModelConfig(parameters, only, tuple(step["model_name"] for step in steps))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ServerError(f"cannot read the model's config from {self._endpoint}: {error!r}") from error
 

@@ -86,6 +86,8 @@ def plan_export(
         spec.engine_cache,
         spec.preprocess,
         skipped,
+        spec.description,
+        spec.demo,
     )
 
 

@@ -140,7 +140,8 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
 
 
 def _ensemble(plan: Plan, version: int, export_id: str) -> Any:
-    parameters = {"heads": heads_text(plan), "export_id": export_id}
+    about = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plan.about.items()}
+    parameters = {"heads": heads_text(plan), "export_id": export_id, **about}
     steps = [
         pb.ModelEnsembling.Step(
             model_name=PREPROCESS,

@@ -87,12 +87,20 @@ def on_disk(repository: Path) -> int | None:
     try:
         ensemble = config_on_disk(repository, ENSEMBLE)
         version = pinned(ensemble)
-        if version is None or not (_folder(repository, version) / CONFIGS).is_dir():
+        stored = _folder(repository, version) / CONFIGS / f"{ENSEMBLE}.pbtxt" if version is not None else None
+        if stored is None or not stored.is_file():
+            return None
+        # The configurations of a clean checkout name version 1, too, but no export.
+        if _export_id(ensemble) != _export_id(_parse(_read(stored), ENSEMBLE)):
             return None
         models = [config_on_disk(repository, name) for name in steps({ENSEMBLE: ensemble})]
         return version if all(list(model.version_policy.specific.versions) == [version] for model in models) else None
     except PublishError:
         return None
+
+
+def _export_id(ensemble: Any) -> str:
+    return str(ensemble.parameters["export_id"].string_value) if "export_id" in ensemble.parameters else ""
 
 
 def pinned(ensemble: Any) -> int | None:

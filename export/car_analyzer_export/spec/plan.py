@@ -185,6 +185,8 @@ class Plan:
         accelerator: See `spec.Spec`.
         engine_cache: See `spec.Spec`.
         preprocess: See `spec.Spec`.
+        description: See `spec.Spec`.
+        demo: See `spec.Spec`.
         skipped: Unreadable files in the folder of photos → the reason; see `PhotoFolder`.
         views: View → the output of the preprocess step that has its pixels.
     """
@@ -199,6 +201,8 @@ class Plan:
     engine_cache: str = ""
     preprocess: str = "pillow"
     skipped: Mapping[str, str] = field(default_factory=dict)
+    description: str | None = None
+    demo: bool = False
     views: dict[View, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -206,6 +210,11 @@ class Plan:
         for network in self.networks:
             views.setdefault(network.view, f"pixels_{network.name}" if views else "pixels")
         object.__setattr__(self, "views", views)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known about the models as a whole, JSON-ready."""
+        return ({"description": self.description} if self.description else {}) | ({"demo": True} if self.demo else {})
 
     def heads(self) -> list[tuple[HeadPlan, NetworkPlan]]:
         """Every head with its network, in the order of the answer's keys."""

@@ -32,6 +32,7 @@ _RESERVED_NAMES = frozenset({ENSEMBLE, PREPROCESS, "processing_time_ms", "image"
 
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Label = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]
+_Sentence = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=500)]
 _Mean = Annotated[float, Field(ge=0, le=1)]
 _Std = Annotated[float, Field(gt=0, le=1)]
 _Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -208,6 +209,8 @@ class Spec(_Table):
     Attributes:
         heads: By name, in the order of the answer's keys.
         networks: By name. A head with weights has a network of the same name.
+        description: What the models are, for whoever reads their answers; one line.
+        demo: The answers are not to be relied on; the page, health checks and logs say so.
         photo_size: For networks that have none.
         photos: A folder of photos to compare ONNX Runtime with PyTorch on, and faster preprocessing with exact; without
             it, generated pictures are used.
@@ -221,6 +224,8 @@ class Spec(_Table):
 
     heads: dict[str, Head] = Field(min_length=1)
     networks: dict[str, Network]
+    description: _Sentence | None = None
+    demo: bool = False
     photo_size: tuple[_Side, _Side] | None = None
     photos: Path | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"

@@ -33,6 +33,17 @@ export async function analyze(file, token, signal) {
   throw new Refusal({ status: response.status, message, retryAfter: seconds(response.headers.get("Retry-After")) });
 }
 
+// What the service tells about its models; null if it is not ready.
+export async function health(token) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  try {
+    const response = await fetch("health", { headers });
+    return response.ok ? parse(await response.text()) : null;
+  } catch {
+    return null;
+  }
+}
+
 function parse(text) {
   try {
     const content = JSON.parse(text);

@@ -1,5 +1,6 @@
 // Ties the page together: photos come in, go to the queue, and their cards follow what becomes of them.
 
+import { health } from "./api.js";
 import { Card } from "./card.js";
 import { Filters } from "./filters.js";
 import { takeIn } from "./intake.js";
@@ -61,7 +62,16 @@ function follow(photo) {
   if (!photos.has(photo)) return;
   cards.get(photo).render();
   if (ENDS.has(photo.state)) announcer.tell(photo, [...photos]);
+  // The models may have been replaced, or not ready when the page was opened.
+  if (photo.state === "done" && !queue.busy) showDemo();
   plan();
+}
+
+async function showDemo() {
+  const models = await health(tokens.current);
+  if (models === null) return;
+  $("demo").hidden = models.demo !== true;
+  $("description").textContent = models.description ?? "";
 }
 
 // However many photos change at once, the summary is made once a frame; timers also run in a hidden tab.
@@ -131,3 +141,4 @@ for (const button of languages) {
 }
 
 speak();
+showDemo();
