@@ -75,6 +75,9 @@ def test_the_record_says_what_was_compared(one_head: Spec, weights: Path, tmp_pa
     assert record["onnx"]["bytes"] == (folder / "model.onnx").stat().st_size
     assert record["onnx"]["opset"] == onnx.load(folder / "model.onnx").opset_import[0].version
     assert [batch["batch"] for batch in record["compared_with_pytorch"]["batches"]["cleanliness"]] == [1, 2, 7, 32]
+    compared = record["compared_with_pytorch"]
+    assert (compared["pictures"], compared["tolerance"]) == ("generated", 1e-4)
+    assert compared["tolerances"]["cleanliness"]["basis"] == "absolute"
     assert record["versions"]["torch"] == torch.__version__
 
 
@@ -258,7 +261,9 @@ def test_the_command_publishes_and_reports(
 ) -> None:
     flags = ["--cleanliness", str(weights), "--condition", str(weights), "--architecture", f"{network_file}:build"]
     assert main([*flags, "--repository", str(tmp_path / "repository")]) == 0
-    assert "published as version 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "published as version 1" in printed
+    assert "is accepted for logits" not in printed
     assert (tmp_path / "repository" / "condition" / "1" / "model.onnx").is_file()
     assert (tmp_path / "repository" / "condition" / "1" / "labels.txt").read_text() == "intact\ndamaged\n"
 

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "export", "Export trained PyTorch classifiers to a Triton model repository, verified against PyTorch.", _EPILOG
     )
     add_options(parser)
-    parser.add_argument("--dry-run", action="store_true", help="load and verify everything, publish nothing")
+    parser.add_argument("--dry-run", action="store_true", help="export and verify everything, publish nothing")
     parser.add_argument("--json", action="store_true", help="print the plan and the result as one JSON object")
     return parser
 
@@ -137,55 +137,56 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
     return spec.model_copy(update=given)
 
 
-def _export(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None, Checked | None]:
+def _export(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export, Checked | None]:
     with (
         progress_bar(1 + spec.steps + (STEPS if arguments.check else 0), "starting PyTorch") as progress,
         NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,
     ):
-        from ..export import add_version  # while the other process imports PyTorch
+        from ..export import add_version, dry_run  # while the other process imports PyTorch
 
         plan = networks.plan()
         checked = check_labelled(plan, networks, arguments)
-        if arguments.dry_run:
-            networks.check()
-            return plan, None, checked
-        exported = add_version(plan, arguments.repository, networks.write, version=arguments.version, checked=checked)
+        add = dry_run if arguments.dry_run else add_version
+        exported = add(plan, arguments.repository, networks.write, version=arguments.version, checked=checked)
         return plan, exported, checked
 
 
-def _report(arguments: argparse.Namespace, plan: Plan, export: Export | None, checked: Checked | None) -> None:
+def _report(arguments: argparse.Namespace, plan: Plan, export: Export, checked: Checked | None) -> None:
     if arguments.json:
-        print(json.dumps(_as_json(plan, export, checked)))
+        print(json.dumps(_as_json(export, checked, dry_run=arguments.dry_run)))
         return
     print_export(plan, export, checked)
-    if export is None:
+    if arguments.dry_run:
         print("Nothing was published: this was a dry run.")
     else:
         print(f"published as version {export.version} (export {export.export_id}) in {export.repository}")
 
 
-def print_export(plan: Plan, export: Export | None, checked: Checked | None) -> None:
+def print_export(plan: Plan, export: Export, checked: Checked | None) -> None:
     """Prints the plan, and what verification and the check of labelled photos found."""
-    if skipped := export.skipped if export is not None else plan.skipped:
-        print(f"Skipped of the photos in {plan.photos}: {describe(skipped)}.", file=sys.stderr)
+    if export.skipped:
+        print(f"Skipped of the photos in {plan.photos}: {describe(export.skipped)}.", file=sys.stderr)
     for network in plan.networks:
         for note in network.notes:
             print(note, file=sys.stderr)
         print(f"{network.name}: {network.weights.name}, {network.architecture}, {_describe_view(network)}")
         for head in network.heads:
             print(f"  {head.name}: {' / '.join(head.labels)} ({head.activation})")
-        if export is not None:
-            _print_verification(export.networks[network.name])
+        _print_verification(export.networks[network.name])
     if checked is not None:
         print(printable_text(checked))
 
 
 def _print_verification(facts: dict[str, Any]) -> None:
-    batches = [batch for found in facts["compared_with_pytorch"]["batches"].values() for batch in found]
+    compared = facts["compared_with_pytorch"]
+    batches = [batch for found in compared["batches"].values() for batch in found]
+    larger = max(compared["tolerances"].values(), key=lambda tolerance: tolerance["limit"])
+    accepted = f", {larger['limit']:.1g} is accepted for logits up to {larger['size']:.3g}"
     print(
         f"  {facts['onnx']['bytes'] / 1e6:.1f} MB of ONNX; agrees with PyTorch on "
         f"{max(batch['batch'] for batch in batches)} pictures "
-        f"(largest difference of a logit {max(batch['max_difference'] for batch in batches):.1g})"
+        f"(largest difference of a logit {max(batch['max_difference'] for batch in batches):.1g}"
+        f"{'' if larger['basis'] == 'absolute' else accepted})"
     )
     if precision := facts.get("precision"):
         print(
@@ -203,10 +204,10 @@ def _describe_view(network: NetworkPlan) -> str:
     return ", ".join(parts + [text for text, applies in options.items() if applies])
 
 
-def _as_json(plan: Plan, export: Export | None, checked: Checked | None) -> dict[str, Any]:
+def _as_json(export: Export, checked: Checked | None, *, dry_run: bool) -> dict[str, Any]:
     check = {} if checked is None else {"check": checked.facts}
-    if export is None:
-        return {"dry_run": True, "networks": {network.name: network.describe() for network in plan.networks}} | check
+    if dry_run:
+        return {"dry_run": True, "networks": export.networks} | check
     facts = {
         "repository": str(export.repository),
         "version": export.version,
