@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,8 +17,6 @@ from .common import add_repository, make_parser, progress_bar, run
 from .labelled import STEPS, add_check_options, check_labelled, printable_text
 
 if TYPE_CHECKING:
-    import argparse
-
     from ..checking.outcome import Checked
     from ..export import Export
     from ..spec import NetworkPlan, Plan
@@ -26,7 +25,7 @@ _EPILOG = """\
 examples:
   car-analyzer export cars.toml
   car-analyzer export --cleanliness cleanliness_model.pth --condition condition_model.pth \\
-      --architecture network.py:build
+      --architecture network.py:build --condition-labels damaged,intact
   car-analyzer export cars.toml --dry-run
   car-analyzer export cars.toml --check labelled/   labelled photos, in the format of `car-analyzer check`
 
@@ -73,6 +72,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", type=Path, metavar="FILE.pth", help=f"weights of the {' / '.join(labels)} head"
         )
+        parser.add_argument(
+            f"--{name}-labels",
+            type=_two_labels,
+            metavar="A,B",
+            help=f"its labels, in the order of the network's classes; default: the checkpoint's, or {','.join(labels)}",
+        )
     parser.add_argument("--architecture", metavar="FILE.py:FACTORY", help="of these networks; default: detect it")
     add_repository(parser)
     parser.add_argument(
@@ -102,13 +107,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def has_source(arguments: argparse.Namespace) -> bool:
     """Whether the arguments name something to export."""
-    return bool(arguments.spec or _weight_options(arguments))
+    return bool(arguments.spec or _weight_options(arguments) or any(_labels_of(arguments).values()))
 
 
 def check_source(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Ends the process with a usage error unless the arguments name exactly one source."""
     if arguments.min_accuracy is not None and arguments.check is None:
         parser.error("--min-accuracy needs --check")
+    for name, labels in _labels_of(arguments).items():
+        if labels and arguments.spec:
+            parser.error(f"--{name}-labels is not for a spec: write labels = {json.dumps(labels)} in its head")
+        if labels and not getattr(arguments, name):
+            parser.error(f"--{name}-labels needs --{name}")
     if arguments.spec and (_weight_options(arguments) or arguments.architecture):
         parser.error("give a spec, or --cleanliness, --condition and --architecture, not both")
     if not has_source(arguments):
@@ -117,6 +127,19 @@ def check_source(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
 
 def _weight_options(arguments: argparse.Namespace) -> list[str]:
     return [name for name in WELL_KNOWN_LABELS if getattr(arguments, name)]
+
+
+def _labels_of(arguments: argparse.Namespace) -> dict[str, list[str] | None]:
+    return {name: getattr(arguments, f"{name}_labels") for name in WELL_KNOWN_LABELS}
+
+
+def _two_labels(text: str) -> list[str]:
+    labels = [label.strip() for label in text.split(",")]
+    if len(labels) != 2 or not all(labels) or labels[0] == labels[1]:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not two different labels with a comma between, as in clean,dirty"
+        )
+    return labels
 
 
 def read_spec(arguments: argparse.Namespace) -> Spec:
@@ -132,6 +155,9 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
             name: {"weights": getattr(arguments, name), "architecture": arguments.architecture or "auto"}
             for name in _weight_options(arguments)
         }
+        for name, labels in _labels_of(arguments).items():
+            if labels:
+                heads[name]["labels"] = labels
         spec = Spec.from_values({"heads": heads}, "flags")
     given = {name: value for name in _SPEC_OPTIONS if (value := getattr(arguments, name)) is not None}
     return spec.model_copy(update=given)
