@@ -264,7 +264,8 @@ def test_the_command_publishes_and_reports(
     flags += ["--condition-labels", "damaged, ok"]
     assert main([*flags, "--repository", str(tmp_path / "repository")]) == 0
     printed = capsys.readouterr().out
-    assert "published as version 1" in printed
+    assert "published as version 1 (export " in printed
+    assert "a running one after `car-analyzer publish --version 1 --repository " in printed
     assert "is accepted for logits" not in printed
     assert (tmp_path / "repository" / "condition" / "1" / "model.onnx").is_file()
     assert (tmp_path / "repository" / "condition" / "1" / "labels.txt").read_text() == "damaged\nok\n"

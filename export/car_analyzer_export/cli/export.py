@@ -186,6 +186,10 @@ def _report(arguments: argparse.Namespace, plan: Plan, export: Export, checked: 
         print("Nothing was published: this was a dry run.")
     else:
         print(f"published as version {export.version} (export {export.export_id}) in {export.repository}")
+        print(
+            "a Triton that starts from now on serves it; a running one after "
+            f"`car-analyzer publish --version {export.version} --repository {export.repository}` or a restart"
+        )
 
 
 def print_export(plan: Plan, export: Export, checked: Checked | None) -> None:
