@@ -87,7 +87,7 @@ def test_large_logits_agree_by_their_size(tiny: torch.nn.Module, tmp_path: Path)
         (600, 0, 3e-3, "relative", 3.53e-3),
         (600, 0, 1e-2, "relative", 3.53e-3),
         (600, 1000, 3e-3, "relative", 3.53e-3),
-        (600, 1000, 5e-3, "float64", 1.8e-2),
+        (600, 1000, 5e-3, "float64", 7.2e-2),
         (600, 1e5, 0.5, "float64", 0.353),  # no more than a thousandth
     ],
 )
@@ -97,7 +97,7 @@ def test_the_tolerance(
     plan = plan_of(Scaled(tiny, factor, offset))
     found = _tolerance(plan, HEAD, PIXELS[:7], 0.589 * factor, difference)
     assert found.basis == basis
-    assert found.limit == pytest.approx(limit, rel=0.5 if limit == 1.8e-2 else 0.01)  # as this processor rounds
+    assert found.limit == pytest.approx(limit, rel=0.5 if limit == 7.2e-2 else 0.01)  # as this processor rounds
 
 
 def test_a_network_without_float64_is_compared_by_its_logits_size(tiny: torch.nn.Module) -> None:
@@ -114,7 +114,7 @@ def test_probabilities_are_compared_as_before(tiny: torch.nn.Module) -> None:
     ("difference", "agreeing", "rounding", "message"),
     [
         (float("nan"), 0, None, "differ by nan .* not a finite number: check the weights"),
-        (0.5, 7, 0.6, "PyTorch's own logits are off by 0.6 .*--photos DIR.*normalisation"),
+        (0.5, 7, 0.3, "PyTorch's own logits are off by 0.3 .*--photos DIR.*normalisation"),
         (0.5, 7, 0.1, "computes something else"),
         (1e-6, 6, None, "6 of 7 answers agree. An answer is on the decision boundary.*--photos DIR"),
     ],
