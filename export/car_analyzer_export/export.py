@@ -7,19 +7,20 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .repository.staging import added, choose_number, staging
-from .repository.versions import RECORD, locked, on_disk, remember, serve_from_next_start
+from .repository.staging import Staging, added, choose_number, staging
+from .repository.versions import RECORD, locked, on_disk, remember, serve_from_next_start, writing
 from .spec import ENSEMBLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from .checking.outcome import Checked
-    from .repository.staging import Staging, Written
+    from .repository.staging import Written
     from .spec import NetworkPlan, Plan
 
 
@@ -95,25 +96,53 @@ def add_version(
     """
     with staging(repository, plan) as staged:
         written = write(staged)
-        records = {
-            network.name: written.records[network.name] | _describe_check(network, checked) for network in plan.networks
-        }
         repository.mkdir(parents=True, exist_ok=True)
         with locked(repository):
-            number = choose_number(repository, staged.models, version)
-            models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
-            export_id = staged.write(number, models)
-            for name, facts in records.items():
-                _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
-            summary = {"model": ENSEMBLE, "version": number, "export_id": export_id, "models": models}
-            _write_record(staged.version_folder(ENSEMBLE), summary | plan.about)
-            with added(staged, repository, number, shown=deliver is not None):
+            export = _complete(plan, repository, staged, written, version, checked)
+            with added(staged, repository, export.version, shown=deliver is not None):
                 if deliver is not None:
-                    deliver(repository, number)
+                    deliver(repository, export.version)
                 else:
                     before = on_disk(repository)
-                    serve_from_next_start(repository, number)
-                    remember(repository, number, before)
+                    serve_from_next_start(repository, export.version)
+                    remember(repository, export.version, before)
+    return export
+
+
+def dry_run(
+    plan: Plan,
+    repository: Path,
+    write: Callable[[Staging], Written],
+    *,
+    version: int | None = None,
+    checked: Checked | None = None,
+) -> Export:
+    """Does everything that `add_version` does, with the same arguments, in a temporary folder.
+
+    The repository is unchanged.
+
+    Raises:
+        ExportError: The export would fail.
+    """
+    with tempfile.TemporaryDirectory(prefix="car-analyzer-export-") as folder, writing(Path(folder)):
+        staged = Staging(Path(folder), plan)
+        return _complete(plan, repository, staged, write(staged), version, checked)
+
+
+def _complete(
+    plan: Plan, repository: Path, staged: Staging, written: Written, version: int | None, checked: Checked | None
+) -> Export:
+    """Writes everything but the networks into the staging folder."""
+    records = {
+        network.name: written.records[network.name] | _describe_check(network, checked) for network in plan.networks
+    }
+    number = choose_number(repository, staged.models, version)
+    models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
+    export_id = staged.write(number, models)
+    for name, facts in records.items():
+        _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
+    summary = {"model": ENSEMBLE, "version": number, "export_id": export_id, "models": models}
+    _write_record(staged.version_folder(ENSEMBLE), summary | plan.about)
     return Export(repository, number, export_id, records, {**plan.skipped, **written.skipped})
 
 

@@ -94,10 +94,6 @@ class NetworkProcess:
         plan: Plan = self._ask((os.getpid(), self._spec, self._trust_pickle), self._step_timeout)
         return plan
 
-    def check(self) -> None:
-        """Makes sure that the networks are deterministic."""
-        self._ask(("check",))
-
     def check_labelled(self, source: Path, minimum: float | None) -> Checked:
         """Checks the networks on labelled photos; see `checking.planned.check_plan`."""
         checked: Checked = self._ask(("check_labelled", source, minimum))
@@ -187,16 +183,11 @@ def serve(descriptor: int) -> None:
 def _answer(plan: Plan, question: str, details: list[Any], progress: Callable[[str], None]) -> Any:
     from .checking.planned import check_before_publishing
     from .networks import write_networks
-    from .onnx_model.verify import check_repeats
     from .repository.staging import Staging
 
     if question == "check_labelled":
         source, minimum = details
         return check_before_publishing(plan, source, minimum, progress)
-    if question == "check":
-        for network in plan.networks:
-            check_repeats(network)
-        return None
     (folder,) = details
     tempfile.tempdir = str(folder)  # temporary files of a killed process are removed with the folder
     return write_networks(plan, Staging(folder, plan), progress)

@@ -14,7 +14,7 @@ import numpy as np
 from .errors import ExportError
 from .onnx_model.graph import OPSET, write_onnx
 from .onnx_model.precision import MAX_PICTURES, convert
-from .onnx_model.verify import BATCHES, TOLERANCE, check_repeats, compare
+from .onnx_model.verify import BATCHES, check_repeats, compare
 from .photo_folder import PhotoFolder
 from .pictures import comparison_pixels, read_photos
 from .repository.reference_photos import record_references
@@ -57,12 +57,12 @@ def _export_network(
     file = staged.version_folder(network.name) / "model.onnx"
     try:
         progress(f"{network.name}: exporting to ONNX")
-        check_repeats(network)
+        pixels = comparison_pixels(network.view, max(BATCHES), photos)
+        check_repeats(network, pixels)
         for_tensorrt = plan.accelerator == "tensorrt"
         write_onnx(network, file, cast_first=for_tensorrt)
         progress(f"{network.name}: comparing with PyTorch")
-        pixels = comparison_pixels(network.view, max(BATCHES), photos)
-        comparisons = compare(file, network, pixels)
+        compared = compare(file, network, pixels)
         precision = {}
         if plan.precision != "fp32":
             progress(f"{network.name}: converting to {plan.precision}")
@@ -79,8 +79,9 @@ def _export_network(
             "onnx": _file_facts(file) | {"opset": OPSET},
             "compared_with_pytorch": {
                 "pictures": "photos" if photos else "generated",
-                "tolerance": TOLERANCE,
-                "batches": {name: [asdict(one) for one in found] for name, found in comparisons.items()},
+                "tolerance": max(found.tolerance.limit for found in compared.values()),
+                "tolerances": {name: asdict(found.tolerance) for name, found in compared.items()},
+                "batches": {name: [asdict(one) for one in found.batches] for name, found in compared.items()},
             },
             "versions": {
                 "python": platform.python_version(),

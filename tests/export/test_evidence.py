@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from car_analyzer_export.architectures import Built
 from car_analyzer_export.architectures.statistics import Statistics, examine
 from car_analyzer_export.pictures import generated
 from car_analyzer_export.planning import plan_export
+from car_analyzer_export.planning.evidence import describe
 from car_analyzer_export.spec import NetworkPlan, Spec, normalised
 from tests.conftest import PINNED
 
@@ -218,10 +220,25 @@ def test_statistics_choose_between_networks_of_the_same_shapes(
 
 
 @pytest.mark.usefixtures("timm")
-def test_where_statistics_cannot_choose_the_other_is_named(models: Any, tmp_path: Path) -> None:
-    line = only(planned(tmp_path, models.resnet18(num_classes=2).state_dict()), "torchvision:resnet18")
+def test_another_network_is_named_where_something_points_to_it(models: Any, tmp_path: Path) -> None:
+    weights = models.resnet18(num_classes=2).state_dict()
+    line = only(planned(tmp_path, weights), "torchvision:resnet18")
     assert GUESS in line
+    assert "another network may have the same" in line
+    assert "resnetblur18" not in line
+    line = only(planned(tmp_path, {"state_dict": weights, "arch": "my_blurred_resnet"}), "torchvision:resnet18")
     assert "timm:resnetblur18 has the same and would answer differently" in line
+
+
+def test_which_statistics_are_nearer() -> None:
+    chosen, other = (Statistics(misfits={"a": off, "b": 0.2}) for off in (0.2, 0.1))
+    assert other.is_nearer(chosen)
+    assert not chosen.is_nearer(other)
+    assert not Statistics().is_nearer(Statistics())
+    rivals = Built(nn.Flatten(), "torchvision:resnet18", guessed=True, rivals=("timm:resnetblur18",))
+    line = describe("Head 'condition'", rivals, Statistics("contradict"))
+    assert line is not None
+    assert "timm:resnetblur18 has the same names and shapes." in line
 
 
 def test_a_network_is_left_as_it_was(models: Any) -> None:

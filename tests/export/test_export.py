@@ -22,6 +22,7 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from car_analyzer._cli.main import main as command_line
 from car_analyzer_export.cli.export import main
 from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, SpecError, VerificationError
 from car_analyzer_export.export import Export, export
@@ -77,6 +78,9 @@ def test_the_record_says_what_was_compared(one_head: Spec, weights: Path, tmp_pa
     assert record["onnx"]["bytes"] == (folder / "model.onnx").stat().st_size
     assert record["onnx"]["opset"] == onnx.load(folder / "model.onnx").opset_import[0].version
     assert [batch["batch"] for batch in record["compared_with_pytorch"]["batches"]["cleanliness"]] == [1, 2, 7, 32]
+    compared = record["compared_with_pytorch"]
+    assert (compared["pictures"], compared["tolerance"]) == ("generated", 1e-4)
+    assert compared["tolerances"]["cleanliness"]["basis"] == "absolute"
     assert record["versions"]["torch"] == torch.__version__
 
 
@@ -278,10 +282,32 @@ def test_the_command_publishes_and_reports(
     network_file: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--cleanliness", str(weights), "--condition", str(weights), "--architecture", f"{network_file}:build"]
+    flags += ["--condition-labels", "damaged, ok"]
     assert main([*flags, "--repository", str(tmp_path / "repository")]) == 0
-    assert "published as version 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "published as version 1 (export " in printed
+    assert "a running one after `car-analyzer publish --version 1 --repository " in printed
+    assert "is accepted for logits" not in printed
     assert (tmp_path / "repository" / "condition" / "1" / "model.onnx").is_file()
-    assert (tmp_path / "repository" / "condition" / "1" / "labels.txt").read_text() == "intact\ndamaged\n"
+    assert (tmp_path / "repository" / "condition" / "1" / "labels.txt").read_text() == "damaged\nok\n"
+    assert (tmp_path / "repository" / "cleanliness" / "1" / "labels.txt").read_text() == "clean\ndirty\n"
+
+
+@pytest.mark.parametrize("command", ["export", "publish"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--condition-labels", "a,b"], "--condition-labels needs --condition"),
+        (["--version", "4", "--condition-labels", "a,b"], "--condition-labels needs --condition"),
+        (["a.toml", "--condition-labels", "a,b"], 'is not for a spec: write labels = ["a", "b"] in its head'),
+        *((["--condition-labels", text], "is not two different labels") for text in ("a", "a,b,c", "a,a", "a, ", "")),
+    ],
+)
+def test_labels_on_the_command_line(
+    command: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line([command, *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 
 from car_analyzer_export.errors import CheckpointError, ExportError, NetworkError, SpecError, reason
 from car_analyzer_export.onnx_model.verify import check_repeats
+from car_analyzer_export.pictures import comparison_pixels
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from tests.conftest import decided
@@ -98,9 +99,9 @@ def test_a_random_network_is_rejected(networks: Any) -> None:
     with pytest.raises(
         NetworkError, match=r"random: .* differ by 0\.\d+ from run to run.*F\.dropout\(x\) without train"
     ):
-        check_repeats(network)
+        check_repeats(network, comparison_pixels(network.view, 7, None))
     (network,) = plan_export(spec(networks, "Careful")).networks
-    check_repeats(network)
+    check_repeats(network, comparison_pixels(network.view, 7, None))
 
 
 def test_a_recurrent_network_takes_no_photos(networks: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from car_analyzer._cli.main import main as command_line
 from car_analyzer_export.cli import tune as tune_command
-from car_analyzer_export.cli.tune import _winner, main
+from car_analyzer_export.cli.tune import _noise, _winner, main
 from car_analyzer_export.repository.config import as_text
 from car_analyzer_export.repository.versions import config_on_disk, configs_of, locked, serve_from_next_start
 from car_analyzer_export.spec import Limits
@@ -41,6 +41,15 @@ def texts(repository: Path) -> dict[str, str]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(tune_command, "variations", lambda *_: [("preprocess_instances", (2, 3))])
+    found: dict[Choice, Trial] = {}
+
+    def measure_once(*arguments: Any) -> Trial:
+        choice = arguments[3]
+        if choice not in found:
+            found[choice] = trial_module.serve_and_measure(*arguments)
+        return found[choice]
+
+    monkeypatch.setattr(tune_command, "serve_and_measure", measure_once)
     return ["--callers", "1", "4", "--seconds", "0.5"]
 
 
@@ -48,11 +57,13 @@ def test_the_best_is_written(
     copy: Path, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, command = texts(copy), ["--repository", str(copy), *quick]
-    # Whatever was measured, the last one is chosen.
-    monkeypatch.setattr(tune_command, "_winner", lambda trials, _: trials[-1])
-    assert main([*command, "--json", "--plot", str(tmp_path / "tune.png")]) == 0
+    # Whatever was measured, the other settings are chosen.
+    monkeypatch.setattr(tune_command, "_winner", lambda trials, _: trials[:2][-1])
+    monkeypatch.setattr(tune_command, "_noise", lambda *_: None)
+    assert main([*command, "--write", "--json", "--plot", str(tmp_path / "tune.png")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [one["choice"]["preprocess_instances"] for one in found["trials"]] == [2, 3]
+    assert [one["choice"]["preprocess_instances"] for one in found["trials"]] == [2, 3, 2]
+    assert (found["written"], found["noise"]) == (True, None)
     for one in found["trials"]:
         assert [point["callers"] for point in one["points"]] == [1, 4]
         assert all(point["rate"] > 0 and 0 < point["p50"] <= point["p99"] < math.inf for point in one["points"])
@@ -74,13 +85,26 @@ def test_what_is_only_reported(copy: Path, monkeypatch: pytest.MonkeyPatch, caps
     before = texts(copy)
     measured = [trial(SERVED, (50, 20)), trial(Choice(4, 2, 1, 500), (90, 30))]
     monkeypatch.setattr(tune_command, "_search", lambda *_: measured)
-    command = ["--repository", str(copy), "--dry-run"]
-    assert main(command) == 0
-    assert "Not written.\n[limits]\npreprocess_instances = 4\n" in capsys.readouterr().out
+    command = ["--repository", str(copy)]
+    for flags in ([], ["--dry-run"]):
+        assert main([*command, *flags]) == 0
+        out = capsys.readouterr().out
+        assert "Not written; --write would write this. For the spec:\n[limits]\n" in out
+        assert "\npreprocess_instances = 4  # before: 2\n" in out
+    command.append("--write")
     assert main([*command, "--budget", "25"]) == 0
     assert "nothing was changed" in capsys.readouterr().out
     assert main([*command, "--budget", "1"]) == 1
     assert "No settings reach a p99 latency of 1 ms." in capsys.readouterr().out
+    measured.append(trial(SERVED, (75, 20)))
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "too noisy to tell: the current settings served 50.0 and 75.0 photos a second, which differ" in out
+    assert out.endswith("Nothing was changed.\n")
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["best"]["preprocess_instances"], found["written"]) == (2, False)
+    assert "too noisy" in found["noise"]
     assert texts(copy) == before
 
 
@@ -99,7 +123,7 @@ def tune_while(repository: Path, happens: Callable[[], object], monkeypatch: pyt
         return measured
 
     monkeypatch.setattr(tune_command, "_search", search)
-    return main(["--repository", str(repository)])
+    return main(["--repository", str(repository), "--write"])
 
 
 def test_a_version_that_was_published_meanwhile_stays(
@@ -117,7 +141,18 @@ def test_a_version_that_was_published_meanwhile_stays(
     assert texts(copy) == stored
     out, err = capsys.readouterr()
     assert f"Version 1 was measured, but {copy} now serves version {published}; nothing was written." in err
-    assert "Not written.\n[limits]\npreprocess_instances = 4\n" in out
+    assert "Not written.\n[limits]\npreprocess_instances = 4  # before: 2\n" in out
+
+
+def test_another_export_of_the_same_version_stays(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export_again() -> None:
+        change(copy, "car_analyzer", lambda config: setattr(config.parameters["export_id"], "string_value", "another"))
+
+    assert tune_while(copy, export_again, monkeypatch) == 1
+    assert Choice.of(configs_of(copy, 1)) == SERVED
+    assert f"Version 1 in {copy} is another export than the one that was measured" in capsys.readouterr().err
 
 
 def test_settings_that_were_changed_meanwhile_stay(
@@ -155,6 +190,21 @@ def test_the_winner() -> None:
     assert _winner([served, faster], 10) is None
 
 
+def test_what_is_too_noisy() -> None:
+    other = Choice(4, 1, 0, 0)
+    first = trial(SERVED, (50, 20))
+    assert _noise([first, trial(other, (51, 20)), trial(SERVED, (51, 20))], math.inf) is None  # no gain either
+    assert _noise([first, trial(other, (90, 20)), trial(SERVED, (60, 20))], math.inf) is None
+    assert _noise([first, trial(other, (65, 20)), trial(SERVED, (60, 20))], math.inf) is not None
+    assert _noise([first, trial(other, (55, 20)), trial(SERVED, (60, 20))], math.inf) is not None
+    assert "50.0 and 0 (the p99 latency was too high)" in str(
+        _noise([first, trial(other, (90, 20)), trial(SERVED, (50, 90))], 30)
+    )
+    assert _noise([first, trial(SERVED, (60, 20))], 10) is None
+    faster = trial(other, (61, 20))
+    assert _winner([first, faster, trial(SERVED, (60, 20))], math.inf) is first
+
+
 def test_choices_and_configurations(repository: Path) -> None:
     configs = configs_of(repository, 1)
     assert Choice.of(configs) == SERVED
@@ -181,6 +231,7 @@ def test_what_is_tried_can_be_served(cores: int, networks: int) -> None:
         (["--photos", "none"], 1, "none is not a folder with photos"),
         (["--budget", "-1"], 2, "'-1' is not a number above zero"),
         (["--budget", "soon"], 2, "'soon' is not a number above zero"),
+        (["--write", "--dry-run"], 2, "not allowed with argument"),
         (["--callers", "0"], 2, "'0' is not a whole number from 1"),
     ],
 )

@@ -110,7 +110,9 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
     repository = str(tmp_path / "repository")
     exported = [*command, "export", str(tmp_path / "cars.toml"), "--repository", repository]
     tried = subprocess.run([*exported, "--dry-run", "--json"], capture_output=True, text=True, check=True)
-    assert list(json.loads(tried.stdout)["networks"]) == ["cleanliness", "tires", "glass"]
+    networks = json.loads(tried.stdout)["networks"]
+    assert list(networks) == ["cleanliness", "tires", "glass"]
+    assert all(network["compared_with_pytorch"]["batches"] for network in networks.values())
     assert not Path(repository).exists()
     subprocess.run(exported, check=True)
     with Server(Settings(Path(repository), **ANY)) as server:

@@ -11,7 +11,7 @@ import torch
 from ..errors import NetworkError
 from . import index, zoo
 from .fit import Built, Fit, fit, head_names
-from .statistics import examine, has_statistics
+from .statistics import Statistics, examine, has_statistics
 from .suspects import looks_like
 from .weights import MISFIT, name_variants
 
@@ -51,7 +51,7 @@ def identify(
     hinted = [one for one in fits if (one.source, one.name) in _hinted(hint)]
     if hint and not hinted:
         notes += (f"The checkpoint names the network {hint!r}, which does not fit or is not known.",)
-    built = _choose(hinted or fits, images)
+    built = _choose(hinted or fits, images, other_named=bool(hint) and not hinted)
     return replace(built, notes=(*notes, *built.notes), guessed=not hinted)
 
 
@@ -79,19 +79,23 @@ def _fits(
     return fits, misfits
 
 
-def _choose(fits: list[Fit], images: Callable[[], torch.Tensor] | None) -> Built:
-    """Picks one of the networks that fit."""
+def _choose(fits: list[Fit], images: Callable[[], torch.Tensor] | None, *, other_named: bool) -> Built:
+    """Picks one of the networks that fit; `other_named`: the checkpoint names none of them."""
     # The shortest of several names for the same computation is the plainest: vit_..., not deit_....
     fits = sorted(fits, key=lambda one: (one.source != zoo.TORCHVISION, len(one.name), one.name))
     first, *rest = [one.load() for one in fits]
     others = [one for one in rest if not _answer_alike(first, one, fits[0].side)]
     if not others:
         return first
-    if images is not None and (best := _by_statistics([first, *others], images)):
-        return replace(best, beaten=tuple(one.architecture for one in (first, *others) if one is not best))
+    networks = [first, *others]
+    found = _examined(networks, images) if images is not None else []
+    for best, own in zip(networks, found, strict=False):
+        if all(own is other or own.fits_better(other) for other in found):
+            return replace(best, beaten=tuple(one.architecture for one in networks if one is not best))
     names = tuple(one.architecture for one in others)
     if not any(name.startswith(zoo.TORCHVISION) for name in names) and fits[0].source == zoo.TORCHVISION:
-        return replace(first, rivals=names)
+        nearer = (one.architecture for one, own in zip(others, found[1:], strict=False) if own.is_nearer(found[0]))
+        return replace(first, rivals=names if other_named else tuple(nearer))
     raise NetworkError(
         f"These weights fit {len(others) + 1} networks that answer differently: {first.architecture}, "
         f"{', '.join(names)}. Say which one they were trained in, for example architecture = "
@@ -99,16 +103,12 @@ def _choose(fits: list[Fit], images: Callable[[], torch.Tensor] | None) -> Built
     )
 
 
-def _by_statistics(networks: list[Built], images: Callable[[], torch.Tensor]) -> Built | None:
-    """The network whose batch-norm statistics fit better than those of every other one, if there is one."""
-    if not all(has_statistics(one.network) for one in networks):
-        return None
-    with contextlib.suppress(Exception):  # networks of a fixed size fail in their own ways on others
-        found = [(one, examine(one.network, images())) for one in networks]
-        for one, own in found:
-            if all(own is other or own.fits_better(other) for _, other in found):
-                return one
-    return None
+def _examined(networks: list[Built], images: Callable[[], torch.Tensor]) -> list[Statistics]:
+    """How the batch-norm statistics fit each network; empty if they cannot be compared."""
+    if all(has_statistics(one.network) for one in networks):
+        with contextlib.suppress(Exception):  # networks of a fixed size fail in their own ways on others
+            return [examine(one.network, images()) for one in networks]
+    return []
 
 
 def _answer_alike(one: Built, other: Built, own_side: int) -> bool:

@@ -34,8 +34,9 @@ class Built:
         classes: The number of its logits, if the weights show it.
         guessed: Nobody names the architecture; it was found by the names and shapes of the weights.
         assumed: Layers of a replaced head that have no weights, each in a few words.
-        rivals: Other networks with these names and shapes that would answer differently, and may be meant.
-        beaten: Likewise, but the checkpoint's batch-norm statistics fit them worse.
+        rivals: Other networks with these names and shapes that would answer differently, and may be meant: the
+            batch-norm statistics are nearer to them, or the checkpoint names a network that does not fit.
+        beaten: Other networks with these names and shapes that the batch-norm statistics fit worse.
     """
 
     network: torch.nn.Module

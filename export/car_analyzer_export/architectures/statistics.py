@@ -78,6 +78,11 @@ class Statistics:
         """Whether layers are nearer to their stored values than in another network, by more than chance explains."""
         return self.outcome != "contradict" and _nearer(self.misfits, other.misfits)
 
+    def is_nearer(self, other: Statistics) -> bool:
+        """Whether layers are nearer to their stored values on average, which may be chance."""
+        common = self.misfits.keys() & other.misfits.keys()
+        return sum(self.misfits[name] for name in common) < sum(other.misfits[name] for name in common)
+
 
 def has_statistics(network: torch.nn.Module) -> bool:
     """Whether any layer has stored values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,8 +17,6 @@ from .common import add_repository, make_parser, progress_bar, run
 from .labelled import STEPS, add_check_options, check_labelled, printable_text
 
 if TYPE_CHECKING:
-    import argparse
-
     from ..checking.outcome import Checked
     from ..export import Export
     from ..spec import NetworkPlan, Plan
@@ -26,7 +25,7 @@ _EPILOG = """\
 examples:
   car-analyzer export cars.toml
   car-analyzer export --cleanliness cleanliness_model.pth --condition condition_model.pth \\
-      --architecture network.py:build
+      --architecture network.py:build --condition-labels damaged,intact
   car-analyzer export cars.toml --dry-run
   car-analyzer export cars.toml --check labelled/   labelled photos, in the format of `car-analyzer check`
 
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "export", "Export trained PyTorch classifiers to a Triton model repository, verified against PyTorch.", _EPILOG
     )
     add_options(parser)
-    parser.add_argument("--dry-run", action="store_true", help="load and verify everything, publish nothing")
+    parser.add_argument("--dry-run", action="store_true", help="export and verify everything, publish nothing")
     parser.add_argument("--json", action="store_true", help="print the plan and the result as one JSON object")
     return parser
 
@@ -72,6 +71,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name, labels in WELL_KNOWN_LABELS.items():
         parser.add_argument(
             f"--{name}", type=Path, metavar="FILE.pth", help=f"weights of the {' / '.join(labels)} head"
+        )
+        parser.add_argument(
+            f"--{name}-labels",
+            type=_two_labels,
+            metavar="A,B",
+            help=f"its labels, in the order of the network's classes; default: the checkpoint's, or {','.join(labels)}",
         )
     parser.add_argument("--architecture", metavar="FILE.py:FACTORY", help="of these networks; default: detect it")
     add_repository(parser)
@@ -102,13 +107,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def has_source(arguments: argparse.Namespace) -> bool:
     """Whether the arguments name something to export."""
-    return bool(arguments.spec or _weight_options(arguments))
+    return bool(arguments.spec or _weight_options(arguments) or any(_labels_of(arguments).values()))
 
 
 def check_source(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Ends the process with a usage error unless the arguments name exactly one source."""
     if arguments.min_accuracy is not None and arguments.check is None:
         parser.error("--min-accuracy needs --check")
+    for name, labels in _labels_of(arguments).items():
+        if labels and arguments.spec:
+            parser.error(f"--{name}-labels is not for a spec: write labels = {json.dumps(labels)} in its head")
+        if labels and not getattr(arguments, name):
+            parser.error(f"--{name}-labels needs --{name}")
     if arguments.spec and (_weight_options(arguments) or arguments.architecture):
         parser.error("give a spec, or --cleanliness, --condition and --architecture, not both")
     if not has_source(arguments):
@@ -117,6 +127,19 @@ def check_source(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
 
 def _weight_options(arguments: argparse.Namespace) -> list[str]:
     return [name for name in WELL_KNOWN_LABELS if getattr(arguments, name)]
+
+
+def _labels_of(arguments: argparse.Namespace) -> dict[str, list[str] | None]:
+    return {name: getattr(arguments, f"{name}_labels") for name in WELL_KNOWN_LABELS}
+
+
+def _two_labels(text: str) -> list[str]:
+    labels = [label.strip() for label in text.split(",")]
+    if len(labels) != 2 or not all(labels) or labels[0] == labels[1]:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not two different labels with a comma between, as in clean,dirty"
+        )
+    return labels
 
 
 def read_spec(arguments: argparse.Namespace) -> Spec:
@@ -132,60 +155,68 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
             name: {"weights": getattr(arguments, name), "architecture": arguments.architecture or "auto"}
             for name in _weight_options(arguments)
         }
+        for name, labels in _labels_of(arguments).items():
+            if labels:
+                heads[name]["labels"] = labels
         spec = Spec.from_values({"heads": heads}, "flags")
     given = {name: value for name in _SPEC_OPTIONS if (value := getattr(arguments, name)) is not None}
     return spec.model_copy(update=given)
 
 
-def _export(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export | None, Checked | None]:
+def _export(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export, Checked | None]:
     with (
         progress_bar(1 + spec.steps + (STEPS if arguments.check else 0), "starting PyTorch") as progress,
         NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,
     ):
-        from ..export import add_version  # while the other process imports PyTorch
+        from ..export import add_version, dry_run  # while the other process imports PyTorch
 
         plan = networks.plan()
         checked = check_labelled(plan, networks, arguments)
-        if arguments.dry_run:
-            networks.check()
-            return plan, None, checked
-        exported = add_version(plan, arguments.repository, networks.write, version=arguments.version, checked=checked)
+        add = dry_run if arguments.dry_run else add_version
+        exported = add(plan, arguments.repository, networks.write, version=arguments.version, checked=checked)
         return plan, exported, checked
 
 
-def _report(arguments: argparse.Namespace, plan: Plan, export: Export | None, checked: Checked | None) -> None:
+def _report(arguments: argparse.Namespace, plan: Plan, export: Export, checked: Checked | None) -> None:
     if arguments.json:
-        print(json.dumps(_as_json(plan, export, checked)))
+        print(json.dumps(_as_json(export, checked, dry_run=arguments.dry_run)))
         return
     print_export(plan, export, checked)
-    if export is None:
+    if arguments.dry_run:
         print("Nothing was published: this was a dry run.")
     else:
         print(f"published as version {export.version} (export {export.export_id}) in {export.repository}")
+        print(
+            "a Triton that starts from now on serves it; a running one after "
+            f"`car-analyzer publish --version {export.version} --repository {export.repository}` or a restart"
+        )
 
 
-def print_export(plan: Plan, export: Export | None, checked: Checked | None) -> None:
+def print_export(plan: Plan, export: Export, checked: Checked | None) -> None:
     """Prints the plan, and what verification and the check of labelled photos found."""
-    if skipped := export.skipped if export is not None else plan.skipped:
-        print(f"Skipped of the photos in {plan.photos}: {describe(skipped)}.", file=sys.stderr)
+    if export.skipped:
+        print(f"Skipped of the photos in {plan.photos}: {describe(export.skipped)}.", file=sys.stderr)
     for network in plan.networks:
         for note in network.notes:
             print(note, file=sys.stderr)
         print(f"{network.name}: {network.weights.name}, {network.architecture}, {_describe_view(network)}")
         for head in network.heads:
             print(f"  {head.name}: {' / '.join(head.labels)} ({head.activation})")
-        if export is not None:
-            _print_verification(export.networks[network.name])
+        _print_verification(export.networks[network.name])
     if checked is not None:
         print(printable_text(checked))
 
 
 def _print_verification(facts: dict[str, Any]) -> None:
-    batches = [batch for found in facts["compared_with_pytorch"]["batches"].values() for batch in found]
+    compared = facts["compared_with_pytorch"]
+    batches = [batch for found in compared["batches"].values() for batch in found]
+    larger = max(compared["tolerances"].values(), key=lambda tolerance: tolerance["limit"])
+    accepted = f", {larger['limit']:.1g} is accepted for logits up to {larger['size']:.3g}"
     print(
         f"  {facts['onnx']['bytes'] / 1e6:.1f} MB of ONNX; agrees with PyTorch on "
         f"{max(batch['batch'] for batch in batches)} pictures "
-        f"(largest difference of a logit {max(batch['max_difference'] for batch in batches):.1g})"
+        f"(largest difference of a logit {max(batch['max_difference'] for batch in batches):.1g}"
+        f"{'' if larger['basis'] == 'absolute' else accepted})"
     )
     if precision := facts.get("precision"):
         print(
@@ -203,10 +234,10 @@ def _describe_view(network: NetworkPlan) -> str:
     return ", ".join(parts + [text for text, applies in options.items() if applies])
 
 
-def _as_json(plan: Plan, export: Export | None, checked: Checked | None) -> dict[str, Any]:
+def _as_json(export: Export, checked: Checked | None, *, dry_run: bool) -> dict[str, Any]:
     check = {} if checked is None else {"check": checked.facts}
-    if export is None:
-        return {"dry_run": True, "networks": {network.name: network.describe() for network in plan.networks}} | check
+    if dry_run:
+        return {"dry_run": True, "networks": export.networks} | check
     facts = {
         "repository": str(export.repository),
         "version": export.version,

@@ -19,6 +19,7 @@ from car_analyzer_server.cores import cores
 from ..errors import PublishError, SpecError
 from ..repository.config import as_text
 from ..repository.versions import REFERENCES, config_on_disk, configs_of, locked, on_disk, write, writing
+from ..spec import ENSEMBLE
 from ..tuning.choice import Choice, around, variations
 from ..tuning.trial import Trial, serve_and_measure
 from .common import add_repository, make_parser, run
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  car-analyzer tune                                       for the highest throughput
+  car-analyzer tune                                       for the highest throughput; changes nothing
   car-analyzer tune --photos photos/ --budget 200         ... with a p99 latency of at most 200 ms
-  car-analyzer tune --dry-run --plot tune.png
+  car-analyzer tune --write --plot tune.png
 
 Serves copies of the repository on free ports for about two minutes; stop other work on the machine meanwhile. The best
-settings are written into the configurations (restart `serve` to apply them) and printed as lines for the spec of the
-next export.
+settings are printed as lines for the spec of the next export; --write also writes them into the configurations (restart
+`serve` to apply them). The current settings are measured twice: if the two rates differ by more than the gain, the
+machine is too noisy to tell, and nothing is written.
 exit codes: 0 done, 1 nothing could be measured, or nothing is within the budget, 2 wrong usage, 130 interrupted
 """
 # A smaller gain may be chance.
@@ -64,24 +66,29 @@ def _tune(arguments: argparse.Namespace) -> int:
     photos = _photos(arguments.photos or repository / "car_analyzer" / str(version) / REFERENCES)
     trials = _search(arguments, configs, photos)
     budget = arguments.budget or math.inf
-    best, current = _winner(trials, budget), trials[0]
+    best, current, noise = _winner(trials, budget), trials[0], _noise(trials, budget)
+    if noise is not None:
+        best = current
     if arguments.plot is not None:
         from ..tuning.plot import draw
 
         draw(trials, best, budget, arguments.plot)
     written = False
     try:
-        if best is not None and best is not current and not arguments.dry_run:
-            _write(repository, version, served, best.choice)
+        if best is not None and best is not current and arguments.write:
+            _write(repository, version, configs, served, best.choice)
             written = True
     finally:
         # Measurements that took minutes are printed even if the result cannot be written.
-        _report(trials, best, arguments, written=written)
+        _report(trials, best, noise, arguments, written=written)
     return 0 if best is not None else FAILED
 
 
 def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[bytes]) -> list[Trial]:
-    """Varies one setting after the other, starting from the best trial so far; the current settings come first."""
+    """Varies one setting after the other, starting from the best trial so far.
+
+    The current settings are measured first, and again at the end.
+    """
     networks = sum(config.backend == "onnxruntime" for config in configs.values())
     plan = variations(cores(), networks)
     budget = arguments.budget or math.inf
@@ -89,7 +96,7 @@ def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[by
     trials: list[Trial] = []
     with (
         tempfile.TemporaryDirectory(prefix=".tune-", dir=arguments.repository.absolute().parent) as folder,
-        tqdm(total=1 + sum(len(values) - 1 for _, values in plan), disable=None, leave=False) as bar,
+        tqdm(total=2 + sum(len(values) - 1 for _, values in plan), disable=None, leave=False) as bar,
     ):
         copy = Path(folder) / "model_repository"
 
@@ -106,12 +113,16 @@ def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[by
             for choice in around(base, field, values):
                 if choice not in [trial.choice for trial in trials]:
                     measure(choice)
+        measure(trials[0].choice)
     return trials
 
 
 def _winner(trials: Sequence[Trial], budget: float) -> Trial | None:
     """The trial with the highest rate; the current settings, unless another trial is clearly better."""
-    rates = {trial.choice: point.rate for trial in trials if (point := trial.best(budget)) is not None}
+    rates: dict[Choice, float] = {}
+    for trial in trials:
+        if point := trial.best(budget):
+            rates[trial.choice] = max(point.rate, rates.get(trial.choice, 0.0))
     if not rates:
         return None
     best = max(rates, key=lambda choice: rates[choice])
@@ -121,7 +132,22 @@ def _winner(trials: Sequence[Trial], budget: float) -> Trial | None:
     return next(trial for trial in trials if trial.choice == best)
 
 
-def _write(repository: Path, version: int, served: dict[str, Choice], choice: Choice) -> None:
+def _noise(trials: Sequence[Trial], budget: float) -> str | None:
+    """Describes the noise, if repeated measurements of the current settings differ by more than the gain."""
+    current = [trial for trial in trials if trial.choice == trials[0].choice]
+    rates = [point.rate if (point := trial.best(budget)) else 0.0 for trial in current]
+    others = [point.rate for trial in trials if trial not in current and (point := trial.best(budget))]
+    low, high = min(rates), max(rates)
+    if high <= GAIN * low or max(others, default=0.0) - high > high - low:
+        return None
+    measured = " and ".join(f"{rate:.1f}" if rate else "0 (the p99 latency was too high)" for rate in rates)
+    return (
+        f"The machine was too noisy to tell: the current settings served {measured} photos a second, which differ by "
+        "more than any gain. Stop other work on it, or measure longer with --seconds."
+    )
+
+
+def _write(repository: Path, version: int, measured: Configs, served: dict[str, Choice], choice: Choice) -> None:
     """Writes the settings into the configurations, unless these changed since they were measured.
 
     Raises:
@@ -136,6 +162,11 @@ def _write(repository: Path, version: int, served: dict[str, Choice], choice: Ch
                 "Run `car-analyzer tune` again."
             )
         configs = configs_of(repository, version)
+        if _export_id(configs) != _export_id(measured):
+            raise PublishError(
+                f"Version {version} in {repository} is another export than the one that was measured; nothing was "
+                "written. Run `car-analyzer tune` again."
+            )
         if Choice.of_each(configs) != served:
             raise PublishError(
                 f"The settings in {repository} were changed during the measurements; nothing was written. Run "
@@ -147,6 +178,11 @@ def _write(repository: Path, version: int, served: dict[str, Choice], choice: Ch
                 write(repository / model / "config.pbtxt", as_text(config))
 
 
+def _export_id(configs: Configs) -> str:
+    parameters = configs[ENSEMBLE].parameters
+    return str(parameters["export_id"].string_value) if "export_id" in parameters else ""
+
+
 def _photos(folder: Path) -> list[bytes]:
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     if not files:
@@ -154,22 +190,32 @@ def _photos(folder: Path) -> list[bytes]:
     return [file.read_bytes() for file in files[:: math.ceil(len(files) / MOST_PHOTOS)]]
 
 
-def _report(trials: Sequence[Trial], best: Trial | None, arguments: argparse.Namespace, *, written: bool) -> None:
+def _report(
+    trials: Sequence[Trial], best: Trial | None, noise: str | None, arguments: argparse.Namespace, *, written: bool
+) -> None:
     if arguments.json:
         found: dict[str, Any] = {"trials": [asdict(trial) for trial in trials]}
-        print(json.dumps(found | {"best": None if best is None else asdict(best.choice)}))
+        found |= {"best": None if best is None else asdict(best.choice), "written": written, "noise": noise}
+        print(json.dumps(found))
         return
     for trial in trials:
         points = "   ".join(f"{p.callers:3d} callers {p.rate:6.1f}/s p99 {p.p99:6.1f} ms" for p in trial.points)
         print(f"{'->' if trial is best else '  '} {trial.choice!s:64} {points}")
     if best is None:
         print(f"No settings reach a p99 latency of {arguments.budget:g} ms.")
+    elif noise is not None:
+        print(f"{noise} Nothing was changed.")
     elif best is trials[0]:
         print("The current settings are as good as any that were tried; nothing was changed.")
     else:
-        print("Written; restart `car-analyzer serve`. For the spec:" if written else "Not written.")
-        lines = [f"{name} = {value}" for name, value in asdict(best.choice).items()]
-        print("\n".join(["[limits]", *lines]))
+        if written:
+            print("Written; restart `car-analyzer serve`. For the spec:")
+        else:
+            print("Not written." if arguments.write else "Not written; --write would write this. For the spec:")
+        print("[limits]")
+        before = asdict(trials[0].choice)
+        for name, value in asdict(best.choice).items():
+            print(f"{name} = {value}" + (f"  # before: {before[name]}" if value != before[name] else ""))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,6 +234,8 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=positive, default=4.0, metavar="S", help="of each measurement; default: %(default)g"
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the throughput against the p99 latency")
-    parser.add_argument("--dry-run", action="store_true", help="change nothing")
+    writes = parser.add_mutually_exclusive_group()
+    writes.add_argument("--write", action="store_true", help="write the best settings into the configurations")
+    writes.add_argument("--dry-run", action="store_true", help="change nothing; the default")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     return parser

@@ -60,10 +60,11 @@ def describe(owner: str, built: Built, statistics: Statistics) -> str | None:
     """
     name = built.architecture
     if statistics.outcome == "contradict":
+        meant = f" {_either(built.rivals)} has the same names and shapes." if built.rivals else ""
         return (
             f"Warning: {owner}: the batch-norm statistics contradict {name}, from the layer {statistics.departs} on: "
             "the weights were probably trained with another forward() (activations, their order, residuals, pooling), "
-            f"or the statistics are not theirs. {_CONFIRM}"
+            f"or the statistics are not theirs.{meant} {_CONFIRM}"
         )
     assumed = "; ".join(built.assumed)
     if not built.guessed:

@@ -187,7 +187,8 @@ def _doubt(head: str, order: tuple[str, ...]) -> str:
     )
     return (
         f"Warning: head '{head}': neither the spec nor the checkpoint says the labels' order; {shown(order)} is "
-        f"assumed. {doubt}. Run `car-analyzer check FOLDER` on labelled photos."
+        f"assumed. {doubt}. Run `car-analyzer check FOLDER` on labelled photos, or give the order of training as "
+        f"--{head}-labels {','.join(order)} or {','.join(order[::-1])}, or as `labels` in a spec."
     )
 
 
