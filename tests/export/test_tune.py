@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,9 @@ def test_another_export_of_the_same_version_stays(
 ) -> None:
     def export_again() -> None:
         change(copy, "car_analyzer", lambda config: setattr(config.parameters["export_id"], "string_value", "another"))
+        shutil.copy(
+            copy / "car_analyzer" / "config.pbtxt", copy / "car_analyzer" / "1" / "configs" / "car_analyzer.pbtxt"
+        )
 
     assert tune_while(copy, export_again, monkeypatch) == 1
     assert Choice.of(configs_of(copy, 1)) == SERVED

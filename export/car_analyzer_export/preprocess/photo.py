@@ -128,6 +128,8 @@ class Photo:
                 raise InvalidPhotoError(
                     "Decoding the photo would take too much memory; save it smaller, or as JPEG."
                 ) from None
+            if not hasattr(self, "_image"):
+                raise  # `header` describes all errors that a photo can cause
             raise InvalidPhotoError(f"The photo is damaged and cannot be decoded: {_reason(error)}.") from error
 
     def scale(self, least_side: int) -> int:
