@@ -1,5 +1,5 @@
 # docker buildx bake               the four images
-# docker buildx bake triton-with-models        Triton with model_repository/ in it
+# docker buildx bake triton-with-models        Triton with model_repository/ in it (triton-cpu-with-models: without a GPU)
 # REGISTRY=registry.example/cars/ TAG=1.2.0 ATTEST=1 docker buildx bake --push     with SBOM and provenance
 
 variable "REGISTRY" { default = "car-analyzer/" }
@@ -57,11 +57,21 @@ target "export" {
   args     = { TORCH_INDEX = TORCH_INDEX }
 }
 
-target "triton-with-models" {
+target "_with_models" {
   inherits   = ["_common"]
   context    = "model_repository"
   dockerfile = "../deploy/docker/models.Dockerfile"
-  contexts   = { base = "target:triton" }
   args       = { BASE = "base" }
-  tags       = ["${REGISTRY}triton-with-models:${TAG}"]
+}
+
+target "triton-with-models" {
+  inherits = ["_with_models"]
+  contexts = { base = "target:triton" }
+  tags     = ["${REGISTRY}triton-with-models:${TAG}"]
+}
+
+target "triton-cpu-with-models" {
+  inherits = ["_with_models"]
+  contexts = { base = "target:triton-cpu" }
+  tags     = ["${REGISTRY}triton-cpu-with-models:${TAG}"]
 }
