@@ -60,7 +60,7 @@ class Checks:
         yield "docker buildx", "bake --print", partial(self._run, "docker buildx", *bake)
         for file in dockerfiles():
             yield "hadolint", relative(file), partial(self._run, "hadolint", file)
-        for values in sorted(CHART.glob("values*.yaml")):
+        for values in sorted([*CHART.glob("values*.yaml"), *CHART.glob("ci/*.yaml")]):
             lint = ("lint", "--strict", CHART, "--values", values)
             yield "helm", f"lint, {values.name}", partial(self._run, "helm", *lint)
             yield "helm", f"template, {values.name}", partial(self._template, values)
@@ -81,6 +81,9 @@ class Checks:
         helm = self._tools.command("helm")
         command = [*helm, "template", "car-analyzer", str(CHART), "--values", str(CHART / values), "--no-hooks", *only]
         rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        # Applied without Helm, it is not Helm's, and may be in any namespace.
+        rendered = re.sub(r"(?m)^ *(app.kubernetes.io/managed-by|helm.sh/chart): .*\n", "", rendered)
+        rendered = rendered.replace(',namespace="default"', "")
         return f"# Rendered from the chart: python deploy/check.py --render\n{rendered}"
 
     def _template(self, values: Path) -> Finding:

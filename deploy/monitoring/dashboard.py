@@ -59,18 +59,20 @@ def _quantiles(metric: str, where: str) -> tuple[tuple[str, str], ...]:
     return tuple((f"histogram_quantile({q}, {buckets})", f"p{q * 100:.0f}") for q in (0.5, 0.9, 0.99))
 
 
-ANALYZE = 'namespace=~"$namespace",path="/analyze"'
-NAMESPACE = 'namespace=~"$namespace"'
+RELEASE = 'namespace=~"$namespace",release=~"$release"'
+TRITON = f'job="triton",{RELEASE}'
+GATEWAY = f'job="gateway",{RELEASE}'
+ANALYZE = f'{GATEWAY},path="/analyze"'
 
 PANELS = (
     Panel(
         "Photos a second",
         "reqps",
-        ((f'sum(rate(nv_inference_request_success{{{NAMESPACE},model="car_analyzer"}}[$__rate_interval]))', ""),),
+        ((f'sum(rate(nv_inference_request_success{{{TRITON},model="car_analyzer"}}[$__rate_interval]))', ""),),
         kind="stat",
         width=6,
     ),
-    Panel("Replicas of Triton", "none", ((f'sum(up{{{NAMESPACE},job="triton"}})', ""),), kind="stat", width=6),
+    Panel("Replicas of Triton", "none", ((f"sum(up{{{TRITON}}})", ""),), kind="stat", width=6),
     Panel(
         "Requests that fail",
         "percentunit",
@@ -96,24 +98,24 @@ PANELS = (
         "reqps",
         (
             (
-                f"sum by (kind) (rate(car_analyzer_errors_total{{{NAMESPACE}}}[$__rate_interval]))",
+                f"sum by (kind) (rate(car_analyzer_errors_total{{{GATEWAY}}}[$__rate_interval]))",
                 "{{kind}}",
             ),
         ),
     ),
     Panel("How long a request takes", "s", _quantiles("car_analyzer_request_seconds", ANALYZE), "Uploads included."),
-    Panel("Triton's share of it", "s", _quantiles("car_analyzer_analysis_seconds", NAMESPACE)),
+    Panel("Triton's share of it", "s", _quantiles("car_analyzer_analysis_seconds", GATEWAY)),
     Panel(
         "Waiting before each step",
         "s",
         (
             (
-                f'sum by (model) (rate(nv_inference_queue_duration_us{{{NAMESPACE},model!="car_analyzer"}}'
+                f'sum by (model) (rate(nv_inference_queue_duration_us{{{TRITON},model!="car_analyzer"}}'
                 "[$__rate_interval])) / 1e6 / sum by (model) "
-                f'(rate(nv_inference_request_success{{{NAMESPACE},model!="car_analyzer"}}[$__rate_interval]))',
+                f'(rate(nv_inference_request_success{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))',
                 "{{model}}",
             ),
-            ("car_analyzer:queue_seconds:rate1m", "all steps"),
+            (f"car_analyzer:queue_seconds:rate1m{{{TRITON}}}", "all steps {{release}}"),
         ),
         "All steps: what replicas are scaled on.",
     ),
@@ -122,9 +124,9 @@ PANELS = (
         "s",
         (
             (
-                f'sum by (model) (rate(nv_inference_compute_infer_duration_us{{{NAMESPACE},model!="car_analyzer"}}'
+                f'sum by (model) (rate(nv_inference_compute_infer_duration_us{{{TRITON},model!="car_analyzer"}}'
                 "[$__rate_interval])) / 1e6 / sum by (model) "
-                f'(rate(nv_inference_request_success{{{NAMESPACE},model!="car_analyzer"}}[$__rate_interval]))',
+                f'(rate(nv_inference_request_success{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))',
                 "{{model}}",
             ),
         ),
@@ -134,9 +136,9 @@ PANELS = (
         "none",
         (
             (
-                f'sum by (model) (rate(nv_inference_count{{{NAMESPACE},model!="car_analyzer"}}[$__rate_interval]))'
+                f'sum by (model) (rate(nv_inference_count{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))'
                 " / sum by (model) "
-                f'(rate(nv_inference_exec_count{{{NAMESPACE},model!="car_analyzer"}}[$__rate_interval]))',
+                f'(rate(nv_inference_exec_count{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))',
                 "{{model}}",
             ),
         ),
@@ -146,7 +148,7 @@ PANELS = (
         "reqps",
         (
             (
-                f"sum by (model, reason) (rate(nv_inference_request_failure{{{NAMESPACE}}}[$__rate_interval]))",
+                f"sum by (model, reason) (rate(nv_inference_request_failure{{{TRITON}}}[$__rate_interval]))",
                 "{{model}} {{reason}}",
             ),
         ),
@@ -155,17 +157,17 @@ PANELS = (
     Panel(
         "Waiting in Triton",
         "none",
-        ((f"sum by (model) (nv_inference_pending_request_count{{{NAMESPACE}}})", "{{model}}"),),
+        ((f"sum by (model) (nv_inference_pending_request_count{{{TRITON}}})", "{{model}}"),),
     ),
     Panel(
         "In flight at the gateway",
         "none",
-        ((f"sum by (pod) (car_analyzer_requests_in_flight{{{NAMESPACE}}})", "{{pod}} requests"),),
+        ((f"sum by (pod) (car_analyzer_requests_in_flight{{{GATEWAY}}})", "{{pod}} requests"),),
     ),
     Panel(
         "Photos held by the gateway",
         "bytes",
-        ((f"sum by (pod) (car_analyzer_held_bytes{{{NAMESPACE}}})", "{{pod}}"),),
+        ((f"sum by (pod) (car_analyzer_held_bytes{{{GATEWAY}}})", "{{pod}}"),),
         "Near --max-held-bytes, uploads wait.",
     ),
     Panel(
@@ -173,9 +175,9 @@ PANELS = (
         "percentunit",
         (
             (
-                f"sum by (head, label) (rate(car_analyzer_answers_total{{{NAMESPACE}}}[$__rate_interval]))"
+                f"sum by (head, label) (rate(car_analyzer_answers_total{{{GATEWAY}}}[$__rate_interval]))"
                 " / on (head) group_left () "
-                f"sum by (head) (rate(car_analyzer_answers_total{{{NAMESPACE}}}[$__rate_interval]))",
+                f"sum by (head) (rate(car_analyzer_answers_total{{{GATEWAY}}}[$__rate_interval]))",
                 "{{head}} {{label}}",
             ),
         ),
@@ -187,8 +189,8 @@ PANELS = (
         "percentunit",
         (
             (
-                f"sum by (head) (rate(car_analyzer_confidence_sum{{{NAMESPACE}}}[$__rate_interval]))"
-                f" / sum by (head) (rate(car_analyzer_confidence_count{{{NAMESPACE}}}[$__rate_interval]))",
+                f"sum by (head) (rate(car_analyzer_confidence_sum{{{GATEWAY}}}[$__rate_interval]))"
+                f" / sum by (head) (rate(car_analyzer_confidence_count{{{GATEWAY}}}[$__rate_interval]))",
                 "{{head}}",
             ),
         ),
@@ -198,29 +200,45 @@ PANELS = (
     Panel(
         "Sizes of photos",
         "bytes",
-        _quantiles("car_analyzer_photo_bytes", NAMESPACE),
+        _quantiles("car_analyzer_photo_bytes", GATEWAY),
     ),
     Panel(
         "Gateway memory and processor",
         "none",
         (
-            (f'process_resident_memory_bytes{{{NAMESPACE},job="gateway"}} / 1e6', "{{pod}} MB"),
-            (f'rate(process_cpu_seconds_total{{{NAMESPACE},job="gateway"}}[$__rate_interval])', "{{pod}} cores"),
+            (f"process_resident_memory_bytes{{{GATEWAY}}} / 1e6", "{{pod}} MB"),
+            (f"rate(process_cpu_seconds_total{{{GATEWAY}}}[$__rate_interval])", "{{pod}} cores"),
         ),
     ),
     Panel(
         "GPU busy",
         "percentunit",
-        ((f"nv_gpu_utilization{{{NAMESPACE}}}", "{{gpu_uuid}}"),),
+        ((f"nv_gpu_utilization{{{TRITON}}}", "{{gpu_uuid}}"),),
         maximum=1,
     ),
     Panel(
         "GPU memory",
         "percentunit",
-        ((f"nv_gpu_memory_used_bytes{{{NAMESPACE}}} / nv_gpu_memory_total_bytes{{{NAMESPACE}}}", "{{gpu_uuid}}"),),
+        ((f"nv_gpu_memory_used_bytes{{{TRITON}}} / nv_gpu_memory_total_bytes{{{TRITON}}}", "{{gpu_uuid}}"),),
         maximum=1,
     ),
 )
+
+
+def _variable(label: str, series: str) -> dict[str, Any]:
+    """A choice among the values that a label has in a series."""
+    return {
+        "name": label,
+        "type": "query",
+        "label": label.capitalize(),
+        "datasource": SOURCE,
+        "query": {"query": f"label_values({series}, {label})", "refId": label},
+        "includeAll": True,
+        # Without an operator there is no such label: what is missing matches, too.
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+        "refresh": 2,
+    }
 
 
 def render() -> str:
@@ -243,18 +261,8 @@ def render() -> str:
         "templating": {
             "list": [
                 {"name": "source", "type": "datasource", "query": "prometheus", "label": "Data source"},
-                {
-                    "name": "namespace",
-                    "type": "query",
-                    "label": "Namespace",
-                    "datasource": SOURCE,
-                    "query": {"query": 'label_values(up{job="triton"}, namespace)', "refId": "namespace"},
-                    "includeAll": True,
-                    # Without an operator there is no such label: what is missing matches, too.
-                    "allValue": ".*",
-                    "current": {"text": "All", "value": "$__all"},
-                    "refresh": 2,
-                },
+                _variable("namespace", 'up{job="triton"}'),
+                _variable("release", 'up{job="triton",namespace=~"$namespace"}'),
             ]
         },
         "panels": placed,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 from pathlib import Path  # noqa: TC003 - pydantic reads it at runtime
 from typing import Annotated, Any, Literal
 
@@ -137,12 +139,22 @@ def read_settings(arguments: dict[str, Any]) -> Settings:
     """Create the settings from parsed flags and the environment.
 
     Raises:
-        ConfigurationError: A value is invalid; the message says which.
+        ConfigurationError: A value is invalid, or a variable misspelt; the message says which.
     """
+    _reject_misspelt_variables()
     try:
         return Settings(**arguments)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def _reject_misspelt_variables() -> None:
+    """Reject variables that are almost a setting. Others are left alone: Kubernetes and `serve` have theirs."""
+    known = [name.upper() for name in Settings.model_fields]
+    for name in sorted(name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)):
+        meant = [] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if meant:
+            raise ConfigurationError(f"there is no setting {PREFIX}{name}; did you mean {PREFIX}{meant[0]}?")
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from car_analyzer_gateway._settings import Settings
 from deploy.tools import MissingError, Tools
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,10 @@ def test_a_missing_tool_is_named_and_fails_the_check(tmp_path: Path) -> None:
         ("models.source=s3", "source"),
         ("triton.gpu.count=-1", "count"),
         ("gateway.settings.PORT=1", "settings"),
+        ("gateway.settings.CAR_ANALYZER_MAX_PHOTO=1", "CAR_ANALYZER_MAX_PHOTO"),
+        ("triton.image.digest=abc", "digest"),
+        ("autoscaling.mode=hpa,autoscaling.minReplicas=9", "autoscaling.minReplicas (9) is above"),
+        ("gateway.autoscaling.enabled=true,gateway.autoscaling.maxReplicas=1", "gateway.autoscaling.minReplicas (2)"),
         ("autoscaling.mode=vpa", "mode"),
         ("triton.terminationGracePeriodSeconds=20", "at least preStopSeconds + 30"),
         ("models.source=persistentVolumeClaim", "models.persistentVolumeClaim is needed"),
@@ -107,3 +113,11 @@ def test_the_chart_rejects_unknown_settings(setting: str, words: str) -> None:
     )
     assert done.returncode != 0
     assert words in done.stderr
+
+
+def test_the_chart_lists_the_settings_of_the_gateway() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    # The token is a secret; addresses are the chart's.
+    others = {"token", "host", "port"}
+    wanted = {f"CAR_ANALYZER_{name.upper()}" for name in Settings.model_fields if name not in others}
+    assert set(schema["properties"]["gateway"]["properties"]["settings"]["properties"]) == wanted

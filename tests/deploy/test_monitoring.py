@@ -149,7 +149,7 @@ def prometheus(server: SimpleNamespace, gateway: str, tmp_path: Path) -> Iterato
 
 
 def ask(prometheus: str, query: str) -> list[Any]:
-    query = query.replace("$__rate_interval", "15s").replace("$namespace", ".*")
+    query = query.replace("$__rate_interval", "15s").replace("$namespace", ".*").replace("$release", ".*")
     with urllib.request.urlopen(
         f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10
     ) as a:
@@ -172,3 +172,71 @@ def test_under_load_every_panel_has_data_and_no_alert_fires(prometheus: str) -> 
 
     until(all_have_data, lambda: empty)
     assert ask(prometheus, 'ALERTS{alertstate="firing"}') == []
+
+
+def test_two_releases_in_one_prometheus_have_their_own_alerts(tmp_path: Path) -> None:
+    """Of two releases in one namespace, one has no replica: one alert, of that release."""
+    tools = Tools(ROOT / "build" / "tools")
+    try:
+        helm, promtool = tools.command("helm"), tools.command("promtool")
+    except MissingError as error:
+        pytest.skip(str(error))
+    chart = ROOT / "deploy" / "helm" / "car-analyzer"
+    flags = [
+        "--namespace=cars",
+        "--set=monitoring.prometheusRule.enabled=true",
+        "--show-only=templates/monitoring.yaml",
+    ]
+    for release in ("blue", "green"):
+        rendered = subprocess.run([*helm, "template", release, chart, *flags], capture_output=True, check=True).stdout
+        (tmp_path / f"{release}.yml").write_text(yaml.safe_dump(yaml.safe_load(rendered)["spec"]))
+    states = {"blue": "1x10", "green": "0x10"}
+    where = 'namespace="cars",release="{}"'.format
+    down = {"job": "triton", "namespace": "cars", "release": "green", "severity": "critical"}
+    rate = "car_analyzer:photos:rate1m"
+    wanted = {
+        "rule_files": ["blue.yml", "green.yml"],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    *({"series": f'up{{job="triton",{where(name)}}}', "values": up} for name, up in states.items()),
+                    {
+                        "series": f'nv_inference_request_success{{job="triton",model="car_analyzer",{where("blue")}}}',
+                        "values": "0+60x10",
+                    },
+                ],
+                "alert_rule_test": [
+                    {
+                        "eval_time": "5m",
+                        "alertname": "CarAnalyzerNoReplica",
+                        "exp_alerts": [{"exp_labels": down, "exp_annotations": annotations("CarAnalyzerNoReplica")}],
+                    }
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": rate,
+                        "eval_time": "5m",
+                        "exp_samples": [{"labels": f'{rate}{{job="triton",{where("blue")}}}', "value": 1}],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(wanted))
+    done = subprocess.run(
+        [*promtool, "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def annotations(alert: str) -> dict[str, str]:
+    found: dict[str, str] = next(rule["annotations"] for rule in rules() if rule.get("alert") == alert)
+    return found
+
+
+def test_each_selector_of_the_rules_has_its_job() -> None:
+    selected = [re.findall(r"([\w:]+)\{([^}]*)\}", rule["expr"]) for rule in rules()]
+    assert all(selected)
+    for name, selector in (one for found in selected for one in found):
+        assert selector.startswith(('job="triton"', 'job="gateway"')), name

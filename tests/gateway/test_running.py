@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from car_analyzer import ConfigurationError
+from car_analyzer_gateway._settings import read_settings
 from tests.conftest import PATIENCE_S, until
 
 from .conftest import HEALTHY, Gateway
@@ -148,6 +150,18 @@ def test_variables_and_flags(server: SimpleNamespace, start_gateway: Callable[..
     refused(gateway.analyze(photo, photo), 413, "at most 1")
     gateway = start_gateway(server.grpc_url, "--max-photos", "2", **variables)
     assert gateway.analyze(photo, photo).status_code == 200
+
+
+def test_a_misspelt_variable_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Those of other commands and of Kubernetes are not the gateway's.
+    for name in ("CORES", "SERVICE_HOST", "PORT_80_TCP", "TRITON_SERVICE_PORT"):
+        monkeypatch.setenv(f"CAR_ANALYZER_{name}", "1")
+    read_settings({})
+    monkeypatch.setenv("CAR_ANALYZER_MAX_PHOTO", "1")
+    with pytest.raises(
+        ConfigurationError, match="no setting CAR_ANALYZER_MAX_PHOTO; did you mean CAR_ANALYZER_MAX_PHOTOS?"
+    ):
+        read_settings({})
 
 
 class TestTogether:

@@ -21,29 +21,98 @@ app.kubernetes.io/component: {{ last . }}
 {{- end }}
 
 {{- define "car-analyzer.labels" -}}
+{{- $root := first . -}}
 {{ include "car-analyzer.selector" . }}
-app.kubernetes.io/version: {{ (first .).Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: {{ include "car-analyzer.name" $root }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "car-analyzer.image" -}}
 {{- $root := first . -}}{{- $image := last . -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
 {{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
 {{- end }}
-
-{{- define "car-analyzer.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-fsGroup: 1000
-seccompProfile:
-  type: RuntimeDefault
 {{- end }}
 
-{{- define "car-analyzer.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{- define "car-analyzer.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ default (include "car-analyzer.fullname" .) .Values.serviceAccount.name }}
+{{- else -}}
+{{ default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- /* What the pods of both components have in common; (list . "triton"). */}}
+{{- define "car-analyzer.pod" -}}
+{{- $root := first . -}}{{- $component := last . -}}
+{{- with get $root.Values $component -}}
+serviceAccountName: {{ include "car-analyzer.serviceAccount" $root }}
+automountServiceAccountToken: false
+# Their variables would be read as settings.
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ .terminationGracePeriodSeconds }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spread }}
+topologySpreadConstraints:
+  {{- include "car-analyzer.spread" (list $root $component .) | trim | nindent 2 }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "car-analyzer.podMetadata" -}}
+{{- $root := first . -}}{{- $component := last . -}}
+{{- with get $root.Values $component -}}
+labels:
+  {{- include "car-analyzer.labels" (list $root $component) | nindent 2 }}
+  {{- with .podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+annotations:
+  kubectl.kubernetes.io/default-container: {{ $component }}
+  {{- with .podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* An autoscaler keeps the number of replicas that are alive: without this line, Helm would reset it to 1. */}}
+{{- define "car-analyzer.liveReplicas" -}}
+{{- $live := lookup "apps/v1" "Deployment" (first .).Release.Namespace (last .) -}}
+{{- with ($live.spec).replicas -}}
+replicas: {{ . }}
+{{- end }}
 {{- end }}
 
 {{- /* Soft: a pod on a full node beats a pod that waits. (list . "triton" keys) */}}
