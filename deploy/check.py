@@ -26,7 +26,7 @@ KUSTOMIZE = DEPLOY / "kustomize"
 KUBERNETES = ("1.27", "1.29", "1.31", "1.33", "1.35", "1.37")
 PROFILES = ("cpu", "gpu", "cpu app", "cpu monitoring", "gpu app monitoring")
 # API groups of operators: Kubernetes has no schemas for them. Any other resource without a schema is a finding.
-OPERATORS = ("gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
+OPERATORS = ("cert-manager.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
 # `kubectl apply -k` applies what is rendered from the chart: folder, values, the only template.
 RENDERED = (
     ("cpu", "values-cpu.yaml", None),

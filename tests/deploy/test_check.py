@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from car_analyzer_gateway._settings import Settings
 from deploy.tools import MissingError, Tools
@@ -97,6 +98,8 @@ def test_a_missing_tool_is_named_and_fails_the_check(tmp_path: Path) -> None:
         ("gateway.settings.CAR_ANALYZER_MAX_PHOTO=1", "CAR_ANALYZER_MAX_PHOTO"),
         ("triton.image.digest=abc", "digest"),
         ("autoscaling.mode=hpa,autoscaling.minReplicas=9", "autoscaling.minReplicas (9) is above"),
+        ("tls.mutual=true,tls.secret=triton", "tls.clientSecret"),
+        ("tls.clientSecret=gateway", "tls.secret"),
         ("gateway.autoscaling.enabled=true,gateway.autoscaling.maxReplicas=1", "gateway.autoscaling.minReplicas (2)"),
         ("autoscaling.mode=vpa", "mode"),
         ("triton.terminationGracePeriodSeconds=20", "at least preStopSeconds + 30"),
@@ -104,15 +107,48 @@ def test_a_missing_tool_is_named_and_fails_the_check(tmp_path: Path) -> None:
     ],
 )
 def test_the_chart_rejects_unknown_settings(setting: str, words: str) -> None:
+    done = template(setting)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+def template(settings: str) -> subprocess.CompletedProcess[str]:
     try:
         helm = Tools(ROOT / "build" / "tools").command("helm")
     except MissingError as error:
         pytest.skip(f"no helm: {error}")
-    done = subprocess.run(
-        [*helm, "template", "x", CHART, "--set", setting], capture_output=True, text=True, check=False
+    command = [*helm, "template", "x", CHART, "--set", settings]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_mutual_tls_reaches_triton_and_the_gateway() -> None:
+    plain, one, both = (
+        template(settings).stdout
+        for settings in ("nameOverride=", "tls.secret=server", "tls.secret=server,tls.clientSecret=client")
     )
-    assert done.returncode != 0
-    assert words in done.stderr
+    assert "tls" not in plain.lower()
+    pods = {}
+    for name, text in (("one", one), ("both", both)):
+        for document in yaml.safe_load_all(text):
+            if document["kind"] == "Deployment":
+                component = document["metadata"]["labels"]["app.kubernetes.io/component"]
+                pods[component, name] = document["spec"]["template"]["spec"]
+    arguments = pods["triton", "both"]["containers"][0]["args"]
+    assert {"--tls-cert=/run/tls/tls.crt", "--tls-key=/run/tls/tls.key", "--tls-client-ca=/run/tls/ca.crt"} <= {
+        *arguments
+    }
+    assert "--tls-client-ca=/run/tls/ca.crt" not in pods["triton", "one"]["containers"][0]["args"]
+    # Triton's HTTP is on 127.0.0.1 then: probes have to run inside.
+    assert all("exec" in pods["triton", "one"]["containers"][0][f"{probe}Probe"] for probe in ("startup", "readiness"))
+    variables = {one["name"]: one.get("value") for one in pods["gateway", "both"]["containers"][0]["env"]}
+    assert variables["CAR_ANALYZER_URL"] == "grpcs://x-car-analyzer-triton-grpc:8001"
+    assert set(variables) >= {"CAR_ANALYZER_TLS_CA", "CAR_ANALYZER_TLS_CERT", "CAR_ANALYZER_TLS_KEY"}
+    volumes = {
+        kind: next(v for v in pods["gateway", kind]["volumes"] if v["name"] == "tls") for kind in ("one", "both")
+    }
+    assert volumes["both"]["secret"]["secretName"] == "client"
+    # Without a certificate of its own, the gateway gets the authority only, not Triton's key.
+    assert volumes["one"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
 
 
 def test_the_chart_lists_the_settings_of_the_gateway() -> None:

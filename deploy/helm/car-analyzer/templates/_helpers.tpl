@@ -115,6 +115,33 @@ replicas: {{ . }}
 {{- end }}
 {{- end }}
 
+{{- /* The secrets of Triton's and of the gateway's certificate: yours, or cert-manager's. */}}
+{{- define "car-analyzer.serverSecret" -}}
+{{- $tls := .Values.tls -}}
+{{- if or $tls.secret $tls.issuer.name -}}
+{{ default (printf "%s-triton-tls" (include "car-analyzer.fullname" .)) $tls.secret }}
+{{- end }}
+{{- end }}
+
+{{- define "car-analyzer.clientSecret" -}}
+{{- $tls := .Values.tls -}}
+{{- if or $tls.clientSecret (and $tls.mutual $tls.issuer.name) -}}
+{{ default (printf "%s-gateway-tls" (include "car-analyzer.fullname" .)) $tls.clientSecret }}
+{{- end }}
+{{- end }}
+
+{{- /* A probe of Triton's HTTP, which listens on 127.0.0.1 only if gRPC is encrypted. */}}
+{{- define "car-analyzer.readyProbe" -}}
+{{- if include "car-analyzer.serverSecret" . -}}
+exec:
+  command: [healthcheck.py, "http://127.0.0.1:8000/v2/models/car_analyzer/ready"]
+{{- else -}}
+httpGet: {path: /v2/models/car_analyzer/ready, port: http}
+{{- end }}
+periodSeconds: 5
+timeoutSeconds: 5
+{{- end }}
+
 {{- /* Soft: a pod on a full node beats a pod that waits. (list . "triton" keys) */}}
 {{- define "car-analyzer.spread" -}}
 {{- $root := index . 0 -}}{{- $component := index . 1 -}}
