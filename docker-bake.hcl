@@ -5,7 +5,7 @@
 variable "REGISTRY" { default = "car-analyzer/" }
 variable "TAG" { default = "0.2.0" }
 variable "REVISION" { default = "unknown" }
-variable "TRITON_IMAGE" { default = "nvcr.io/nvidia/tritonserver:26.08-py3" }
+variable "TRITON_IMAGE" { default = "nvcr.io/nvidia/tritonserver:26.11-py3" }
 variable "PYTHON_IMAGE" { default = "python:3.12.12-slim-bookworm" }
 variable "TORCH_INDEX" { default = "https://download.pytorch.org/whl/cpu" }
 # Docker's own driver has no attestations; `docker buildx create --use` makes a builder that has.

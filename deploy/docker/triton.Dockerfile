@@ -8,7 +8,7 @@
 # knows. Triton takes it on its command line only, so it stands there for the first moments; `serve` then overwrites it.
 # What remains visible: the variable, to who may run `docker inspect` or enter the container, so prefer the file; and the
 # key itself in Triton's memory, to root on the host.
-ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.11-py3
 
 FROM ${TRITON_IMAGE} AS build
 WORKDIR /src

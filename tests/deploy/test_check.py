@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -157,3 +158,10 @@ def test_the_chart_lists_the_settings_of_the_gateway() -> None:
     others = {"token", "host", "port"}
     wanted = {f"CAR_ANALYZER_{name.upper()}" for name in Settings.model_fields if name not in others}
     assert set(schema["properties"]["gateway"]["properties"]["settings"]["properties"]) == wanted
+
+
+def test_one_release_of_triton_is_named_everywhere() -> None:
+    files = (ROOT / "docker-bake.hcl", ROOT / "deploy" / "docker" / "triton.Dockerfile", ROOT / "docs" / "deploy.md")
+    found = [release for file in files for release in re.findall(r"tritonserver:(\S+?)-py3", file.read_text())]
+    assert len(found) == len(files)
+    assert len(set(found)) == 1
