@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from ._docs import DOCS_POLICY, render_docs
-from ._errors import error_response
+from ._errors import GatewayError
 from ._gateway import Gateway
 from ._middleware import CorsMiddleware, ErrorMiddleware, RequestMiddleware, TokenMiddleware
 from ._openapi import describe
@@ -59,7 +59,8 @@ def make_app(settings: Settings) -> Starlette:
         *static_routes(),
     ]
     paths = frozenset(route.path for route in routes)
-    middleware = [Middleware(RequestMiddleware, metrics=gateway.metrics, paths=paths)]
+    logs = settings.access_log != "off"
+    middleware = [Middleware(RequestMiddleware, metrics=gateway.metrics, paths=paths, logs=logs)]
     if gateway.tracing.is_on:
         middleware.append(Middleware(TracingMiddleware, tracing=gateway.tracing, paths=paths))
     if settings.cors_origins:
@@ -83,7 +84,7 @@ def make_app(settings: Settings) -> Starlette:
         yield
         await gateway.close()
 
-    handlers: dict[Any, Any] = {HTTPException: _answer_http_error}
+    handlers: dict[Any, Any] = {HTTPException: _raise_http_error}
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     # No redirect from /analyze/ to /analyze: the client would send the photo twice.
     app.router.redirect_slashes = False
@@ -91,9 +92,9 @@ def make_app(settings: Settings) -> Starlette:
     return app
 
 
-async def _answer_http_error(request: Request, error: HTTPException) -> Response:
+async def _raise_http_error(request: Request, error: HTTPException) -> NoReturn:
     path, method = request.url.path, request.method
     messages = {404: f"There is nothing at {path}.", 405: f"{path} does not take {method}."}
-    request.state.log_fields["error"] = {404: "not_found", 405: "method"}.get(error.status_code, "request")
+    kind = {404: "not_found", 405: "method"}.get(error.status_code, "request")
     message = messages.get(error.status_code, HTTPStatus(error.status_code).phrase)
-    return error_response(error.status_code, message, error.headers)
+    raise GatewayError(error.status_code, kind, message, headers=error.headers) from error

@@ -6,19 +6,34 @@ import base64
 import hashlib
 import json
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
 code, pre { font: 14px/1.5 ui-monospace, monospace; background: #f3f4f6; border-radius: 4px; }
 code { padding: 1px 4px; } pre { padding: 1rem; overflow: auto; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: 4px 1rem 4px 0; vertical-align: top; }
-h2 { margin-top: 3rem; }
+h2 { margin-top: 3rem; } iframe { width: 100%; height: 9rem; border: 1px solid #8888; border-radius: 4px; }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #e6e8eb; } code, pre { background: #262a30; }
   a { color: #8ab4f8; } }
 """
 _HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-DOCS_POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; frame-ancestors 'none'"
+DOCS_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_HASH}'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+# The answer is shown in a frame: that needs no script.
+TRY_FORM = """
+<form action="analyze" method="post" enctype="multipart/form-data" target="answer">
+<p><label>Try it: <input type="file" name="image" accept="image/*,.heic,.heif" multiple required></label>
+<button>Analyse</button></p></form><iframe name="answer" title="Answer"></iframe>
+"""
+# A form cannot send a token; the script of the page at / does.
+TRY_ON_PAGE = '<p>Try it on <a href=".">the page</a>, which asks for the token.</p>'
 
 EXAMPLES = {
     "/analyze": (
@@ -39,7 +54,7 @@ def render_docs(document: dict[str, Any]) -> str:
     """
     info = document["info"]
     operations = "".join(
-        _operation(path, method, operation, document)
+        _operation(path, method, operation)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     )
@@ -51,33 +66,44 @@ def render_docs(document: dict[str, Any]) -> str:
     )
 
 
-def _operation(path: str, method: str, operation: dict[str, Any], document: dict[str, Any]) -> str:
+def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     parts = [f"<h2><code>{method.upper()} {escape(path)}</code> {escape(operation['summary'])}</h2>"]
     if "description" in operation:
         parts.append(f"<p>{_text(operation['description'])}</p>")
-    if "security" in operation:
+    needs_token = "security" in operation
+    if needs_token:
         parts.append("<p>Needs the header <code>Authorization: Bearer TOKEN</code>.</p>")
     if path in EXAMPLES:
         parts.append(f"<pre>{escape(EXAMPLES[path])}</pre>")
+    if path == "/analyze":
+        parts.append(TRY_ON_PAGE if needs_token else TRY_FORM)
+    elif not needs_token:
+        parts.append(f'<p>Try it: <a href="{escape(path.lstrip("/"))}">{escape(path)}</a></p>')
     if "requestBody" in operation:
         types = ", ".join(f"<code>{escape(kind)}</code>" for kind in operation["requestBody"]["content"])
         parts.append(f"<p>The body is one of {types}.</p>")
     rows = "".join(_response(status, response) for status, response in operation["responses"].items())
-    parts.append(f"<table><tr><th>Status</th><th>Meaning</th><th>Body</th></tr>{rows}</table>")
-    if path == "/analyze":
-        parts.append(
-            f"<pre>{escape(json.dumps(_example(document['components']['schemas']['Analysis']), indent=2))}</pre>"
-        )
+    parts.append(f"<table><tr><th>Status</th><th>Meaning</th><th>Codes</th></tr>{rows}</table>")
+    parts.extend(_examples(operation["responses"]["200"]))
     return "".join(parts)
 
 
 def _response(status: str, response: dict[str, Any]) -> str:
-    bodies = ", ".join(f"<code>{escape(kind)}</code>" for kind in response["content"])
-    return f"<tr><td>{status}</td><td>{_text(response['description'])}</td><td>{bodies}</td></tr>"
+    examples = [example["value"] for body in response["content"].values() for example in _named(body).values()]
+    codes = ", ".join(f"<code>{escape(value['code'])}</code>" for value in examples if "code" in value)
+    return f"<tr><td>{status}</td><td>{_text(response['description'])}</td><td>{codes}</td></tr>"
 
 
-def _example(schema: dict[str, Any]) -> dict[str, Any]:
-    return {name: member["example"] for name, member in schema["properties"].items()}
+def _examples(response: dict[str, Any]) -> Iterator[str]:
+    for kind, body in response["content"].items():
+        for name, example in _named(body).items():
+            text = json.dumps(example["value"], indent=2)
+            yield f"<p><code>{escape(kind)}</code>, {escape(name)}:</p><pre>{escape(text)}</pre>"
+
+
+def _named(body: dict[str, Any]) -> dict[str, Any]:
+    examples: dict[str, Any] = body.get("examples", {})
+    return examples
 
 
 def _text(markdown: str) -> str:

@@ -49,6 +49,7 @@ class Gateway:
         self.tracing = Tracing(settings.otlp_endpoint)
         self.stopping = False
         self.in_flight = 0
+        self._logs_answers = settings.access_log == "answers"
         self._pending = 0
         self._completed_photos = CompletedPhotos()
         self._failed_photos = FailedPhotos()
@@ -76,6 +77,10 @@ class Gateway:
         identity = _identity(analyses)
         headers = {name.title().replace("_", "-"): value for name, value in identity.items()}
         request.state.log_fields.update(identity, photos=len(answers))
+        if self._logs_answers:
+            request.state.log_fields["answers"] = [
+                answer.to_dict() if isinstance(answer, Analysis) else answer.body() for answer in answers
+            ]
         if (rotations := {analysis.exif_rotation for analysis in analyses}) and None not in rotations:
             headers["Exif-Rotation"] = str(rotations == {True}).lower()
         if len(answers) > 1:
@@ -124,6 +129,8 @@ class Gateway:
                         photo.reservation.release()
                         raise busy(f"{self.settings.max_waiting} photos are already waiting")
                     self.metrics.photos.observe(len(photo.data))
+                    if self._logs_answers:
+                        request.state.log_fields.setdefault("photo_bytes", []).append(len(photo.data))
                     name = request.state.request_id if not tasks else f"{request.state.request_id}-{len(tasks) + 1}"
                     tasks.append(self._start(photo, name, upload.time_left))
                     # The name would keep the photo in memory until the next one arrives.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import re
 import time
 import uuid
@@ -81,12 +82,14 @@ class RequestMiddleware:
         app: The next application.
         metrics: The metrics.
         paths: The paths with metrics of their own; all others are counted as `other`.
+        logs: Whether it logs each request.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], *, logs: bool) -> None:
         self._app = app
         self._metrics = metrics
         self._paths = paths
+        self._logs = logs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,9 +116,10 @@ class RequestMiddleware:
         self._metrics.count_request(path if path in self._paths else "other", method, status, seconds)
         if "error" in fields:
             self._metrics.errors.labels(fields["error"]).inc()
-        log = logger.debug if path in PROBE_PATHS and status == 200 else logger.info
-        line = {"method": method, "path": path[:200], "status": status, "milliseconds": round(seconds * 1000, 1)}
-        log("request", extra={"fields": {**line, "bytes_in": exchange.bytes_in, **fields}})
+        level = logging.DEBUG if path in PROBE_PATHS and status == 200 else logging.INFO
+        if self._logs and logger.isEnabledFor(level):
+            line = {"method": method, "path": path[:200], "status": status, "milliseconds": round(seconds * 1000, 1)}
+            logger.log(level, "request", extra={"fields": {**line, "bytes_in": exchange.bytes_in, **fields}})
 
 
 class ErrorMiddleware:
@@ -135,10 +139,11 @@ class ErrorMiddleware:
             fields["error"] = "disconnected"
         except GatewayError as error:
             fields["error"] = error.kind
+            fields["code"] = error.body()["code"]
             fields["reason"] = error.details or error.message
             await error.response()(scope, receive, send)
         except Exception:  # noqa: BLE001 - the last resort: it is logged, and the client gets a 500
-            fields["error"] = "bug"
+            fields.update(error="bug", code="service.failed")
             logger.exception("This is a bug in the gateway.")
             response = error_response(500, "The gateway failed; its log has the details under this request's id.")
             await response(scope, receive, send)

@@ -8,43 +8,63 @@ from car_analyzer import __version__
 from car_analyzer.errors import CODES as SDK_CODES
 
 from ._errors import CODES, STOPPING
+from ._examples import ANSWERS, ERRORS
 
 if TYPE_CHECKING:
     from ._settings import Settings
 
-CONFIDENCE = {"type": "number", "minimum": 0, "maximum": 1, "example": 0.97}
+CONFIDENCE = {"type": "number", "minimum": 0, "maximum": 1}
 
 SCHEMAS: dict[str, Any] = {
     "Analysis": {
         "type": "object",
         "description": (
             "For each head of the model, its label under the head's name, and the label's probability under the same "
-            "name followed by `Confidence`. These are the two default heads; another model may have others."
+            "name followed by `Confidence`. Only an analysis has `processingTime`; an error has `error`."
         ),
         "required": ["processingTime"],
         "properties": {
-            "cleanliness": {"type": "string", "example": "dirty"},
+            "cleanliness": {"type": "string", "description": "A default head: `clean` or `dirty`."},
             "cleanlinessConfidence": CONFIDENCE,
-            "condition": {"type": "string", "example": "intact"},
-            "conditionConfidence": {**CONFIDENCE, "example": 0.88},
+            "condition": {"type": "string", "description": "A default head: `intact` or `damaged`."},
+            "conditionConfidence": CONFIDENCE,
             "processingTime": {
                 "type": "number",
                 "minimum": 0,
                 "description": "Milliseconds from sending the photo to Triton to receiving its answer.",
-                "example": 41.3,
             },
         },
+        "additionalProperties": {
+            "description": "Other heads: a label, the list of labels of a multilabel head, or a confidence.",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "number"}],
+        },
+    },
+    "Analyses": {
+        "type": "array",
+        "description": "One entry for each photo, in the order of the form.",
+        "minItems": 2,
+        "items": {"oneOf": [{"$ref": "#/components/schemas/Analysis"}, {"$ref": "#/components/schemas/Error"}]},
     },
     "Error": {
         "type": "object",
         "required": ["error", "code"],
         "properties": {
             "error": {"type": "string", "description": "What was wrong, in a sentence."},
-            "code": {
-                "type": "string",
-                "description": "The same for programs. More codes may be added.",
-                "examples": sorted({*SDK_CODES, *CODES.values(), STOPPING}),
-            },
+            "code": {"$ref": "#/components/schemas/ErrorCode"},
+        },
+    },
+    "ErrorCode": {
+        "type": "string",
+        "description": "The error for programs. Codes do not change; later versions may have more.",
+        "enum": sorted({*SDK_CODES, *CODES.values(), STOPPING}),
+    },
+    "Health": {
+        "type": "object",
+        "required": ["status"],
+        "properties": {
+            "status": {"type": "string", "enum": ["OK"]},
+            "description": {"type": "string", "description": "What the models are, if their spec tells."},
+            "demo": {"type": "boolean", "description": "True for demo models: do not rely on their answers."},
         },
     },
     "Unavailable": {
@@ -72,19 +92,6 @@ IDENTITY = {
     },
 }
 RETRY_AFTER = {"Retry-After": {"description": "Seconds until the next attempt.", "schema": {"type": "integer"}}}
-
-ERRORS = {
-    "400": "There is no photo, or it cannot be read.",
-    "408": "The upload took too long.",
-    "413": "A photo is too large, or there are too many.",
-    "415": "The body is neither a multipart form nor an image.",
-    "500": "A bug in the gateway.",
-    "502": "Triton failed on this photo, or its model is unsuitable.",
-    "503": "Too busy, shutting down, or Triton is down: try again later.",
-    "504": "There was no answer within the timeout.",
-}
-
-UNAUTHORIZED = "The token is missing or wrong."
 
 
 def describe(settings: Settings, *, needs_token: bool) -> dict[str, Any]:
@@ -119,16 +126,16 @@ def _analyze(settings: Settings) -> dict[str, Any]:
     photo = {"type": "string", "format": "binary"}
     one_or_more = {"type": "array", "items": photo, "minItems": 1, "maxItems": settings.max_photos}
     form = {"type": "object", "required": ["image"], "properties": {"image": one_or_more}}
-    analysis = _schema("Analysis")
-    several = {"type": "array", "items": {"anyOf": [analysis, _schema("Error")]}}
-    errors = {status: _error(text) for status, text in ERRORS.items()}
+    one_or_several = {"oneOf": [_schema("Analysis"), _schema("Analyses")]}
+    errors = {status: _error(status) for status in ERRORS if status != "401"}
     errors["503"]["headers"] = {**HEADERS, **RETRY_AFTER}
     return {
         "summary": "Analyse photos",
         "description": (
-            f"One photo gives an object; several `image` fields (at most {settings.max_photos}) give a list, with an "
-            "error in the place of a photo that cannot be read. A photo is JPEG, HEIC, PNG, WebP, "
-            f"BMP, GIF, TIFF or AVIF of at most {settings.max_photo_bytes:,} bytes."
+            "One photo gives an `Analysis`; several `image` fields "
+            f"(at most {settings.max_photos}) give `Analyses`, a list with an error in the place of a photo that "
+            "cannot be read. A photo is JPEG, HEIC, PNG, WebP, BMP, GIF, TIFF or AVIF of at most "
+            f"{settings.max_photo_bytes:,} bytes."
         ),
         "operationId": "analyze",
         "parameters": [
@@ -149,9 +156,9 @@ def _analyze(settings: Settings) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The model's answer.",
+                "description": "The model's answer: an object for one photo, a list for several.",
                 "headers": {**HEADERS, **IDENTITY},
-                "content": {"application/json": {"schema": {"anyOf": [analysis, several]}}},
+                "content": {"application/json": {"schema": one_or_several, "examples": ANSWERS}},
             },
             **errors,
         },
@@ -159,15 +166,6 @@ def _analyze(settings: Settings) -> dict[str, Any]:
 
 
 def _health() -> dict[str, Any]:
-    ok = {
-        "type": "object",
-        "required": ["status"],
-        "properties": {
-            "status": {"type": "string", "enum": ["OK"]},
-            "description": {"type": "string", "description": "What the models are, if their spec tells."},
-            "demo": {"type": "boolean", "description": "True for demo models: do not rely on their answers."},
-        },
-    }
     return {
         "summary": "Check whether photos can be analysed now",
         "operationId": "health",
@@ -175,7 +173,7 @@ def _health() -> dict[str, Any]:
             "200": {
                 "description": "Triton and all models are ready.",
                 "headers": HEADERS,
-                "content": {"application/json": {"schema": ok}},
+                "content": {"application/json": {"schema": _schema("Health")}},
             },
             "503": {
                 "description": "Something is not ready; `error` says what.",
@@ -199,13 +197,15 @@ def _metrics() -> dict[str, Any]:
 def _with_token(operation: dict[str, Any], *, needs: bool) -> dict[str, Any]:
     if needs:
         operation["security"] = [{"token": []}]
-        operation["responses"]["401"] = _error(UNAUTHORIZED)
+        operation["responses"]["401"] = _error("401")
     operation["responses"] = dict(sorted(operation["responses"].items()))
     return operation
 
 
-def _error(description: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": _schema("Error")}}
+def _error(status: str) -> dict[str, Any]:
+    description, sentences = ERRORS[status]
+    examples = {code: {"value": {"error": sentence, "code": code}} for code, sentence in sentences.items()}
+    content = {"application/json": {"schema": _schema("Error"), "examples": examples}}
     return {"description": description, "headers": HEADERS, "content": content}
 
 

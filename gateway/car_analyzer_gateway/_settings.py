@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(
         None, description="OTLP/HTTP collector for traces, such as http://localhost:4318; default: none"
     )
+    access_log: Literal["off", "requests", "answers"] = Field(
+        "requests", description="a log line for each request: off, requests, or answers (also photo sizes and labels)"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error; debug also logs health checks"
     )

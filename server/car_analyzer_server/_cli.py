@@ -38,6 +38,7 @@ exit codes: 0 stopped by a signal; 1 could not start, gave up, or with --no-rest
 
 OTLP_VARIABLE = "CAR_ANALYZER_OTLP_ENDPOINT"
 CORES_VARIABLE = "CAR_ANALYZER_CORES"
+LOG_PHOTOS_VARIABLE = "CAR_ANALYZER_LOG_PHOTOS"
 
 # Set by `serve` itself; a second value would be ignored or contradict it.
 _OWN_ARGUMENTS = {
@@ -101,6 +102,7 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
         cores=arguments.cores or cores(),
         supervised=True,
         arguments=tuple(passed_on),
+        log_photos=arguments.log_photos,
         verbose=arguments.verbose,
     )
 
@@ -188,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
         "--no-restart",
         action="store_true",
         help="end with Triton, for platforms that restart containers themselves",
+    )
+    parser.add_argument(
+        "--log-photos",
+        action="store_true",
+        default=os.environ.get(LOG_PHOTOS_VARIABLE) == "1",
+        help=f"log a line for each photo: size, format, result; default: yes if ${LOG_PHOTOS_VARIABLE} is 1",
     )
     parser.add_argument("--verbose", action="store_true", help="show all of Triton's log, from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")

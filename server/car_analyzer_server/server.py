@@ -274,6 +274,7 @@ class Server:
             installation.environment()
             | {
                 "CAR_ANALYZER_SUPERVISED": str(int(self.settings.supervised)),
+                "CAR_ANALYZER_LOG_PHOTOS": str(int(self.settings.log_photos)),
                 "CAR_ANALYZER_THREADS": str(network_threads(cores, len(networks))),
             },
         )

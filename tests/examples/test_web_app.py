@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,8 @@ import httpx
 import pytest
 
 from car_analyzer import CarAnalyzer, PhotoError
+from car_analyzer_gateway._openapi import describe
+from car_analyzer_gateway._settings import Settings as GatewaySettings
 from tests.conftest import PATIENCE_S, until
 from tests.gateway.conftest import running_gateway
 
@@ -183,7 +186,15 @@ def test_the_apis_own_tests(install: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_lint(install: Callable[[str], Path], part: str) -> None:
-    npm(install(part), "run", "lint", "--", "--max-warnings=0")
+    folders = {name: install(name) for name in PARTS}  # the page uses the types of the API
+    npm(folders[part], "run", "lint", "--", "--max-warnings=0")
+
+
+def test_the_generated_types_are_current(install: Callable[[str], Path], tmp_path: Path) -> None:
+    """After a change of the OpenAPI document, `npm run types` in `examples/web-app/api` generates them again."""
+    document = tmp_path / "openapi.json"
+    document.write_text(json.dumps(describe(GatewaySettings(), needs_token=False)))
+    npm(install("api"), "exec", "--", "openapi-typescript", str(document), "--output", "gateway.d.ts", "--check")
 
 
 @pytest.mark.parametrize("part", PARTS)

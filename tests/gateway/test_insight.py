@@ -37,6 +37,29 @@ def test_a_request_is_one_line_in_the_log(gateway: Gateway, photo: bytes) -> Non
     assert "not a photo" in line["reason"]
 
 
+def test_answers_in_the_access_log(
+    server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes
+) -> None:
+    gateway = start_gateway(server.grpc_url, "--access-log", "answers")
+    answers = gateway.analyze(photo, b"no photo", photo, headers={"X-Request-ID": "three"})
+    (line,) = gateway.log_of("three")
+    assert line["answers"] == answers.json()
+    assert line["photo_bytes"] == [len(photo), len(b"no photo"), len(photo)]
+    assert (line["model_version"], line["export_id"]) == ("1", answers.headers["export-id"])
+    bad = gateway.analyze(b"no photo", headers={"X-Request-ID": "bad"})
+    (line,) = gateway.log_of("bad")
+    assert line["answers"] == [bad.json()]
+    assert (line["photo_bytes"], line["code"]) == ([8], "photo.invalid")
+
+
+def test_without_an_access_log(server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes) -> None:
+    gateway = start_gateway(server.grpc_url, CAR_ANALYZER_ACCESS_LOG="off")
+    assert gateway.analyze(photo).status_code == 200
+    assert gateway.analyze(b"no photo").status_code == 400
+    gateway.stop()
+    assert not [line for line in gateway.log() if line["message"] == "request"]
+
+
 @pytest.mark.parametrize("strange", ["", "a b", "x" * 129, 'a"b', "a;b", "<b>"])
 def test_a_strange_request_id_is_replaced(gateway: Gateway, strange: str) -> None:
     given = gateway.http.get("/health", headers={"X-Request-ID": strange}).headers["x-request-id"]

@@ -1,11 +1,13 @@
-"""An error of the preprocess step that nobody foresaw: a sentence for the client, and the facts for the operator."""
+"""What the preprocess step logs: an error that nobody foresaw, which is a sentence for the client, and each photo."""
 
 from __future__ import annotations
 
+import io
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from car_analyzer_server import Server, Settings
 from reliability.reference import reference_photos
@@ -42,7 +44,9 @@ def client(repository: Path, tmp_path_factory: pytest.TempPathFactory, log: Path
     copy = shutil.copytree(repository, tmp_path_factory.mktemp("faulty") / "model_repository")
     with (copy / "preprocess" / "1" / "photo.py").open("a") as file:
         file.write(FAULTS)
-    settings = Settings(copy, http_port=0, grpc_port=0, metrics_port=0, arguments=(f"--log-file={log}",))
+    settings = Settings(
+        copy, http_port=0, grpc_port=0, metrics_port=0, log_photos=True, arguments=(f"--log-file={log}",)
+    )
     with Server(settings) as server, TritonClient(server) as client:
         yield client
 
@@ -77,3 +81,22 @@ def test_it_fails_its_own_request_only(client: TritonClient) -> None:
     found = client.infer("grpc", expected.content)
     assert not isinstance(found, str)
     assert expected.matches(found[0])
+
+
+def test_each_photo_is_a_line(client: TritonClient, log: Path) -> None:
+    before = len(log.read_text())
+    photo = reference_photos()[0].content
+    with Image.open(io.BytesIO(photo)) as image:
+        facts = f"result=ok format={image.format} width={image.width} height={image.height}"
+    for content in (photo, b"not\na photo"):
+        client.infer("grpc", content)
+
+    def logged() -> list[str]:
+        return [line for line in log.read_text()[before:].splitlines() if '"photo request_id=' in line]
+
+    until(lambda: len(logged()) == 2)
+    accepted, rejected = logged()
+    assert f" bytes={len(photo)} milliseconds=" in accepted
+    assert facts in accepted
+    assert " bytes=11 milliseconds=" in rejected
+    assert " result=rejected reason='The file is not a photo" in rejected

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from car_analyzer_server import InstallationError, RepositoryError, Server, Settings, StartError
+from car_analyzer_server._cli import _parser, _settings
 from car_analyzer_server.installation import find_installation
 from car_analyzer_server.repository import check_repository, demo_warning
 from tests.conftest import PATIENCE_S, edit, until
@@ -54,6 +55,14 @@ def left_behind(pid: int) -> list[str]:
 
 def wait_until_nothing_is_left(pid: int) -> None:
     until(lambda: not left_behind(pid))
+
+
+def test_photos_are_logged_by_flag_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAR_ANALYZER_LOG_PHOTOS", raising=False)
+    assert not _settings(_parser().parse_args([]), []).log_photos
+    assert _settings(_parser().parse_args(["--log-photos"]), []).log_photos
+    monkeypatch.setenv("CAR_ANALYZER_LOG_PHOTOS", "1")
+    assert _settings(_parser().parse_args([]), []).log_photos
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

@@ -12,6 +12,7 @@ from typing import Any
 import guard
 import identity
 import numpy as np
+import photo_log
 import triton_python_backend_utils as pb_utils
 from pillow_model import TritonPythonModel as PillowModel
 from pillow_model import log, silence
@@ -42,6 +43,10 @@ class TritonPythonModel:
         """Answers every request of a batch separately."""
         start = guard.begin()
         responses = self._with_dali(requests) if self._decoder is not None else [None] * len(requests)
+        if photo_log.IS_ON:
+            for request, response in zip(requests, responses, strict=True):
+                if response is not None:
+                    photo_log.log_photos(request, response, start)
         rest = [position for position, response in enumerate(responses) if response is None]
         for position, response in zip(rest, self._pillow.execute([requests[each] for each in rest]), strict=True):
             responses[position] = response

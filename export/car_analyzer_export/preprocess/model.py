@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import guard
 import identity
 import numpy as np
+import photo_log
 import triton_python_backend_utils as pb_utils
 from photo import InvalidPhotoError, Photo
 from view import FAST_MISSING, View, ViewError, least_side_for
@@ -74,6 +75,8 @@ class TritonPythonModel:
         start = guard.begin()
         try:
             response = self._answer(request)
+            if photo_log.IS_ON:
+                photo_log.log_photos(request, response, start)
         except Exception as error:  # noqa: BLE001 - an error of Triton or of this machine, not of a photo
             log(error, "A request")
             response = _failure("The server failed on this request.", "INTERNAL")

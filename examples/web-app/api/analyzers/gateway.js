@@ -1,11 +1,25 @@
+// @ts-check
+/** @import { components } from "../gateway" */
 import { ask, errorSentence } from "../ask.js";
 import { Problem, unreachable } from "../problem.js";
 
-/** Photos go to `car-analyzer gateway`, whose answers and errors are passed on as they are. */
+/** @typedef {components["schemas"]["Analysis"]} Analysis */
+
+/**
+ * Photos go to `car-analyzer gateway`, whose answers and errors are passed on as they are.
+ *
+ * @param {{ url?: string, token?: string }} options
+ */
 export function gateway({ url = "http://localhost:5000", token }) {
+  /** @type {Record<string, string>} */
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
 
   return {
+    /**
+     * @param {Uint8Array<ArrayBuffer>} photo
+     * @param {AbortSignal} signal
+     * @returns {Promise<Analysis>}
+     */
     async analyze(photo, signal) {
       const body = new FormData();
       body.append("image", new Blob([photo]), "photo");
@@ -14,6 +28,7 @@ export function gateway({ url = "http://localhost:5000", token }) {
       throw asProblem(response.status, await errorSentence(response));
     },
 
+    /** @param {AbortSignal} signal */
     async health(signal) {
       const response = await ask(`${url}/health`, { headers, signal });
       if (!response.ok) throw unreachable(await errorSentence(response));
@@ -21,6 +36,10 @@ export function gateway({ url = "http://localhost:5000", token }) {
   };
 }
 
+/**
+ * @param {number} status
+ * @param {string | undefined} sentence
+ */
 function asProblem(status, sentence) {
   if ([400, 413, 503, 504].includes(status)) {
     return new Problem(status, sentence ?? "The gateway did not analyse the photo.");

@@ -1,6 +1,13 @@
+// @ts-check
+/** @import { Analysis } from "./analyze.js" */
+
 const SUFFIX = "Confidence";
 
-/** One card for each thing that the models judge, whatever their names are. */
+/**
+ * One card for each thing that the models judge, whatever their names are.
+ *
+ * @param {{ answer: Analysis }} props
+ */
 export function Verdicts({ answer }) {
   const heads = Object.keys(answer)
     .filter((key) => key.endsWith(SUFFIX))
@@ -18,6 +25,7 @@ export function Verdicts({ answer }) {
   );
 }
 
+/** @param {{ name: string, label: Analysis[string], confidence: Analysis[string] }} props */
 function Verdict({ name, label, confidence }) {
   const text = Array.isArray(label) ? label.join(", ") || "none" : label;
   return (
@@ -25,8 +33,8 @@ function Verdict({ name, label, confidence }) {
       <dt>{name}</dt>
       <dd className="label">{text}</dd>
       <dd>
-        <meter min="0" max="1" value={confidence} aria-label={`confidence of ${name}`} />
-        <span>{`${(confidence * 100).toFixed(1)}%`}</span>
+        <meter min="0" max="1" value={Number(confidence)} aria-label={`confidence of ${name}`} />
+        <span>{`${(Number(confidence) * 100).toFixed(1)}%`}</span>
       </dd>
     </div>
   );

@@ -1,4 +1,14 @@
-/** Sends a photo to the API. Throws an error with a sentence for the user. */
+// @ts-check
+/** @import { components } from "../../api/gateway" */
+/** @typedef {components["schemas"]["Analysis"]} Analysis */
+
+/**
+ * Sends a photo to the API, which answers as the gateway does. Throws an error with a sentence for the user.
+ *
+ * @param {File} photo
+ * @param {AbortSignal} signal
+ * @returns {Promise<Analysis>}
+ */
 export async function analyze(photo, signal) {
   const body = new FormData();
   body.append("image", photo);

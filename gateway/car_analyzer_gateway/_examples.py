@@ -1,0 +1,80 @@
+"""Examples of answers and errors, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._errors import BUSY, STOPPING
+
+# Each status: what it means, and a sentence for each code.
+ERRORS: dict[str, tuple[str, dict[str, str]]] = {
+    "400": (
+        "There is no photo, or it cannot be read.",
+        {
+            "photo.invalid": "The photo is damaged and cannot be decoded: image file is truncated.",
+            "photo.empty": "The photo is empty: it has 0 bytes.",
+            "photo.too_large": "The photo is 9000 x 9000 pixels (81 megapixels); at most 64 megapixels are accepted.",
+            "request.invalid": "No photo: send it as the multipart field 'image'; the form is empty.",
+        },
+    ),
+    "401": (
+        "The token is missing or wrong.",
+        {"request.unauthorized": "The token is not the right one."},
+    ),
+    "408": (
+        "The upload took too long.",
+        {"request.timeout": "The photo did not arrive within 30 seconds."},
+    ),
+    "413": (
+        "A photo is too large, or there are too many.",
+        {
+            "photo.too_large": "The photo is too large; at most 20,000,000 bytes are accepted.",
+            "request.too_large": "There are too many photos in one request; at most 16 are accepted.",
+        },
+    ),
+    "415": (
+        "The body is neither a multipart form nor an image.",
+        {"request.media_type": "Photos are sent as they are, without a Content-Encoding."},
+    ),
+    "500": (
+        "A bug in the gateway.",
+        {"service.failed": "The gateway failed; its log has the details under this request's id."},
+    ),
+    "502": (
+        "Triton failed on this photo, or its model is unsuitable.",
+        {
+            "service.failed": "The model server failed on this photo.",
+            "model.unsuitable": "The model server has a model that this gateway cannot read.",
+            "configuration.invalid": "The model server has a model that this gateway cannot read.",
+        },
+    ),
+    "503": (
+        "Too busy, shutting down, or Triton is down: try again later.",
+        {
+            "service.overloaded": BUSY,
+            "service.unreachable": "The model server cannot be reached; try again in a moment.",
+            "model.not_ready": "The model is not loaded; try again in a moment.",
+            STOPPING: "The service is stopping; try again in a moment.",
+        },
+    ),
+    "504": (
+        "There was no answer within the timeout.",
+        {"service.deadline_exceeded": "There was no answer within 30 seconds."},
+    ),
+}
+
+ANALYSIS: dict[str, Any] = {
+    "cleanliness": "dirty",
+    "cleanlinessConfidence": 0.97,
+    "condition": "intact",
+    "conditionConfidence": 0.88,
+    "processingTime": 41.3,
+}
+FAILED = {"error": ERRORS["400"][1]["photo.invalid"], "code": "photo.invalid"}
+ANSWERS: dict[str, Any] = {
+    "one photo": {"value": ANALYSIS},
+    "several photos, one of them damaged": {"value": [ANALYSIS, FAILED]},
+    "one photo, other heads": {
+        "value": {"damage": ["dent", "scratch"], "damageConfidence": 0.81, "processingTime": 38.9}
+    },
+}
