@@ -11,6 +11,7 @@ import pytest
 from car_analyzer.heads import HeadSpec
 from car_analyzer_export.checking.advice import advise
 from car_analyzer_export.checking.alternatives import IMAGENET, Fit, Preprocessing
+from car_analyzer_export.checking.hypotheses import judge
 from car_analyzer_export.checking.labelled import find_labelled
 from car_analyzer_export.checking.tally import interval
 from car_analyzer_export.errors import CheckError
@@ -79,24 +80,13 @@ def fits(truths: str, served: str, other: str) -> list[Fit]:
     ]
 
 
-def test_advice_weighs_how_many_photos_there_are() -> None:
-    clear = advise(fits("cd" * 10, "cc" * 10, "cd" * 10))
-    assert clear is not None
-    assert clear.sure
-    assert (clear.photos, clear.right_now, clear.right_then) == (20, 10, 20)
-    few = advise([*fits("cdcdcd", "dcdcdc", "cdcdcd"), *fits("cdcdcd", "dcdcdc", "dcdcdc")[1:] * 5])
-    assert few is not None
-    assert not few.sure
-    assert "6 photos are few" in few.sentence
-
-
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize(("threshold", "said"), [(None, False), (0.5, False), (0.3, True)])
 def test_advice_keeps_the_label_that_a_threshold_is_about(activation: str, threshold: float | None, said: bool) -> None:
     served, other = fits("cd" * 10, "dc" * 10, "cd" * 10)
     served.head = replace(served.head, activation=activation, threshold=threshold)
     other.head = replace(served.head, labels=("d", "c"))
-    found = advise([served, other])
+    found = advise(judge([served, other]))
     assert found is not None
     assert ('write labels = ["d", "c"] and positive = "d"' in found.sentence) == said
 
@@ -112,7 +102,7 @@ def test_advice_keeps_the_label_that_a_threshold_is_about(activation: str, thres
     ],
 )
 def test_no_advice_without_grounds(truths: str, served: str, other: str) -> None:
-    assert advise(fits(truths, served, other)) is None
+    assert advise(judge(fits(truths, served, other))) is None
 
 
 def test_interval() -> None:

@@ -18,7 +18,7 @@ from car_analyzer_export.errors import SpecError
 from car_analyzer_export.export import export
 from car_analyzer_export.onnx_model.agreement import Agreement, _distances, _expected
 from car_analyzer_export.planning import plan_export, shortcuts
-from car_analyzer_export.planning.comparison_photos import comparison_photos
+from car_analyzer_export.planning.comparison_photos import comparison_photos, small_photos
 from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.spec import HeadPlan, Limits, NetworkPlan, Spec
 from reliability.photos.malformed import without_picture
@@ -50,6 +50,16 @@ class Coarse(Sensitive):
         return torch.stack((torch.zeros_like(difference), 2 * difference * self.weight), 1)
 
 
+class Dark(Sensitive):
+    '''Tells the last digits of dark pictures, and how bright the others are.'''
+
+    def forward(self, images):
+        detail = (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3)) * self.weight
+        bright = images.mean((1, 2, 3))
+        telling = torch.where(bright < 0, torch.sin(300_000 * detail), 1 + bright)
+        return torch.stack((torch.zeros_like(detail), telling), 1)
+
+
 class Steps(Sensitive):
     '''Tells how much fine detail there is, in steps larger than one of 255.'''
 
@@ -74,7 +84,9 @@ def spec(folder: Path, photos: Path | None = None, **heads: dict[str, Any]) -> S
     return Spec.from_values(values | ({"photos": photos} if photos else {}), "test", folder)
 
 
-SENSITIVE, COARSE, STEPS = ({"architecture": f"networks.py:{name}"} for name in ("Sensitive", "Coarse", "Steps"))
+SENSITIVE, COARSE, STEPS, DARK = (
+    {"architecture": f"networks.py:{name}"} for name in ("Sensitive", "Coarse", "Steps", "Dark")
+)
 
 
 def test_a_network_that_sees_fine_detail_gets_exact_decoding(folder: Path, sample_photos: list[Path]) -> None:
@@ -170,6 +182,10 @@ def test_the_record_says_what_was_compared(repository: Path) -> None:
         assert (record["decoding"]["chosen"], record["resampling"]["chosen"]) == ("scaled", "fast")
         compared = record["decoding"]["compared"]
         assert record["resampling"]["compared"] == compared
+        small = record["resampling"]["compared_on_small_photos"]
+        assert (small["photos"], small["unchanged_photos"], small["changed"]) == (8, 8, 0)
+        assert 0 < small["pixel_difference"] < 0.5
+        assert "compared_on_small_photos" not in record["decoding"]
         assert (compared["photos"], compared["enlarged_photos"], compared["changed"]) == (24, 24, 0)
         assert compared["expected_change"] <= 0.005
         assert 0 < compared["max_probability_change"] < 0.1
@@ -216,6 +232,37 @@ def test_large_photos_of_the_user_are_used_unchanged(folder: Path, sample_photos
     assert comparison_photos(192, photos, Limits()) is found
     (photos / "one more.jpg").write_bytes(found.contents[0])
     assert comparison_photos(192, photos, Limits()).unchanged == 3
+
+
+def test_small_photos_of_the_user_are_compared_too(folder: Path) -> None:
+    """Fast resampling changes answers to small photos only, so it is left out, and scaled decoding is not."""
+    photos = folder / "photos"
+    photos.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(36):
+        side, brightness = (300, 60) if number % 3 == 0 else (384, 150 + 2 * number)
+        pixels = random.normal(brightness, 4, (side, side, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number:02}.jpg", quality=90)
+    (network,) = plan_export(spec(folder, photos, condition=DARK)).networks
+    assert (network.view.decoding, network.view.resampling) == ("scaled", "exact")
+    record = network.shortcuts["resampling"]
+    assert (record["compared"]["changed"], record["compared"]["large_photos"]) == (0, 24)
+    small = record["compared_on_small_photos"]
+    assert (small["photos"], small["unchanged_photos"], small["scaled_down_photos"]) == (12, 12, 0)
+    assert small["changed"] > 0
+    (note,) = (note for note in network.notes if "Pillow" in note)
+    assert f"Fast resampling changes {small['changed']} of 12 answers" in note
+
+
+def test_large_photos_of_the_user_are_scaled_down_where_small_ones_are_missing(folder: Path) -> None:
+    photos = folder / "photos"
+    photos.mkdir()
+    for number, side in enumerate((400, 400, 300)):
+        Image.new("RGB", (side, side), (90, 80 * number, 20)).save(photos / f"{number}.jpg")
+    found = small_photos(192, photos, Limits())
+    assert (found.unchanged, found.photos, found.sizes) == (1, 3, ((300, 300), (400, 400), (400, 400)))
+    assert found.contents[0] == (photos / "2.jpg").read_bytes()
+    assert {Photo(content).rgb.size for content in small_photos(192, None, Limits()).contents} == {(640, 480)}
 
 
 def test_generated_photos_are_decoded_at_every_scale() -> None:

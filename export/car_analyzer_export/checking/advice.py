@@ -1,9 +1,8 @@
-"""Describes the preprocessing or label order that fits much better, and how to change the spec."""
+"""Puts into words which preprocessing or label order labelled photos support, and how to change the spec."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,8 @@ from .alternatives import NONE
 
 if TYPE_CHECKING:
     from .alternatives import Fit
-
-LEAST_PHOTOS = 5
-LEAST_GAIN = 0.15
-# The minimum gain of a further change of the spec.
-LEAST_EXTRA_GAIN = 0.05
-# Fits this close to each other are equally likely.
-CLOSE = 0.02
-SIGNIFICANT = 0.05
+    from .hypotheses import Judgement
+    from .support import Support
 
 
 @dataclass(frozen=True)
@@ -32,8 +25,8 @@ class Advice:
         photos: The number of photos.
         right_now: How many answers are right as served.
         right_then: How many would be right with the changes.
-        sure: Significant, even though many alternatives were tried.
-        also: Other changes that fit about as well.
+        support: For each change, what it is, and what the photos say about it.
+        also: Other changes that the photos support and cannot exclude.
     """
 
     head: str
@@ -42,43 +35,33 @@ class Advice:
     photos: int
     right_now: int
     right_then: int
-    sure: bool
+    support: tuple[tuple[str, Support], ...]
     also: tuple[str, ...]
 
 
-def advise(fits: list[Fit]) -> Advice | None:
-    """Advises on one head, given its fits, of which the first is what is served; None if no other is clearly better."""
-    served, *others = fits
+def advise(judgement: Judgement) -> Advice | None:
+    """Advises on one head; None if the photos support no change."""
+    served, best = judgement.served, judgement.proposal
+    if best is None:
+        return None
     photos = len(served.right)
-    if photos < LEAST_PHOTOS or len(set(served.truths)) < 2 or not others:
-        return None
-    best = _simplest_best(others)
-    if best.balanced - served.balanced < LEAST_GAIN:
-        return None
-    chance = _chance(served, best)
-    if chance >= SIGNIFICANT:
-        return None
-    sure = chance * len(others) < SIGNIFICANT
-    also = tuple(
-        describe(served, fit)
-        for fit in others
-        if fit is not best and fit.changes <= best.changes and fit.balanced > best.balanced - CLOSE
-    )
+    also = tuple(describe(served, fit) for fit in judgement.not_excluded)
     differences = _differences(served, best)
     right_now, right_then = sum(served.right), sum(best.right)
     tables: dict[str, list[str]] = {}
     for _, table, change in differences:
         tables.setdefault(table, []).append(change)
     edits = "; ".join(f"under {table}, {' and '.join(changes)}" for table, changes in tables.items())
+    support = tuple((describe(one.without, one.proposal), one.support) for one in judgement.changes)
     sentence = (
         f"{served.head.name}: it looks as if {describe(served, best)}. With this change {right_then} of {photos} "
         f"photos would be correct; now {right_now} {'is' if right_now == 1 else 'are'}. In the spec, {edits}; then "
         "export again."
     )
+    for cause, found in support:
+        sentence += f" Support{f', that {cause}' if len(support) > 1 else ''}: {found}."
     if also:
-        sentence += f" Equally likely with these photos: that {'; or that '.join(also[:3])}."
-    if not sure:
-        sentence += f" {photos} photos are few, and this may be chance: check with more."
+        sentence += f" These photos cannot exclude that {'; or that '.join(also[:3])}."
     return Advice(
         head=served.head.name,
         sentence=sentence,
@@ -86,37 +69,26 @@ def advise(fits: list[Fit]) -> Advice | None:
         photos=photos,
         right_now=right_now,
         right_then=right_then,
-        sure=sure,
+        support=support,
         also=also,
+    )
+
+
+def too_few(judgement: Judgement) -> str | None:
+    """Names the change that looks better without enough support; None if there is none."""
+    one = judgement.undecided
+    if one is None or one.support is None:
+        return None
+    also = "" if one.against is judgement.served else "also "
+    return (
+        f"{one.fit.head.name}: {one.support.photos} photos are too few to tell whether {also}"
+        f"{describe(one.against, one.fit)}: {one.support}. Check with more before you change that."
     )
 
 
 def describe(served: Fit, fit: Fit) -> str:
     """Describes how a fit differs from what is served."""
     return " and ".join(cause for cause, *_ in _differences(served, fit)) or "as served"
-
-
-def _simplest_best(fits: list[Fit]) -> Fit:
-    """The best fit with the fewest changes: each further change must gain significantly."""
-    levels = sorted({fit.changes for fit in fits})
-    best, *larger = (
-        max((fit for fit in fits if fit.changes == level), key=lambda fit: fit.balanced) for level in levels
-    )
-    for fit in larger:
-        if fit.balanced - best.balanced >= LEAST_EXTRA_GAIN and _chance(best, fit) < SIGNIFICANT:
-            best = fit
-    return best
-
-
-def _chance(served: Fit, other: Fit) -> float:
-    """The p-value of the exact sign test: how likely such a gain is if the other fit is no better than what is served.
-
-    Only photos on which the two disagree count.
-    """
-    pairs = list(zip(served.right, other.right, strict=True))
-    won, lost = pairs.count((False, True)), pairs.count((True, False))
-    as_lucky = sum(math.comb(won + lost, count) for count in range(won, won + lost + 1))
-    return as_lucky / int(2 ** (won + lost))
 
 
 def _differences(served: Fit, fit: Fit) -> list[tuple[str, str, str]]:
@@ -146,6 +118,9 @@ def _differences(served: Fit, fit: Fit) -> list[tuple[str, str, str]]:
     def add(trained: str, change: str) -> None:
         found.append((f"the network was trained {trained}", owner, change))
 
+    if (rotation := tried.view.exif_rotation) != before.view.exif_rotation:
+        orientation = "rotated by their EXIF orientation" if rotation else "as stored, without their EXIF orientation"
+        add(f"with photos {orientation}", f"write exif_rotation = {str(rotation).lower()}")
     if tried.channels != before.channels:
         add(f"with {tried.channels} pictures", f'write channels = "{tried.channels}"')
     if tried.normalisation == NONE != before.normalisation:
@@ -160,9 +135,6 @@ def _differences(served: Fit, fit: Fit) -> list[tuple[str, str, str]]:
             add(f"on center crops of photos scaled to {edge}, not squashed", f"write shortest_edge = {edge}")
         else:
             add("on squashed photos, not on center crops", "remove shortest_edge")
-    if (rotation := tried.view.exif_rotation) != before.view.exif_rotation:
-        orientation = "rotated by their EXIF orientation" if rotation else "as stored, without their EXIF orientation"
-        add(f"with photos {orientation}", f"write exif_rotation = {str(rotation).lower()}")
     return found
 
 

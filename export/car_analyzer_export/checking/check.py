@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import CheckError
-from .advice import LEAST_PHOTOS, advise
+from .advice import too_few
 from .answers import analyze_all, fetch_heads
+from .hypotheses import LEAST_PHOTOS, judge
 from .labelled import find_labelled, printable
 from .outcome import Outcome
 from .tally import tally
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from car_analyzer import CarAnalyzer, Head
 
-    from .alternatives import Fit
     from .answers import Answer
+    from .hypotheses import Judgement
     from .tally import Tally
 
 
@@ -55,8 +56,7 @@ def check(
     tallies = tally(answers, heads)
     if not tallies:
         raise none_answered(answers)
-    fits, notes = _try_alternatives(repository, heads, answers, tallies, begin, step)
-    advice = [one for fit in fits.values() if fit and (one := advise(fit))]
+    judgements, notes = _try_alternatives(repository, heads, answers, tallies, begin, step)
     for name, counted in tallies.items():
         if counted.photos < LEAST_PHOTOS:
             notes.append(
@@ -68,9 +68,10 @@ def check(
                 "labels, too."
             )
     notes += [unchecked(name, labels) for name in labels if name not in tallies]
-    if fits and not advice:
+    notes += filter(None, map(too_few, judgements.values()))
+    if judgements and not any(judgement.proposal for judgement in judgements.values()):
         notes.append("No other preprocessing fits clearly better.")
-    return Outcome(printable(str(source)), analyzer.url, answers, found.unlabelled, tallies, fits, advice, notes)
+    return Outcome(printable(str(source)), analyzer.url, answers, found.unlabelled, tallies, judgements, notes)
 
 
 def none_answered(answers: list[Answer]) -> CheckError:
@@ -96,7 +97,7 @@ def _try_alternatives(
     tallies: dict[str, Tally],
     begin: Callable[[str, int], object],
     step: Callable[[], object],
-) -> tuple[dict[str, list[Fit]], list[str]]:
+) -> tuple[dict[str, Judgement], list[str]]:
     from .alternatives import ServedDiffersError, choose_photos, fit_all
     from .local import LocalError, open_networks
 
@@ -118,4 +119,4 @@ def _try_alternatives(
     ]
     if len(photos) < sum(answer.analysis is not None for answer in answers):
         notes.append(f"Other preprocessing was tried on {len(photos)} of the photos, evenly from all labels.")
-    return {head: fits for head, fits in found.items() if head in tallies}, notes
+    return {head: judge(fits) for head, fits in found.items() if head in tallies}, notes

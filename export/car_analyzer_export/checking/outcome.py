@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .advice import describe
+from .advice import advise, describe
 from .tally import interval
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .advice import Advice
     from .alternatives import Fit
     from .answers import Answer
+    from .hypotheses import Judgement
     from .tally import Mistake, Tally
 
 LISTED_MISTAKES = 20
@@ -46,8 +47,7 @@ class Outcome:
         answers: For every photo with a label.
         unlabelled: Why photos were left out → how many.
         tallies: Head → counts.
-        fits: Head → the alternatives that were tried.
-        advice: Changes of the spec that fit much better.
+        judgements: Head → the alternatives that were tried.
         notes: Sentences for the user.
     """
 
@@ -56,9 +56,13 @@ class Outcome:
     answers: list[Answer]
     unlabelled: Counter[str]
     tallies: dict[str, Tally]
-    fits: dict[str, list[Fit]]
-    advice: list[Advice]
+    judgements: dict[str, Judgement]
     notes: list[str]
+
+    @property
+    def advice(self) -> list[Advice]:
+        """Changes of the spec that the photos support."""
+        return [advice for judgement in self.judgements.values() if (advice := advise(judgement))]
 
     @property
     def failed(self) -> list[Answer]:
@@ -87,23 +91,13 @@ class Outcome:
                     "photos": one.photos,
                     "rightNow": one.right_now,
                     "rightThen": one.right_then,
-                    "sure": one.sure,
+                    "sure": True,  # what the photos do not support is not here
                     "asLikely": list(one.also),
+                    "support": [{"change": cause, **support.to_dict()} for cause, support in one.support],
                 }
                 for one in self.advice
             ],
-            "readings": {
-                head: [
-                    {
-                        "reading": describe(fits[0], fit),
-                        "photos": len(fit.right),
-                        "accuracy": round(sum(fit.right) / len(fit.right), 4),
-                        "balancedAccuracy": round(fit.balanced, 4),
-                    }
-                    for fit in fits
-                ]
-                for head, fits in self.fits.items()
-            },
+            "readings": {head: _readings(judgement) for head, judgement in self.judgements.items()},
             "failed": [{"image": answer.photo.name, "error": answer.error} for answer in self.failed],
             "skipped": [{"reason": reason, "photos": count} for reason, count in self.unlabelled.most_common()],
             "notes": self.notes,
@@ -128,4 +122,29 @@ def _head(tally: Tally) -> dict[str, Any]:
             }
             for one in tally.mistakes[:LISTED_MISTAKES]
         ],
+    }
+
+
+def _readings(judgement: Judgement) -> list[dict[str, Any]]:
+    served = judgement.served
+    return [
+        _reading(served, served),
+        *(
+            _reading(served, one.fit)
+            | {
+                "supported": one.holds,
+                "comparedWith": describe(served, one.against),
+                "support": one.support.to_dict() if one.support else None,
+            }
+            for one in judgement.hypotheses
+        ),
+    ]
+
+
+def _reading(served: Fit, fit: Fit) -> dict[str, Any]:
+    return {
+        "reading": describe(served, fit),
+        "photos": len(fit.right),
+        "accuracy": round(sum(fit.right) / len(fit.right), 4),
+        "balancedAccuracy": round(fit.balanced, 4),
     }

@@ -14,10 +14,11 @@ from ..onnx_model.answers import head_spec, read_answers
 from ..onnx_model.graph import PixelsToLogits
 from ..preprocess.photo import InvalidPhotoError, Photo
 from ..preprocess.view import ViewError, least_side_for
-from .advice import advise
+from .advice import too_few
 from .alternatives import BATCH, ServedDiffersError, choose_photos, fit_all
 from .answers import Answer
 from .check import none_answered, unchecked
+from .hypotheses import judge
 from .labelled import find_labelled, printable
 from .local import LocalNetwork
 from .outcome import Checked, Outcome
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from car_analyzer.heads import HeadSpec
 
     from ..spec import NetworkPlan, Plan
-    from .alternatives import Fit
+    from .hypotheses import Judgement
     from .labelled import LabelledPhoto
     from .tally import Tally
 
@@ -82,14 +83,14 @@ def check_plan(
     if not tallies:
         raise none_answered(answers)
     refused = {name: sentence for name, counted in tallies.items() if (sentence := _refusal(counted, minimum))}
-    fits = {}
+    judgements = {}
     if refused:
         step("trying other preprocessing")
-        fits = _try_alternatives(plan, heads, answers, {name: tallies[name] for name in refused})
-    advice = [one for name in refused if fits.get(name) and (one := advise(fits[name]))]
+        judgements = _try_alternatives(plan, heads, answers, {name: tallies[name] for name in refused})
     notes = [note for counted in tallies.values() if (note := _uncertainty(counted))]
+    notes += filter(None, map(too_few, judgements.values()))
     notes += [unchecked(name, labels) for name in labels if name not in tallies]
-    outcome = Outcome(printable(str(source)), None, answers, found.unlabelled, tallies, fits, advice, notes)
+    outcome = Outcome(printable(str(source)), None, answers, found.unlabelled, tallies, judgements, notes)
     return outcome, list(refused.values())
 
 
@@ -166,7 +167,7 @@ class _Session:
 
 def _try_alternatives(
     plan: Plan, heads: dict[str, HeadSpec], answers: list[Answer], tallies: dict[str, Tally]
-) -> dict[str, list[Fit]]:
+) -> dict[str, Judgement]:
     networks = [
         LocalNetwork(
             name=network.name,
@@ -182,6 +183,7 @@ def _try_alternatives(
         if any(head.name in tallies for head in network.heads)
     ]
     try:
-        return fit_all(networks, choose_photos(answers, tallies), lambda: None)
+        found = fit_all(networks, choose_photos(answers, tallies), lambda: None)
     except ServedDiffersError:
         return {}
+    return {head: judge(fits) for head, fits in found.items() if head in tallies}

@@ -18,12 +18,13 @@ from .text import count, summary
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .alternatives import Fit
     from .answers import Answer
+    from .hypotheses import Hypothesis, Judgement
     from .outcome import Outcome
 
 # A thousand thumbnails are about 10 MB, which a browser opens without delay.
 MOST_PHOTOS = 1000
+MOST_HYPOTHESES = 8
 SIDE = 256
 QUALITY = 72
 
@@ -80,16 +81,12 @@ def write_report(outcome: Outcome, file: Path) -> None:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"summary": summary, "count": count}
+    environment.filters |= {"summary": summary, "count": count, "describe": describe}
     source = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     cards = sorted(map(_card, outcome.answers), key=lambda card: card.rank)
-    readings = {
-        head: [(describe(fits[0], fit), sum(fit.right), len(fit.right)) for fit in [fits[0], *_best(fits[1:])]]
-        for head, fits in outcome.fits.items()
-    }
     page = environment.from_string(source).stream(
         outcome=outcome,
-        readings=readings,
+        best=_best,
         cards=cards[:MOST_PHOTOS],
         left_out=max(0, len(cards) - MOST_PHOTOS),
         wrong=sum(card.wrong for card in cards),
@@ -98,8 +95,10 @@ def write_report(outcome: Outcome, file: Path) -> None:
         target.writelines(page)
 
 
-def _best(fits: list[Fit]) -> list[Fit]:
-    return sorted(fits, key=lambda fit: -fit.balanced)[:8]
+def _best(judgement: Judgement) -> list[Hypothesis]:
+    """The best hypotheses, in the order in which they were judged."""
+    best = sorted(judgement.hypotheses, key=lambda one: (not one.holds, -one.fit.balanced))[:MOST_HYPOTHESES]
+    return [one for one in judgement.hypotheses if any(one is shown for shown in best)]
 
 
 def _card(answer: Answer) -> Card:

@@ -31,9 +31,9 @@ examples:
   car-analyzer check labels.csv --report check.html  columns: file, and one for each head; unknown values are skipped
   car-analyzer check labelled/ --min-accuracy 0.9 --json
 
-If the exported models are in --repository, it also tries other preprocessing: another order of the labels, other
-normalisations, BGR, a center crop, EXIF rotation. If one of them gives much better answers, it says so, and what to
-change in the spec.
+If the exported models are in --repository, it also tries another order of the labels, then other preprocessing: EXIF
+rotation, other normalisations, BGR, a center crop. If the photos support one of them, also in held-out folds, it says
+so, and what to change in the spec. If one only looks better, it says that the photos are too few.
 
 exit codes: 0 checked, 1 nothing could be checked or an accuracy is below --min-accuracy, 2 wrong usage,
 3 no server answers

@@ -1,6 +1,7 @@
 """Photos to compare shortcuts on.
 
 For scaled decoding, these are JPEGs so large that it loses detail: the user's own, and ones made from smaller pictures.
+For fast resampling with it, also photos so small that they are decoded exactly.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ..spec import Limits
 
 MOST = 24
+# Beside the large ones. The networks' answers to them are most of the time of a comparison.
+MOST_SMALL = 12
 _LEAST = 8
 # Of all generated ones together: a megapixel costs some hundredths of a second.
 _PIXELS = 120_000_000
@@ -73,40 +76,86 @@ def comparison_photos(least_side: int | None, folder: Path | None, limits: Limit
     Raises:
         SpecError: The folder holds no readable photo.
     """
+    return _comparison_photos(least_side, folder, limits, _state(folder, limits))
+
+
+def small_photos(least_side: int, folder: Path | None, limits: Limits) -> ComparisonPhotos:
+    """Finds photos that are decoded exactly, and makes missing ones from a folder's large JPEGs, or generates them.
+
+    Args:
+        least_side: See `comparison_photos`.
+        folder: The user's photos.
+        limits: The limits of the service.
+
+    Raises:
+        SpecError: The folder holds no readable photo.
+    """
+    if folder is None:
+        return _made([_generated(i) for i in range(MOST_SMALL)], [_USUAL] * MOST_SMALL)
+    sources, skipped = _sources(least_side, folder, limits, _state(folder, limits))
+    small = [source for source in sources if not source.is_large][:MOST_SMALL]
+    large = [source for source in sources if source.is_large][: MOST_SMALL - len(small)]
+    made = _made([source.picture for source in large], [source.picture.size for source in large])
+    return ComparisonPhotos(
+        (*(source.content for source in small), *made.contents),
+        (*(source.size for source in small), *made.sizes),
+        len(small),
+        len(small) + len(large),
+        skipped,
+    )
+
+
+def _state(folder: Path | None, limits: Limits) -> object:
+    """Changes with the files of a folder."""
     files = PhotoFolder(folder, limits).files if folder is not None else []
-    state = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _comparison_photos(least_side, folder, limits, state)
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
 @lru_cache(maxsize=2)
-def _comparison_photos(least_side: int | None, folder: Path | None, limits: Limits, _state: object) -> ComparisonPhotos:
+def _comparison_photos(least_side: int | None, folder: Path | None, limits: Limits, state: object) -> ComparisonPhotos:
     sizes = list(_sizes(least_side, limits.max_pixels))
     if folder is None:
-        return _made([Image.fromarray(_textured(generated(i, _USUAL), i)) for i in range(len(sizes))], sizes)
-    found = PhotoFolder(folder, limits)
-    most = MOST if least_side is None else 2 * MOST
-    sources = list(islice(found.read(found.spread(MOST), _source_of(least_side)), most))
-    large = [source for source in sources if source.large is not None][:MOST]
+        return _made([_generated(i) for i in range(len(sizes))], sizes)
+    sources, skipped = _sources(least_side, folder, limits, state)
+    large = [source for source in sources if source.is_large][:MOST]
     # Without small ones, large ones are the source.
-    small = [source for source in sources if source.large is None] or large
+    small = [source for source in sources if not source.is_large] or large
     missing = [] if least_side is None else sizes[len(large) :]
     made = _made([small[i % len(small)].variant(i // len(small)) for i in range(len(missing))], missing)
     return ComparisonPhotos(
-        (*(source.large for source in large if source.large is not None), *made.contents),
+        (*(source.content for source in large), *made.contents),
         (*(source.size for source in large), *made.sizes),
         len(large),
         min(len(sources), len(large) + len(missing)),
-        found.skipped,
+        skipped,
     )
+
+
+@lru_cache(maxsize=2)
+def _sources(
+    least_side: int | None, folder: Path, limits: Limits, _state: object
+) -> tuple[list[_Source], Mapping[str, str]]:
+    """The first photos of a folder, and why others were skipped."""
+    found = PhotoFolder(folder, limits)
+    most = MOST if least_side is None else 2 * MOST
+    return list(islice(found.read(found.spread(MOST), _source_of(least_side)), most)), found.skipped
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A photo of the user's, scaled down, with its original size, and its file if it is large."""
+    """A photo of the user's.
+
+    Attributes:
+        picture: Scaled down to at most 1000 pixels a side.
+        size: Its original size.
+        content: Its file.
+        is_large: Scaled decoding leaves out detail. Without scaled decoding, every photo counts.
+    """
 
     picture: Image.Image
     size: tuple[int, int]
-    large: bytes | None
+    content: bytes
+    is_large: bool
 
     def variant(self, turn: int) -> Image.Image:
         return Image.fromarray(variant(np.asarray(self.picture), turn))
@@ -117,8 +166,8 @@ def _source_of(least_side: int | None) -> Callable[[Photo, bytes], _Source]:
         photo.upright()  # as in some views
         picture = photo.rgb.copy()
         picture.thumbnail((1000, 1000))
-        unchanged = least_side is None or photo.scale(least_side) > 1
-        return _Source(picture, photo.rgb.size, content if unchanged else None)
+        is_large = least_side is None or photo.scale(least_side) > 1
+        return _Source(picture, photo.rgb.size, content, is_large)
 
     return make
 
@@ -151,6 +200,11 @@ def _made(sources: list[Image.Image], sizes: list[tuple[int, int]]) -> Compariso
     with ThreadPoolExecutor(cores()) as pool:
         contents = tuple(pool.map(_enlarged, sources, sizes, range(len(sizes))))
     return ComparisonPhotos(contents, tuple(sizes))
+
+
+@lru_cache(maxsize=MOST)
+def _generated(number: int) -> Image.Image:
+    return Image.fromarray(_textured(generated(number, _USUAL), number))
 
 
 def _textured(pixels: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..onnx_model.agreement import MAX_PIXEL_DIFFERENCE, MIN_AGREEMENT, Agreement, compare_views
 from ..preprocess.view import FAST_MISSING, least_side_for
-from .comparison_photos import comparison_photos
+from .comparison_photos import comparison_photos, small_photos
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -39,6 +39,8 @@ _SHORTCUTS = {
     "decoding": _Shortcut("scaled", "Scaled decoding", "large JPEGs are decoded exactly"),
     "resampling": _Shortcut("fast", "Fast resampling", "Pillow resizes the photos"),
 }
+# In `export.json`; see `_compare`.
+_RECORDS = ("compared", "compared_on_small_photos")
 # The first one with which the answers stay the same is chosen.
 _COMBINATIONS = (("decoding", "resampling"), ("decoding",), ("resampling",))
 
@@ -49,11 +51,13 @@ class _Comparison:
 
     Attributes:
         agreements: By network, of those for which one of the shortcuts was left open.
+        tried: The keys of these shortcuts.
         photos: The photos.
         about: A description of them for `export.json`.
     """
 
     agreements: Mapping[str, Agreement]
+    tried: Collection[str]
     photos: ComparisonPhotos
     about: Mapping[str, Any]
 
@@ -61,6 +65,10 @@ class _Comparison:
     def failing(self) -> list[str]:
         """The networks that need exact pixels."""
         return [name for name, found in self.agreements.items() if not found.is_enough]
+
+    def describe(self, network: str) -> dict[str, Any]:
+        """The record of one network for `export.json`."""
+        return asdict(self.agreements[network]) | dict(self.about)
 
 
 def decide_shortcuts(
@@ -87,15 +95,15 @@ def decide_shortcuts(
     undecided = {network.name: left_open[network.name] & keys for network, keys in zip(networks, possible, strict=True)}
     drafts = [_without(network, left_open[network.name] - undecided[network.name]) for network in networks]
     left = set().union(*undecided.values())
-    found: dict[str, _Comparison] = {}
+    found: dict[str, list[_Comparison]] = {}
     taken: tuple[str, ...] = ()
     skipped: dict[str, str] = {}
     for tried in dict.fromkeys(tuple(key for key in keys if key in left) for keys in _COMBINATIONS):
         if tried and not taken:
             compared = _compare(drafts, undecided, tried, photos, limits)
-            found |= dict.fromkeys(tried, compared)
-            skipped |= compared.photos.skipped
-            taken = () if compared.failing else tried
+            found |= {key: [one for one in compared if key in one.tried] for key in tried}
+            skipped |= compared[0].photos.skipped
+            taken = () if any(one.failing for one in compared) else tried
     return [_decided(draft, undecided[draft.name], taken, found) for draft in drafts], skipped
 
 
@@ -123,44 +131,67 @@ def _compare(
     tried: Collection[str],
     photos: Path | None,
     limits: Limits,
+) -> list[_Comparison]:
+    """Compares on large JPEGs, if they are decoded scaled; then fast resampling also on small photos.
+
+    Small photos are the usual ones. They are decoded exactly, so their pixels change in another way.
+    """
+    least = least_side_for(_exact(network.view, undecided[network.name].difference(tried)) for network in networks)
+    pictures = comparison_photos(least, photos, limits)
+    if least is None or not pictures.contents:  # the service accepts none that are large enough
+        pictures = comparison_photos(None, photos, limits)
+        return [_compare_on(networks, undecided, tried, pictures, ("unchanged_photos", "enlarged_photos"))]
+    found = [_compare_on(networks, undecided, tried, pictures, ("large_photos", "enlarged_photos"))]
+    if "resampling" in tried and not found[0].failing:
+        small = small_photos(least, photos, limits)
+        names = ("unchanged_photos", "scaled_down_photos")
+        found.append(_compare_on(networks, undecided, ("resampling",), small, names))
+    return found
+
+
+def _compare_on(
+    networks: list[NetworkPlan],
+    undecided: Mapping[str, set[str]],
+    tried: Collection[str],
+    pictures: ComparisonPhotos,
+    names: tuple[str, str],
 ) -> _Comparison:
+    """Compares on some pictures; `names` are the keys for how many photos are unchanged, and how many are not."""
     reference = [_exact(network.view, undecided[network.name]) for network in networks]
     other = [_exact(network.view, undecided[network.name].difference(tried)) for network in networks]
-    least = least_side_for(other)
-    pictures = comparison_photos(least, photos, limits)
-    if not pictures.contents:  # the service accepts none that are large enough
-        least, pictures = None, comparison_photos(None, photos, limits)
     agreements = compare_views(networks, reference, other, pictures.contents, distinct=pictures.photos)
     judged = {
         network.name: agreement
         for network, agreement in zip(networks, agreements, strict=True)
         if undecided[network.name].intersection(tried)
     }
+    unchanged, changed = names
     about = {
-        "unchanged_photos" if least is None else "large_photos": pictures.unchanged,
-        "enlarged_photos": len(pictures.contents) - pictures.unchanged if pictures.photos else 0,
+        unchanged: pictures.unchanged,
+        changed: len(pictures.contents) - pictures.unchanged if pictures.photos else 0,
         "generated_pictures": 0 if pictures.photos else len(pictures.contents),
         "sizes": sorted(set(pictures.sizes)),
     }
-    return _Comparison(judged, pictures, about)
+    return _Comparison(judged, tried, pictures, about)
 
 
 def _decided(
-    network: NetworkPlan, undecided: Collection[str], taken: Collection[str], found: Mapping[str, _Comparison]
+    network: NetworkPlan, undecided: Collection[str], taken: Collection[str], found: Mapping[str, list[_Comparison]]
 ) -> NetworkPlan:
-    """A network with its view, the comparison behind it, and a note for each shortcut that it does not take."""
+    """A network with its view, the comparisons behind it, and a note for each shortcut that it does not take."""
     refused = [key for key in found if key in undecided and key not in taken]
     records = {
         key: {
             "chosen": _EXACT if key in refused else _SHORTCUTS[key].value,
-            "compared": asdict(found[key].agreements[network.name]) | dict(found[key].about),
+            **{name: one.describe(network.name) for name, one in zip(_RECORDS, found[key], strict=False)},
         }
         for key in undecided
     }
+    failed = {key: next(one for one in found[key] if one.failing) for key in refused}
     return replace(
         network,
         view=_exact(network.view, refused),
-        notes=(*network.notes, *(_note(network.name, key, found[key]) for key in refused)),
+        notes=(*network.notes, *(_note(network.name, key, failed[key]) for key in refused)),
         shortcuts=network.shortcuts | records,
     )
 
