@@ -54,7 +54,9 @@ def networks_here(monkeypatch: pytest.MonkeyPatch) -> None:
         plans, progress = networks.__dict__.setdefault("plans", []), networks._progress
         if plans:
             kind, *details = question
-            return network_process._answer(plans[0], kind, details, progress)
+            with monkeypatch.context() as own:
+                own.setattr(tempfile, "tempdir", tempfile.tempdir)  # `_answer` changes it
+                return network_process._answer(plans[0], kind, details, progress)
         _, spec, trust_pickle = question
         plans.append(plan_export(spec, trust_pickle=trust_pickle, progress=progress))
         return pickle.loads(pickle.dumps(plans[0]))
@@ -62,7 +64,6 @@ def networks_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NetworkProcess, "__enter__", lambda networks: networks)
     monkeypatch.setattr(NetworkProcess, "__exit__", lambda *_: None)
     monkeypatch.setattr(NetworkProcess, "_ask", ask)
-    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)  # `_answer` changes it
 
 
 @pytest.fixture(scope="session")

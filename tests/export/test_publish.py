@@ -61,7 +61,6 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
             stream.wait_for(30)
     for stream in streams:
         assert stream.errors() == []
-        print("COUNT", len(stream.outcomes), stream.slowest)
         assert set(stream.versions) == {first, second}
     models = ("car_analyzer", "preprocess", "cleanliness", "condition")
     assert site.loaded() == {**{model: {first} for model in models}, "tires": set()}
