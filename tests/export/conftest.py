@@ -97,9 +97,24 @@ def site(shared_site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """Serves some version or other, which is also the one on disk."""
     monkeypatch.setattr(switch, "_longest", lambda _configs: 0.2)
     shared_site.capture = capsys
+    shared_site.start_again()
     if shared_site.served() != versions.on_disk(shared_site.repository):
         versions.serve_from_next_start(shared_site.repository, shared_site.served())
     return shared_site
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Repeat a test once if its Triton was killed by a signal: the wheel's sometimes crashes when it unloads a model."""
+    try:
+        return (yield)
+    except Exception as error:
+        site = pyfuncitem.funcargs.get("site")
+        if site is None or (code := site.start_again()) is None or code >= 0:
+            raise
+        print(f"Triton ended with exit code {code}, and the test is repeated, in which this failed: {error!r}")
+        pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+        return True
 
 
 @pytest.fixture(scope="module")
