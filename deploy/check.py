@@ -115,10 +115,12 @@ class Checks:
         ]
         native = self._scratch / "native"
         native.mkdir(exist_ok=True)
-        checked = []
+        checked, seen = [], set()
         for file in files:
             documents = re.split(r"(?m)^---\s*$", file.read_text(encoding="utf-8"))
-            kept = [d for d in documents if re.search(r"(?m)^kind:", d) and not _of_operator(d)]
+            # Several values render the same resource, and a schema takes long to read.
+            kept = [d for d in documents if re.search(r"(?m)^kind:", d) and not _of_operator(d) and d not in seen]
+            seen.update(kept)
             if kept:
                 checked.append(native / file.name)
                 checked[-1].write_text("---\n".join(kept), encoding="utf-8")

@@ -67,6 +67,9 @@ T = TypeVar("T")
 # PyTorch translates its 500 operators again for each export, which is half of the time for a small network.
 ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
+# To stop, a Triton needs four seconds, which have tests of their own. One that a test is done with is killed.
+Server.__exit__ = lambda server, *_: server.stop(at_once=True)  # type: ignore[method-assign]
+
 
 def until(condition: Callable[[], T], seen: Callable[[], object] = lambda: "") -> T:
     """Wait until something is true; what it came to. `seen` says what stands in the way."""

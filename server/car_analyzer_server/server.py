@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -297,9 +298,15 @@ class Server:
 
     def _is_ready(self) -> bool:
         try:
-            return self._request("GET", "/v2/health/ready", timeout=5)[0] == 200
+            return self._request("GET", "/v2/health/ready", timeout=5)[0] == 200 and self._has_metrics()
         except (OSError, http.client.HTTPException):
             return False
+
+    def _has_metrics(self) -> bool:
+        """Whether the metrics can be read, if they are not switched off; Triton opens their port last."""
+        if not any(argument.startswith("--allow-metrics") for argument in self.settings.arguments):
+            socket.create_connection((reachable(self.settings.host), self.settings.metrics_port), timeout=5).close()
+        return True
 
     def _version(self) -> str:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from car_analyzer_export import network_process
 from car_analyzer_export.export import export
+from car_analyzer_export.network_process import NetworkProcess
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import switch
@@ -40,6 +44,26 @@ def weights(tmp_path: Path, network_file: Path) -> Path:
 def one_head(weights: Path, network_file: Path) -> Spec:
     head = {"weights": weights, "architecture": f"{network_file}:build", **PINNED}
     return Spec.from_values({"heads": {"cleanliness": head}, "photo_size": 64}, "test")
+
+
+@pytest.fixture
+def networks_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run networks in the process of the test: to start one and import PyTorch there takes four seconds."""
+
+    def ask(networks: NetworkProcess, question: Any, _step_timeout: float | None = None) -> Any:
+        plans, progress = networks.__dict__.setdefault("plans", []), networks._progress
+        if plans:
+            kind, *details = question
+            with monkeypatch.context() as own:
+                own.setattr(tempfile, "tempdir", tempfile.tempdir)  # `_answer` changes it
+                return network_process._answer(plans[0], kind, details, progress)
+        _, spec, trust_pickle = question
+        plans.append(plan_export(spec, trust_pickle=trust_pickle, progress=progress))
+        return pickle.loads(pickle.dumps(plans[0]))
+
+    monkeypatch.setattr(NetworkProcess, "__enter__", lambda networks: networks)
+    monkeypatch.setattr(NetworkProcess, "__exit__", lambda *_: None)
+    monkeypatch.setattr(NetworkProcess, "_ask", ask)
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +97,24 @@ def site(shared_site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """Serves some version or other, which is also the one on disk."""
     monkeypatch.setattr(switch, "_longest", lambda _configs: 0.2)
     shared_site.capture = capsys
+    shared_site.start_again()
     if shared_site.served() != versions.on_disk(shared_site.repository):
         versions.serve_from_next_start(shared_site.repository, shared_site.served())
     return shared_site
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Repeat a test once if its Triton was killed by a signal: the wheel's sometimes crashes when it unloads a model."""
+    try:
+        return (yield)
+    except Exception as error:
+        site = pyfuncitem.funcargs.get("site")
+        if site is None or (code := site.start_again()) is None or code >= 0:
+            raise
+        print(f"Triton ended with exit code {code}, and the test is repeated, in which this failed: {error!r}")
+        pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+        return True
 
 
 @pytest.fixture(scope="module")

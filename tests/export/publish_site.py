@@ -108,6 +108,13 @@ class Site:
             text=True,
         )
 
+    def start_again(self) -> int | None:
+        """Starts Triton if it died; the exit code of the one that did. Nothing supervises it as `serve` would."""
+        if (code := self.server.wait(0)) is not None:
+            self.server.stop(at_once=True)
+            self.server.start()
+        return code
+
     def triton(self) -> Triton:
         return Triton(Endpoint.parse(self.server.grpc_url), KEY, TLS())
 

@@ -53,6 +53,7 @@ def test_an_export_that_knows_the_photos_is_published(export_checked: Any, tmp_p
     assert record["checked"] == {"cleanliness": {"photos": PICTURES, "right": PICTURES}}
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_an_export_that_does_not_know_the_photos_is_refused(export_checked: Any, tmp_path: Path) -> None:
     result = export_checked(["dirty", "clean"])
     assert result.code == 1
@@ -64,6 +65,7 @@ def test_an_export_that_does_not_know_the_photos_is_refused(export_checked: Any,
     assert export_checked(["dirty", "clean"], "--dry-run", "--min-accuracy", "0").code == 0
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_what_an_export_must_reach_can_be_said(export_checked: Any, pictures: Path, tmp_path: Path) -> None:
     car = min((pictures / "dirty_intact").iterdir()).read_bytes()
     for label in ("clean", "dirty"):
@@ -79,6 +81,7 @@ def test_what_an_export_must_reach_can_be_said(export_checked: Any, pictures: Pa
     assert json.loads(passed.out)["check"]["heads"]["cleanliness"]["accuracy"] == 0.5
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_errors_of_a_check_before_publishing_are_sentences(export_checked: Any, tmp_path: Path) -> None:
     result = export_checked(["clean", "dirty"], "--check", tmp_path / "nowhere")
     assert result.code == 1

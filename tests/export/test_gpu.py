@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from car_analyzer_export.errors import SpecError
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository.config import preferred_batch_sizes
-from car_analyzer_export.spec import Limits, Spec
+from car_analyzer_export.spec import Limits, Plan, Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import decided
+from tests.conftest import PINNED, decided
 
 pytestmark = pytest.mark.triton
 
@@ -38,6 +39,11 @@ def config(repository: Path, model: str) -> Any:
     return text_format.Parse((repository / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
 
 
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    return plan_export(demo())
+
+
 @pytest.mark.parametrize(
     ("target", "largest", "expected"),
     [
@@ -49,13 +55,15 @@ def config(repository: Path, model: str) -> Any:
         ("any", 1, (1,)),
     ],
 )
-def test_preferred_batches_end_with_the_largest(target: str, largest: int, expected: tuple[int, ...]) -> None:
-    plan = plan_export(demo(target=target, limits=Limits(max_batch_size=largest)))
+def test_preferred_batches_end_with_the_largest(
+    planned: Plan, target: str, largest: int, expected: tuple[int, ...]
+) -> None:
+    plan = replace(planned, target=target, limits=Limits(max_batch_size=largest))
     assert preferred_batch_sizes(plan) == expected
 
 
 def test_what_is_not_said_suits_the_target(weights: Path, network_file: Path) -> None:
-    head = {"weights": weights, "architecture": f"{network_file}:build"}
+    head = {"weights": weights, "architecture": f"{network_file}:build", **PINNED}
     values = {"heads": {"cleanliness": head}, "photo_size": 32}
     plain = plan_export(Spec.from_values(values, "spec"))
     assert (plan_sizes(plain), plain.limits.preprocess_instances) == ((32, 128), 0)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 from .publish_site import HEADS, KEY, OTHER_WORDS, Site, tree, versioned_photos
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under load by both protocols: a publication, a rollback, and forth again."""
     code, printed = site.run("publish", site.spec(101, OTHER_WORDS))
@@ -84,6 +85,7 @@ def test_a_new_head_comes_and_goes(site: Site, sample_photos: list[Path]) -> Non
     assert not (site.repository / "tires").exists()
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_networks_that_do_not_know_labelled_photos_are_not_published(
     site: Site, sample_photos: list[Path], tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_networks_that_do_not_know_labelled_photos_are_not_published(
     assert site.served() == before
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_another_size_of_photos_is_refused(site: Site) -> None:
     before, files = site.served(), tree(site.repository)
     code, printed = site.run("publish", site.spec(104, photo_size=96))
@@ -109,6 +112,7 @@ def test_another_size_of_photos_is_refused(site: Site) -> None:
     assert_untouched(site, before, files)
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_a_version_that_answers_otherwise_is_taken_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the export recorded is not what the networks say."""
     before, files = site.served(), tree(site.repository)

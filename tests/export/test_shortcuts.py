@@ -193,6 +193,7 @@ def test_the_record_says_what_was_compared(repository: Path) -> None:
         assert {min(size) for size in compared["sizes"]} == {1344, 2688, 5376}
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_the_command_says_what_was_chosen_and_which_photos_it_skipped(
     folder: Path, sample_photos: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

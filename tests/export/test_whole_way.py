@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from car_analyzer import CarAnalyzer
+from car_analyzer._cli.main import main
 from car_analyzer_export.cli.export import print_export
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
@@ -63,7 +64,7 @@ def test_two_bare_torchvision_checkpoints_need_no_architecture(
     for head, network in networks.items():
         torch.save(network.state_dict(), heads[head]["weights"])
     # In this process, where torchvision could be imported.
-    plan = plan_export(decided(Spec.from_values({"heads": heads}, "test")))
+    plan = plan_export(decided(Spec.from_values({"heads": heads, "photo_size": 96}, "test")))
     print_export(plan, export(plan, tmp_path / "repository"), None)
     told = capsys.readouterr()
     assert "torchvision:resnet18" in told.out
@@ -73,11 +74,13 @@ def test_two_bare_torchvision_checkpoints_need_no_architecture(
     answer = analyze(tmp_path / "repository", sample_photos[0])
     for head, network in networks.items():
         with torch.inference_mode():
-            expected = network(prepared(sample_photos[0], 224))[0].tolist()
+            expected = network(prepared(sample_photos[0], 96))[0].tolist()
         assert answer.heads[head].logits == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[Path]) -> None:
+def test_a_third_head_needs_only_its_table(
+    tmp_path: Path, sample_photos: list[Path], networks_here: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, make in (("tires", lambda: zoo.Small(3)), ("glass", zoo.OneLogit)):
         torch.save(zoo.seeded(make, 5).state_dict(), tmp_path / f"{name}.pth")
     (tmp_path / "cars.toml").write_text(f"""
@@ -108,13 +111,13 @@ def test_a_third_head_needs_only_its_table(tmp_path: Path, sample_photos: list[P
     """)
     command = [sys.executable, "-m", "car_analyzer"]
     repository = str(tmp_path / "repository")
-    exported = [*command, "export", str(tmp_path / "cars.toml"), "--repository", repository]
-    tried = subprocess.run([*exported, "--dry-run", "--json"], capture_output=True, text=True, check=True)
-    networks = json.loads(tried.stdout)["networks"]
+    exported = ["export", str(tmp_path / "cars.toml"), "--repository", repository]
+    assert main([*exported, "--dry-run", "--json"]) == 0
+    networks = json.loads(capsys.readouterr().out)["networks"]
     assert list(networks) == ["cleanliness", "tires", "glass"]
     assert all(network["compared_with_pytorch"]["batches"] for network in networks.values())
     assert not Path(repository).exists()
-    subprocess.run(exported, check=True)
+    subprocess.run([*command, *exported], check=True)
     with Server(Settings(Path(repository), **ANY)) as server:
         asked = [*command, "analyze", str(sample_photos[0]), "--url", server.grpc_url]
         answer = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)

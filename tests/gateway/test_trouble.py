@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from car_analyzer_server import Server
+    from reliability.proxy import Proxy
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -30,12 +31,16 @@ def test_triton_stops_and_comes_back(
     repository: Path,
     start_triton: Callable[..., Server],
     start_gateway: Callable[..., Gateway],
+    make_proxy: Callable[..., Proxy],
     photo: bytes,
 ) -> None:
     triton = start_triton(repository)
-    gateway = start_gateway(getattr(triton, f"{protocol}_url"))
+    # Keeps the port: another test might take it while no Triton uses it.
+    proxy = make_proxy(getattr(triton, f"{protocol}_url")).listen()
+    gateway = start_gateway(f"{protocol}://127.0.0.1:{proxy.port}")
     assert gateway.analyze(photo).status_code == 200
     triton.stop()
+    proxy.refuse()
     response = gateway.analyze(photo)
     refused(response, 503, "The model server cannot be reached")
     assert int(response.headers["retry-after"]) > 0
@@ -43,8 +48,9 @@ def test_triton_stops_and_comes_back(
     assert "127.0.0.1" not in response.text
     assert "127.0.0.1" in str(gateway.log_of(response.headers["x-request-id"]))
     assert gateway.health(503) == {"status": "unavailable", "error": "the model server cannot be reached"}
-    settings = triton.settings
-    start_triton(repository, http_port=settings.http_port, grpc_port=settings.grpc_port)
+    settings = start_triton(repository).settings
+    proxy.retarget(getattr(settings, f"{protocol}_port"))
+    proxy.listen()
     assert gateway.health(200) == HEALTHY
     assert gateway.analyze(photo).status_code == 200
     assert gateway.metric("car_analyzer_errors_total", kind="bug") == 0
@@ -56,10 +62,12 @@ def test_triton_stops_under_load(
     repository: Path,
     start_triton: Callable[..., Server],
     start_gateway: Callable[..., Gateway],
+    make_proxy: Callable[..., Proxy],
     photo: bytes,
 ) -> None:
     triton = start_triton(repository)
-    gateway = start_gateway(getattr(triton, f"{protocol}_url"), "--timeout", "10")
+    proxy = make_proxy(getattr(triton, f"{protocol}_url")).listen()
+    gateway = start_gateway(f"{protocol}://127.0.0.1:{proxy.port}", "--timeout", "10")
     ended = threading.Event()
     answers: Counter[int] = Counter()
 
@@ -76,9 +84,11 @@ def test_triton_stops_under_load(
         try:
             until(lambda: answers[200] > 16)
             triton.stop()
+            proxy.refuse()
             until(lambda: answers[503])
-            settings = triton.settings
-            start_triton(repository, http_port=settings.http_port, grpc_port=settings.grpc_port)
+            settings = start_triton(repository).settings
+            proxy.retarget(getattr(settings, f"{protocol}_port"))
+            proxy.listen()
             gateway.health(200)
             before = answers[200]
             until(lambda: answers[200] > before)
@@ -192,14 +202,17 @@ def test_request_ids_reach_triton(
 
 
 def test_triton_may_start_later(
-    repository: Path, start_triton: Callable[..., Server], start_gateway: Callable[..., Gateway], photo: bytes
+    repository: Path,
+    start_triton: Callable[..., Server],
+    start_gateway: Callable[..., Gateway],
+    make_proxy: Callable[..., Proxy],
+    photo: bytes,
 ) -> None:
-    triton = start_triton(repository)
-    settings = triton.settings
-    triton.stop()
-    gateway = start_gateway(triton.grpc_url)
+    proxy = make_proxy("grpc://127.0.0.1:0")  # does not listen yet
+    gateway = start_gateway(f"grpc://127.0.0.1:{proxy.port}")
     assert gateway.http.get("/health").status_code == 503
     assert gateway.log()[0]["message"] == "Triton is not ready yet"
-    start_triton(repository, http_port=settings.http_port, grpc_port=settings.grpc_port)
+    proxy.retarget(start_triton(repository).settings.grpc_port)
+    proxy.listen()
     gateway.health(200)
     assert gateway.analyze(photo).status_code == 200
