@@ -6,6 +6,7 @@ Prints a table. Exits with 1 if a check fails or, without --allow-missing, if a 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools import MissingError, Tools
+import yaml
+from tools import CRDS, MissingError, Tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +28,8 @@ KUSTOMIZE = DEPLOY / "kustomize"
 KUBERNETES = ("1.27", "1.29", "1.31", "1.33", "1.35", "1.37")
 PROFILES = ("cpu", "gpu", "cpu app", "cpu monitoring", "gpu app monitoring")
 # API groups of operators: Kubernetes has no schemas for them. Any other resource without a schema is a finding.
-OPERATORS = ("cert-manager.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com", "serving.kserve.io")
+UNCHECKED = ("serving.kserve.io",)
+OPERATORS = (*CRDS, *UNCHECKED)
 # `kubectl apply -k` applies what is rendered from the chart: folder, values, the only template.
 RENDERED = (
     ("cpu", "values-cpu.yaml", None),
@@ -69,6 +72,7 @@ class Checks:
             yield "kubectl", f"kustomize, {folder}", partial(self._kustomize, folder)
         for version in KUBERNETES:
             yield "kubernetes-validate", f"{version}, all manifests", partial(self._validate, version)
+        yield "tsc", f"resources of {', '.join(CRDS)}", self._check_types
         monitoring = DEPLOY / "monitoring"
         yield "promtool", "check rules", partial(self._run, "promtool", "check", "rules", CHART / "files" / "rules.yml")
         yield "promtool", "test rules", partial(self._run, "promtool", "test", "rules", monitoring / "rules_test.yml")
@@ -133,6 +137,30 @@ class Checks:
         lines = [line for line in found.splitlines() if not line.startswith("INFO")]
         return "\n".join(lines).replace(f"{native}/", "") or None
 
+    def _check_types(self) -> Finding:
+        """Checks operators' resources as TypeScript literals, for which an unknown field is an error, too."""
+        tsc = Path(self._tools.command("tsc")[0])
+        documents = [
+            d for file in self._scratch.glob("*.yaml") for d in yaml.safe_load_all(file.read_text("utf-8")) if d
+        ]
+        lines, seen = [], set()
+        for document in documents:
+            version, kind = document["apiVersion"], document["kind"]
+            package = CRDS.get(version.partition("/")[0], "").rpartition("@")[0]
+            if package and (text := json.dumps(document, default=str)) not in seen:
+                lines += [
+                    f'import type {{ I{kind} as T{len(seen)} }} from "{package}/{version}/{kind}";',
+                    f"export const resource{len(seen)}: T{len(seen)} = {text};",
+                ]
+                seen.add(text)
+        if not seen:
+            return "there is nothing to check"
+        # Beside `node_modules`, where the types are looked up; a folder of its own, as two checks may run at once.
+        with tempfile.TemporaryDirectory(dir=tsc.parents[2]) as folder:
+            file = Path(folder) / "resources.mts"
+            file.write_text("\n".join(lines), encoding="utf-8")
+            return self._run("tsc", "--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", file)
+
     def _prometheus(self) -> Finding:
         # As in the containers: the rules are beside the configuration.
         folder = self._scratch / "prometheus"
@@ -188,7 +216,7 @@ def main() -> int:
             print(f"{state:8} {tool:20} {what}", flush=True)
             for line in (finding or "").splitlines():
                 print(f"{'':8} {line}", flush=True)
-    print(f"{failed} failed, {missing} without their tool; no schemas for: {', '.join(OPERATORS)}")
+    print(f"{failed} failed, {missing} without their tool; no schemas for: {', '.join(UNCHECKED)}")
     return int(bool(failed or (missing and not arguments.allow_missing)))
 
 

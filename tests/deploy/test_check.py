@@ -56,6 +56,7 @@ BREAKS = {
     "helm": ("deploy/helm/car-analyzer/values-cpu.yaml", "count: 0", "count: none"),
     "kubectl": ("deploy/kustomize/cpu/kustomization.yaml", "claim.yaml]", "claims.yaml]"),
     "kubernetes-validate": ("deploy/kustomize/cpu/claim.yaml", "accessModes:", "accessMode:"),
+    "tsc": ("deploy/helm/car-analyzer/templates/autoscaling.yaml", "pollingInterval:", "pollingIntervals:"),
     "promtool": ("deploy/helm/car-analyzer/files/rules.yml", "for: 1m", "for: soon"),
 }
 
