@@ -116,7 +116,8 @@ def test_swapped_labels_are_all_that_is_proposed(check: Any, tmp_path: Path) -> 
     assert "mean" not in advice.sentence
     (note,) = (note for note in outcome.notes if "too few" in note)
     assert (
-        "light: 38 photos are too few to tell whether also the network was trained with the mean = [0.5, 0.5," in note
+        "light: 38 photos are too few to tell whether, in addition, the network was trained with the mean = [0.5, 0.5,"
+        in note
     )
     assert "it corrects 5 and spoils 0 (95% interval of the gain: -" in note
 
@@ -144,6 +145,17 @@ def test_it_is_not_proposed_with_few(check: Any) -> None:
     assert not outcome.advice
     (note,) = (note for note in outcome.notes if "too few" in note)
     assert note.startswith("light: 8 photos are too few to tell whether the network was trained with the mean")
+    assert "No other preprocessing fits clearly better." in outcome.notes
+
+
+def test_the_fewest_photos_are_not_judged(check: Any, tmp_path: Path) -> None:
+    outcome = check({DARK: 2}, {BRIGHT: 2}, **SWAPPED)
+    assert not outcome.advice
+    assert "light: 4 photos are too few to try other preprocessing; 5 are needed." in outcome.notes
+    assert "No other preprocessing fits clearly better." not in outcome.notes
+    assert {one["support"] for one in outcome.to_dict()["readings"]["light"][1:]} == {None}
+    write_report(outcome, tmp_path / "report.html")
+    assert "too few photos, or one label only" in (tmp_path / "report.html").read_text()
 
 
 def test_what_the_photos_cannot_tell_apart_is_named(check: Any) -> None:

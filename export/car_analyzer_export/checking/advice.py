@@ -79,9 +79,9 @@ def too_few(judgement: Judgement) -> str | None:
     one = judgement.undecided
     if one is None or one.support is None:
         return None
-    also = "" if one.against is judgement.served else "also "
+    also = " " if one.against is judgement.served else ", in addition, "
     return (
-        f"{one.fit.head.name}: {one.support.photos} photos are too few to tell whether {also}"
+        f"{one.fit.head.name}: {one.support.photos} photos are too few to tell whether{also}"
         f"{describe(one.against, one.fit)}: {one.support}. Check with more before you change that."
     )
 

@@ -13,7 +13,7 @@ from .outcome import Outcome
 from .tally import tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from car_analyzer import CarAnalyzer, Head
@@ -57,26 +57,34 @@ def check(
     if not tallies:
         raise none_answered(answers)
     judgements, notes = _try_alternatives(repository, heads, answers, tallies, begin, step)
-    for name, counted in tallies.items():
-        if counted.photos < LEAST_PHOTOS:
-            notes.append(
-                f"{name}: {counted.photos} photos are too few to try other preprocessing; {LEAST_PHOTOS} are needed."
-            )
-        elif len(counted.truths) == 1:
-            notes.append(
-                f"{name}: all photos are '{counted.truths[0]}'; trying other preprocessing needs photos of other "
-                "labels, too."
-            )
+    notes += conclusions(judgements, tallies.values())
     notes += [unchecked(name, labels) for name in labels if name not in tallies]
-    notes += filter(None, map(too_few, judgements.values()))
-    if judgements and not any(judgement.proposal for judgement in judgements.values()):
-        notes.append("No other preprocessing fits clearly better.")
     return Outcome(printable(str(source)), analyzer.url, answers, found.unlabelled, tallies, judgements, notes)
 
 
 def none_answered(answers: list[Answer]) -> CheckError:
     """The error if no photo has an answer."""
     return CheckError(f"None of the {len(answers)} photos could be analysed. The first: {answers[0].error}")
+
+
+def conclusions(judgements: Mapping[str, Judgement], tallies: Iterable[Tally]) -> list[str]:
+    """What labelled photos could not tell about other preprocessing, in sentences."""
+    found = [sentence for judgement in judgements.values() if (sentence := too_few(judgement))]
+    for counted in tallies:
+        if counted.photos < LEAST_PHOTOS:
+            found.append(
+                f"{counted.head}: {counted.photos} photos are too few to try other preprocessing; {LEAST_PHOTOS} are "
+                "needed."
+            )
+        elif len(counted.truths) == 1:
+            found.append(
+                f"{counted.head}: all photos are '{counted.truths[0]}'; trying other preprocessing needs photos of "
+                "other labels, too."
+            )
+    judged = [one for one in judgements.values() if any(tried.support for tried in one.hypotheses)]
+    if judged and not any(one.proposal for one in judged):
+        found.append("No other preprocessing fits clearly better.")
+    return found
 
 
 def unchecked(head: str, labels: dict[str, tuple[str, ...]]) -> str:

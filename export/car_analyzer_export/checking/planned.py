@@ -14,10 +14,9 @@ from ..onnx_model.answers import head_spec, read_answers
 from ..onnx_model.graph import PixelsToLogits
 from ..preprocess.photo import InvalidPhotoError, Photo
 from ..preprocess.view import ViewError, least_side_for
-from .advice import too_few
 from .alternatives import BATCH, ServedDiffersError, choose_photos, fit_all
 from .answers import Answer
-from .check import none_answered, unchecked
+from .check import conclusions, none_answered, unchecked
 from .hypotheses import judge
 from .labelled import find_labelled, printable
 from .local import LocalNetwork
@@ -88,7 +87,7 @@ def check_plan(
         step("trying other preprocessing")
         judgements = _try_alternatives(plan, heads, answers, {name: tallies[name] for name in refused})
     notes = [note for counted in tallies.values() if (note := _uncertainty(counted))]
-    notes += filter(None, map(too_few, judgements.values()))
+    notes += conclusions(judgements, (tallies[name] for name in refused))
     notes += [unchecked(name, labels) for name in labels if name not in tallies]
     outcome = Outcome(printable(str(source)), None, answers, found.unlabelled, tallies, judgements, notes)
     return outcome, list(refused.values())
