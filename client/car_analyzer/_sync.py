@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class CarAnalyzer:
-    """Analyses photos of cars with a Triton. Any number of threads may share one client.
+    """Analyses photos of cars with a Triton or a gateway. Any number of threads may share one client.
 
         with CarAnalyzer("grpc://localhost:8001") as analyzer:
             analysis = analyzer.analyze("car.jpg")
@@ -36,10 +36,11 @@ class CarAnalyzer:
 
     Args:
         url: `grpc://` (also without a scheme), `grpcs://`, `http://` or `https://`; by default `$CAR_ANALYZER_URL`
-            or `grpc://localhost:8001`.
+            or `grpc://localhost:8001`. Over HTTP, the first answer shows whether the server is a Triton or this
+            project's gateway, as in `http://gateway:5000`; the results are the same.
         timeout: The default time limit of a call in seconds: reading the photo, all attempts and pauses between them.
         retry: How failed attempts are repeated.
-        model: The ensemble's name.
+        model: The ensemble's name; a gateway has a setting of its own for it.
         tls: Certificates for `grpcs://` and `https://`, if the system's are not sufficient.
         headers: Sent with every request, such as `{"Authorization": "Bearer …"}`.
 

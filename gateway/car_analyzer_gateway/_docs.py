@@ -77,7 +77,7 @@ def _response(status: str, response: dict[str, Any]) -> str:
 
 
 def _example(schema: dict[str, Any]) -> dict[str, Any]:
-    return {name: member["example"] for name, member in schema["properties"].items()}
+    return {name: member["example"] for name, member in schema["properties"].items() if "example" in member}
 
 
 def _text(markdown: str) -> str:

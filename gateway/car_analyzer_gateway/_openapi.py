@@ -33,6 +33,34 @@ SCHEMAS: dict[str, Any] = {
                 "description": "Milliseconds from sending the photo to Triton to receiving its answer.",
                 "example": 41.3,
             },
+            "heads": {
+                "type": "object",
+                "description": "With `detail=full` only: each head's whole answer.",
+                "additionalProperties": {"$ref": "#/components/schemas/Head"},
+            },
+        },
+    },
+    "Head": {
+        "type": "object",
+        "required": ["label", "confidence", "probabilities", "logits", "labels"],
+        "properties": {
+            "label": {"type": "string"},
+            "confidence": CONFIDENCE,
+            "probabilities": {
+                "type": "object",
+                "description": "Every label's probability.",
+                "additionalProperties": {"type": "number"},
+            },
+            "logits": {
+                "type": "array",
+                "description": "The network's output, in the order of the labels.",
+                "items": {"type": "number"},
+            },
+            "labels": {
+                "type": ["array", "null"],
+                "description": "Multilabel heads only: all labels that apply.",
+                "items": {"type": "string"},
+            },
         },
     },
     "Error": {
@@ -137,7 +165,19 @@ def _analyze(settings: Settings) -> dict[str, Any]:
                 "in": "header",
                 "description": "An id for this request; without it, one is created.",
                 "schema": {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9._:/+=-]+$"},
-            }
+            },
+            {
+                "name": "detail",
+                "in": "query",
+                "description": "Adds `heads`, with probabilities and logits, and `modelVersion` and `exportId`.",
+                "schema": {"type": "string", "enum": ["full"]},
+            },
+            {
+                "name": "timeout",
+                "in": "query",
+                "description": f"Seconds for an answer, after the upload; at most {settings.timeout:g}, the default.",
+                "schema": {"type": "number", "exclusiveMinimum": 0},
+            },
         ],
         "requestBody": {
             "required": True,
