@@ -89,8 +89,9 @@ class AsyncCarAnalyzer:
         """Analyse one photo.
 
         Args:
-            photo: A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
-                uint8 with shape [height, width, 3].
+            photo: A path, a URL, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
+                uint8 with shape [height, width, 3]. URLs (`https://`, `s3://`, …) need the extra `bulk`. This program
+                reads them, with its own network access and credentials: check URLs that come from strangers first.
             timeout: The time limit in seconds; None for the client's own.
             request_id: Appears in Triton's logs and traces.
 
@@ -100,7 +101,8 @@ class AsyncCarAnalyzer:
             DeadlineExceededError: There was no answer within the timeout.
             ModelNotReadyError: The model is not loaded.
             ServerError: The server failed.
-            ConfigurationError: The timeout is invalid, or the model's config does not describe its outputs as expected.
+            ConfigurationError: The timeout is invalid, a library for the URL is missing, or the model's config does not
+                describe its outputs as expected.
         """
         deadline = Deadline(self._timeout if timeout is None else seconds(timeout))
         try:
