@@ -56,6 +56,8 @@ class AsyncCarAnalyzer:
         ConfigurationError: One of these is invalid. (There is no connection yet.)
     """
 
+    __module__ = "car_analyzer"  # for help() and messages
+
     def __init__(
         self,
         url: str | None = None,

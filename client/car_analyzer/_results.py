@@ -174,3 +174,8 @@ class Health:
             "demo": self.demo or None,
         }
         return flat | {key: value for key, value in known.items() if value is not None}
+
+
+# For help() and messages. Not in the class bodies, where `dataclass` would look for `ClassVar` in that module.
+for _kind in (Head, Analysis, Failure, Health):
+    _kind.__module__ = "car_analyzer"
