@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ._photo import Photo, to_bytes
 from ._results import Analysis, Failure, Health
-from ._transports import Answer, Deadline, ExportMismatchError, Transport, open_transport, retry_call, wait_for
+from ._transports import Deadline, GatewayFoundError, Transport, open_transport, retry_call, wait_for
+from ._triton import Triton
 from .config import TLS, Endpoint, Retry, check_headers, seconds
 from .errors import (
     CarAnalyzerError,
     ConfigurationError,
     DeadlineExceededError,
-    ModelNotReadyError,
     OverloadedError,
     ServiceError,
     UnreachableError,
 )
-from .heads import ServedModel, parse_heads
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
+
+    from ._transports.gateway import Gateway
 
 DEFAULT_RETRY = Retry()
 POLL_S = 0.25
-MISMATCH_PAUSE_S = 0.02
-# Older exports ignore the requested id. After a pause in the calls, one of them may be served.
-REFRESH_AFTER_S = 1.0
+
+T = TypeVar("T")
 
 
 class AsyncCarAnalyzer:
-    """Analyses photos of cars with a Triton, inside one event loop.
+    """Analyses photos of cars with a Triton or a gateway, inside one event loop.
 
     Connections are opened when they are first needed, and reused. Any number of tasks may share one client.
 
@@ -45,16 +44,19 @@ class AsyncCarAnalyzer:
 
     Args:
         url: `grpc://` (also without a scheme), `grpcs://`, `http://` or `https://`; by default `$CAR_ANALYZER_URL`
-            or `grpc://localhost:8001`.
+            or `grpc://localhost:8001`. Over HTTP, the first answer shows whether the server is a Triton or this
+            project's gateway, as in `http://gateway:5000`; the results are the same.
         timeout: The default time limit of a call in seconds: reading the photo, all attempts and pauses between them.
         retry: How failed attempts are repeated.
-        model: The ensemble's name.
+        model: The ensemble's name; a gateway has a setting of its own for it.
         tls: Certificates for `grpcs://` and `https://`, if the system's are not sufficient.
         headers: Sent with every request, such as `{"Authorization": "Bearer …"}`.
 
     Raises:
         ConfigurationError: One of these is invalid. (There is no connection yet.)
     """
+
+    __module__ = "car_analyzer"  # for help() and messages
 
     def __init__(
         self,
@@ -73,15 +75,12 @@ class AsyncCarAnalyzer:
             raise ConfigurationError("the model needs a name")
         self._timeout = seconds(timeout)
         self._retry = retry
-        self._model = model
         self._tls = tls
         self._headers = check_headers(headers or {})
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._has_answered = False
-        self._served: ServedModel | None = None
-        self._confirmed_at = 0.0
+        self._service: Triton | Gateway = Triton(self._connect, model, self.url)
 
     @property
     def url(self) -> str:
@@ -92,8 +91,9 @@ class AsyncCarAnalyzer:
         """Analyse one photo.
 
         Args:
-            photo: A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
-                uint8 with shape [height, width, 3].
+            photo: A path, a URL, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
+                uint8 with shape [height, width, 3]. URLs (`https://`, `s3://`, …) need the extra `bulk`. This program
+                reads them, with its own network access and credentials: check URLs that come from strangers first.
             timeout: The time limit in seconds; None for the client's own.
             request_id: Appears in Triton's logs and traces.
 
@@ -103,7 +103,8 @@ class AsyncCarAnalyzer:
             DeadlineExceededError: There was no answer within the timeout.
             ModelNotReadyError: The model is not loaded.
             ServerError: The server failed.
-            ConfigurationError: The timeout is invalid, or the model's config does not describe its outputs as expected.
+            ConfigurationError: The timeout is invalid, a library for the URL is missing, or the model's config does not
+                describe its outputs as expected.
         """
         deadline = Deadline(self._timeout if timeout is None else seconds(timeout))
         try:
@@ -114,7 +115,7 @@ class AsyncCarAnalyzer:
             lambda left: self._analyze_once(data, request_id or "", left),
             deadline,
             self._retry,
-            lambda: self._has_answered,
+            lambda: self._service.has_answered,
         )
 
     def analyze_many(
@@ -159,7 +160,7 @@ class AsyncCarAnalyzer:
         error: ServiceError = deadline.error(f"waiting for {self.url}")
         while left := deadline.left:
             try:
-                health = await self._check_health(max(left, POLL_S))
+                health = await self._use(lambda service: service.health(max(left, POLL_S)))
             except (UnreachableError, OverloadedError) as last:  # a server that is shutting down may still answer
                 error = last
             else:
@@ -177,7 +178,7 @@ class AsyncCarAnalyzer:
         """
         limit = seconds(timeout)
         try:
-            return await self._check_health(limit)
+            return await self._use(lambda service: service.health(limit))
         except CarAnalyzerError as error:
             return Health(self.url, ready=False, message=str(error))
 
@@ -197,67 +198,21 @@ class AsyncCarAnalyzer:
         await self.close()
 
     async def _analyze_once(self, photo: bytes, request_id: str, timeout: float) -> Analysis:
+        deadline = Deadline(timeout)
+        return await self._use(lambda service: service.analyze(photo, request_id, deadline))
+
+    async def _use(self, work: Callable[[Triton | Gateway], Awaitable[T]]) -> T:
+        """Do some work at the server. Its first answer shows whether it is a Triton or a gateway."""
+        self._connect()
         try:
-            served, answer, elapsed = await self._infer(photo, request_id, Deadline(timeout))
-        except UnreachableError:
-            self._served = None
-            raise
-        except (DeadlineExceededError, ModelNotReadyError):
-            raise
-        except CarAnalyzerError:
-            self._has_answered = True
-            raise
-        heads = {head.name: head.read(answer.outputs.get(head.output)) for head in served.heads}
-        return Analysis(heads, elapsed * 1000, answer.model_version, served.export_id, served.exif_rotation)
+            return await work(self._service)
+        except GatewayFoundError as found:
+            transport = found.transport
+        from ._transports.gateway import Gateway
 
-    async def _infer(self, photo: bytes, request_id: str, deadline: Deadline) -> tuple[ServedModel, Answer, float]:
-        """Send a photo until the export that answers is the one whose labels the client has read."""
-        transport = self._connect()
-        while True:
-            served = await self._served_model(deadline)
-            start = time.perf_counter()
-            timeout = max(deadline.left, 0.001)
-            try:
-                answer = await transport.infer(
-                    self._model, photo, timeout=timeout, request_id=request_id, export_id=served.export_id
-                )
-            except ExportMismatchError:
-                pass
-            else:
-                elapsed = time.perf_counter() - start
-                self._has_answered = True
-                if served.export_id is None:
-                    served = await self._fetch_model(answer.model_version, deadline)
-                    if served.export_id is None:
-                        return served, answer, elapsed
-                elif served.version in (answer.model_version, None):
-                    self._confirmed_at = time.monotonic()
-                    return served, answer, elapsed
-            if not deadline.left:
-                raise deadline.error("finding a server with the export whose labels were read")
-            # Another export is served now, or several servers behind the address have different ones for a while.
-            # A round-robin load balancer may send each config request to one server and each photo to another, so
-            # the client reads the config again only in every second attempt on average.
-            if random.random() < 0.5:  # noqa: S311
-                self._served = None
-            await asyncio.sleep(random.uniform(0, MISMATCH_PAUSE_S))  # noqa: S311
-
-    async def _served_model(self, deadline: Deadline) -> ServedModel:
-        served = self._served
-        if served is None or time.monotonic() > self._confirmed_at + REFRESH_AFTER_S:
-            self._served = served = await self._fetch_model("", deadline)
-            self._confirmed_at = time.monotonic()
-        return served
-
-    async def _fetch_model(self, version: str, deadline: Deadline) -> ServedModel:
-        try:
-            config = await self._connect().model_config(self._model, version, timeout=max(deadline.left, 0.001))
-        except ModelNotReadyError as error:
-            if version:
-                raise OverloadedError(f"version {version} was replaced while it answered") from error
-            raise
-        heads = parse_heads(config.parameters.get("heads"), self._model)
-        return ServedModel(config.parameters.get("export_id"), config.version, heads)
+        self._connect()  # fails if the client was closed in the meantime
+        self._service = Gateway(transport, self.url)
+        return await work(self._service)
 
     async def _stream(
         self, photos: Iterable[Photo] | AsyncIterable[Photo], concurrency: int, timeout: float | None
@@ -285,35 +240,6 @@ class AsyncCarAnalyzer:
             # Tracebacks would keep the photo in memory for as long as the failure exists.
             error.__cause__ = error.__context__ = None
             return Failure(error.with_traceback(None))
-
-    async def _check_health(self, timeout: float) -> Health:
-        transport = self._connect()
-        server_ready = await transport.is_server_ready(timeout=timeout)
-        self._has_answered = True
-        try:
-            config = await transport.model_config(self._model, "", timeout=timeout)
-        except ModelNotReadyError as error:
-            return Health(
-                self.url, ready=False, server_ready=server_ready, models={self._model: False}, message=str(error)
-            )
-        names = (self._model, *dict.fromkeys(config.steps))
-        loaded = await asyncio.gather(*(transport.is_model_ready(name, timeout=timeout) for name in names))
-        models = dict(zip(names, loaded, strict=True))
-        missing = [name for name, is_loaded in models.items() if not is_loaded]
-        message = (
-            f"not loaded: {', '.join(missing)}" if missing else None if server_ready else "the server is not ready"
-        )
-        return Health(
-            self.url,
-            message is None,
-            server_ready,
-            models,
-            message,
-            config.version,
-            config.parameters.get("export_id"),
-            config.parameters.get("description"),
-            config.parameters.get("demo") == "true",
-        )
 
     def _connect(self) -> Transport:
         loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 
+from ._urls import is_url, read_url
 from .errors import PhotoError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Photo: TypeAlias = Union[
     "Image.Image",
     "npt.NDArray[np.uint8]",
 ]
-"""A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array (uint8, H x W x 3)."""
+"""A path, a URL, bytes of an image file, an open binary file, a Pillow image, or an RGB array (uint8, H x W x 3)."""
 
 # The limit of a gRPC message is 2 GiB; a real photo is a thousand times smaller.
 MAX_BYTES = 2**31 - 2**20
@@ -43,6 +44,7 @@ async def to_bytes(photo: Photo) -> bytes:
 
     Raises:
         PhotoError: It cannot be read, is empty, or has an unsupported type.
+        ConfigurationError: It is a URL, and a library is missing.
     """
     if isinstance(photo, bytes | bytearray | memoryview):
         data = bytes(photo)
@@ -60,14 +62,16 @@ async def to_bytes(photo: Photo) -> bytes:
 
 def _convert(photo: Photo) -> bytes:
     if isinstance(photo, str | os.PathLike):
-        return _read_path(photo)
+        return read_path(photo)
     if _is_a(photo, "PIL.Image", "Image"):
         return _encode(photo)
     if _is_a(photo, "numpy", "ndarray"):
         return _encode_array(photo)
     if hasattr(photo, "read"):
         return _read_file(photo)
-    raise PhotoError(f"a photo is a path, bytes, a binary file, a Pillow image or an array, not {_describe(photo)}")
+    raise PhotoError(
+        f"a photo is a path, a URL, bytes, a binary file, a Pillow image or an array, not {_describe(photo)}"
+    )
 
 
 def _is_a(photo: Any, module: str, name: str) -> bool:
@@ -85,7 +89,15 @@ def _describe(photo: Any) -> str:
     return f"this {kind.__name__}" if kind.__module__ == "builtins" else f"this {kind.__module__}.{kind.__name__}"
 
 
-def _read_path(path: str | os.PathLike[str]) -> bytes:
+def read_path(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file, named by its path or URL.
+
+    Raises:
+        PhotoError: It cannot be read.
+        ConfigurationError: It is a URL, and a library is missing.
+    """
+    if isinstance(path, str) and is_url(path):
+        return read_url(path)
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name

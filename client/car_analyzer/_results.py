@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .errors import CarAnalyzerError
 
@@ -33,7 +33,11 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """The answer of the model for a photo. Each head is an attribute: `analysis.cleanliness.label`.
+    """The answer of the model for a photo.
+
+    Each head is an attribute, `analysis.cleanliness.label`, and an item, `analysis["cleanliness"].label`. Type checkers
+    accept the attributes `cleanliness` and `condition` only, so that they find a misspelt name; heads of other models
+    are items for them: `analysis["brand"].label`. Iterating gives the names of the heads.
 
     Attributes:
         heads: Head name to `Head`, in the model's display order; also for names that are not valid attributes.
@@ -53,14 +57,37 @@ class Analysis:
     export_id: str | None = None
     exif_rotation: bool | None = None
 
-    def __getattr__(self, name: str) -> Head:
-        # Copying and unpickling look up special methods on an object that has no heads yet.
-        if name.startswith("__") or name == "heads":
-            raise AttributeError(name)
+    if TYPE_CHECKING:
+
+        @property
+        def cleanliness(self) -> Head:
+            """The head `cleanliness`."""
+            return self["cleanliness"]
+
+        @property
+        def condition(self) -> Head:
+            """The head `condition`."""
+            return self["condition"]
+
+    else:  # hidden from type checkers, for which it would give every name a head
+
+        def __getattr__(self, name: str) -> Head:
+            # Copying and unpickling look up special methods on an object that has no heads yet.
+            if name.startswith("__") or name == "heads":
+                raise AttributeError(name)
+            try:
+                return self[name]
+            except KeyError as error:
+                raise AttributeError(error.args[0]) from None
+
+    def __getitem__(self, name: str) -> Head:
         try:
             return self.heads[name]
         except KeyError:
-            raise AttributeError(f"no head {name!r}; this model has {', '.join(self.heads)}") from None
+            raise KeyError(f"no head {name!r}; this model has {', '.join(self.heads)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.heads)
 
     def __dir__(self) -> Iterable[str]:
         return [*object.__dir__(self), *self.heads]
@@ -147,3 +174,8 @@ class Health:
             "demo": self.demo or None,
         }
         return flat | {key: value for key, value in known.items() if value is not None}
+
+
+# For help() and messages. Not in the class bodies, where `dataclass` would look for `ClassVar` in that module.
+for _kind in (Head, Analysis, Failure, Health):
+    _kind.__module__ = "car_analyzer"

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class CarAnalyzer:
-    """Analyses photos of cars with a Triton. Any number of threads may share one client.
+    """Analyses photos of cars with a Triton or a gateway. Any number of threads may share one client.
 
         with CarAnalyzer("grpc://localhost:8001") as analyzer:
             analysis = analyzer.analyze("car.jpg")
@@ -36,16 +36,19 @@ class CarAnalyzer:
 
     Args:
         url: `grpc://` (also without a scheme), `grpcs://`, `http://` or `https://`; by default `$CAR_ANALYZER_URL`
-            or `grpc://localhost:8001`.
+            or `grpc://localhost:8001`. Over HTTP, the first answer shows whether the server is a Triton or this
+            project's gateway, as in `http://gateway:5000`; the results are the same.
         timeout: The default time limit of a call in seconds: reading the photo, all attempts and pauses between them.
         retry: How failed attempts are repeated.
-        model: The ensemble's name.
+        model: The ensemble's name; a gateway has a setting of its own for it.
         tls: Certificates for `grpcs://` and `https://`, if the system's are not sufficient.
         headers: Sent with every request, such as `{"Authorization": "Bearer …"}`.
 
     Raises:
         ConfigurationError: One of these is invalid. (There is no connection yet.)
     """
+
+    __module__ = "car_analyzer"  # for help() and messages
 
     def __init__(
         self,
@@ -76,8 +79,9 @@ class CarAnalyzer:
         """Analyse one photo.
 
         Args:
-            photo: A path, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
-                uint8 with shape [height, width, 3].
+            photo: A path, a URL, the bytes of an image file, an open binary file, a Pillow image, or an RGB array of
+                uint8 with shape [height, width, 3]. URLs (`https://`, `s3://`, …) need the extra `bulk`. This program
+                reads them, with its own network access and credentials: check URLs that come from strangers first.
             timeout: The time limit in seconds; None for the client's own.
             request_id: Appears in Triton's logs and traces.
 
@@ -87,7 +91,8 @@ class CarAnalyzer:
             DeadlineExceededError: There was no answer within the timeout.
             ModelNotReadyError: The model is not loaded.
             ServerError: The server failed.
-            ConfigurationError: The timeout is invalid, or the model's config does not describe its outputs as expected.
+            ConfigurationError: The timeout is invalid, a library for the URL is missing, or the model's config does not
+                describe its outputs as expected.
         """
         return self._run(lambda client: client.analyze(photo, timeout=timeout, request_id=request_id))
 

@@ -49,6 +49,7 @@ PATTERNS = (
     Pattern(r"Failed to copy the output tensor", Cause.BACKEND_RESTARTING, "Triton 2.51"),
     Pattern(r"[Ff]ailed to increase the shared memory pool", Cause.BACKEND_RESTARTING, "Triton 2.51"),
     Pattern(r"Server (is stopping|not ready)", Cause.SHUTTING_DOWN, "Triton 2.51"),
+    Pattern(r"The service is stopping", Cause.SHUTTING_DOWN, "this project's gateway"),
     Pattern(r"has no available versions", Cause.NO_VERSION_LOADED, "Triton 2.51"),
     # HTTP only, where some Tritons answer 400. In gRPC, NOT_FOUND is unambiguous.
     Pattern(r"unknown model", Cause.UNKNOWN_MODEL, "Triton 2.51"),

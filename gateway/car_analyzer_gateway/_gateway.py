@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -11,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from car_analyzer import Analysis, AsyncCarAnalyzer, CarAnalyzerError, Retry
 
 from ._byte_budget import ByteBudget
-from ._errors import GatewayError, busy, from_sdk, stopping
+from ._errors import GatewayError, bad_request, busy, from_sdk, stopping
 from ._logs import logger
 from ._memory import CompletedPhotos, FailedPhotos
 from ._metrics import Metrics
@@ -19,6 +21,9 @@ from ._tracing import Tracing
 from ._upload import Photo, Upload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
     from ._settings import Settings
@@ -68,9 +73,11 @@ class Gateway:
         """`POST /analyze`."""
         if self.stopping:
             raise stopping()
+        to_dict = _full_dict if _is_full(request.query_params) else Analysis.to_dict
+        timeout = _timeout(request.query_params, self.settings.timeout)
         self.in_flight += 1
         try:
-            answers = await self._analyze_all(request)
+            answers = await self._analyze_all(request, timeout)
         finally:
             self.in_flight -= 1
         analyses = [answer for answer in answers if isinstance(answer, Analysis)]
@@ -84,10 +91,10 @@ class Gateway:
         if (rotations := {analysis.exif_rotation for analysis in analyses}) and None not in rotations:
             headers["Exif-Rotation"] = str(rotations == {True}).lower()
         if len(answers) > 1:
-            return JSONResponse([self._list_entry(answer) for answer in answers], headers=headers)
+            return JSONResponse([self._list_entry(answer, to_dict) for answer in answers], headers=headers)
         if isinstance(answers[0], GatewayError):
             raise answers[0]
-        return JSONResponse(answers[0].to_dict(), headers=headers)
+        return JSONResponse(to_dict(answers[0]), headers=headers)
 
     async def health(self, _request: Request) -> Response:
         """`GET /health`."""
@@ -118,8 +125,8 @@ class Gateway:
         await self.client.close()
         await self.tracing.close()
 
-    async def _analyze_all(self, request: Request) -> list[Analysis | GatewayError]:
-        upload = Upload(request.headers, request.receive, self.settings, self.budget)
+    async def _analyze_all(self, request: Request, timeout: float) -> list[Analysis | GatewayError]:
+        upload = Upload(request.headers, request.receive, self.settings, self.budget, timeout)
         tasks: list[asyncio.Task[Analysis | GatewayError]] = []
         try:
             async with contextlib.aclosing(upload.photos()) as photos:
@@ -132,7 +139,7 @@ class Gateway:
                     if self._logs_answers:
                         request.state.log_fields.setdefault("photo_bytes", []).append(len(photo.data))
                     name = request.state.request_id if not tasks else f"{request.state.request_id}-{len(tasks) + 1}"
-                    tasks.append(self._start(photo, name, upload.time_left))
+                    tasks.append(self._start(photo, name, upload))
                     # The name would keep the photo in memory until the next one arrives.
                     del photo
                     _raise_service_error([task.result() for task in tasks if task.done()])
@@ -144,8 +151,8 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, photo: Photo, request_id: str, timeout: float) -> asyncio.Task[Analysis | GatewayError]:
-        task = asyncio.create_task(self._analyze(photo.data, request_id, timeout))
+    def _start(self, photo: Photo, request_id: str, upload: Upload) -> asyncio.Task[Analysis | GatewayError]:
+        task = asyncio.create_task(self._analyze(photo.data, request_id, upload))
         self._pending += 1
         # A callback, because a task that is cancelled early never starts.
         size, reservation = len(photo.data), photo.reservation
@@ -158,24 +165,49 @@ class Gateway:
         task.add_done_callback(on_done)
         return task
 
-    async def _analyze(self, photo: bytes, request_id: str, timeout: float) -> Analysis | GatewayError:
+    async def _analyze(self, photo: bytes, request_id: str, upload: Upload) -> Analysis | GatewayError:
         if not photo:
             return GatewayError(400, "photo", "The photo is empty: it has 0 bytes.", code="photo.empty")
         try:
             with self.tracing.photo(len(photo), request_id):
-                analysis = await self.client.analyze(photo, timeout=timeout, request_id=request_id)
+                analysis = await self.client.analyze(photo, timeout=upload.time_left, request_id=request_id)
         except CarAnalyzerError as error:
-            answer = from_sdk(error, self.settings.timeout)
+            answer = from_sdk(error, upload.timeout)
             self._failed_photos.add(len(photo))
             return answer
         self.metrics.count_analysis(analysis)
         return analysis
 
-    def _list_entry(self, answer: Analysis | GatewayError) -> dict[str, Any]:
+    def _list_entry(
+        self, answer: Analysis | GatewayError, to_dict: Callable[[Analysis], dict[str, Any]]
+    ) -> dict[str, Any]:
         if isinstance(answer, GatewayError):
             self.metrics.errors.labels(answer.kind).inc()
             return answer.body()
-        return answer.to_dict()
+        return to_dict(answer)
+
+
+def _is_full(query: QueryParams) -> bool:
+    detail = query.get("detail")
+    if detail not in (None, "full"):
+        raise bad_request("The parameter detail has one value, full; leave it out for the short answer.")
+    return detail is not None
+
+
+def _timeout(query: QueryParams, limit: float) -> float:
+    try:
+        asked = float(query.get("timeout", limit))
+    except ValueError:
+        asked = math.nan
+    if not 0 < asked < math.inf:
+        raise bad_request("The parameter timeout is a number of seconds above zero.")
+    return min(asked, limit)
+
+
+def _full_dict(analysis: Analysis) -> dict[str, Any]:
+    """The JSON of `?detail=full`, which has all that the SDK's results have."""
+    heads = {name: dataclasses.asdict(head) for name, head in analysis.heads.items()}
+    return {**analysis.to_dict(with_model=True), "heads": heads}
 
 
 def _identity(analyses: list[Analysis]) -> dict[str, str]:

@@ -33,10 +33,47 @@ SCHEMAS: dict[str, Any] = {
                 "minimum": 0,
                 "description": "Milliseconds from sending the photo to Triton to receiving its answer.",
             },
+            "heads": {"$ref": "#/components/schemas/Heads"},
+            "modelVersion": {"type": "string", "description": "With `detail=full` only: the ensemble's version."},
+            "exportId": {"type": "string", "description": "With `detail=full` only: the export's unique id."},
         },
         "additionalProperties": {
             "description": "Other heads: a label, the list of labels of a multilabel head, or a confidence.",
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "number"}],
+            # A generated type has one index signature for all properties, so it has to admit `heads`.
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "number"},
+                {"$ref": "#/components/schemas/Heads"},
+            ],
+        },
+    },
+    "Heads": {
+        "type": "object",
+        "description": "With `detail=full` only: each head's whole answer.",
+        "additionalProperties": {"$ref": "#/components/schemas/Head"},
+    },
+    "Head": {
+        "type": "object",
+        "required": ["label", "confidence", "probabilities", "logits", "labels"],
+        "properties": {
+            "label": {"type": "string"},
+            "confidence": CONFIDENCE,
+            "probabilities": {
+                "type": "object",
+                "description": "Every label's probability.",
+                "additionalProperties": {"type": "number"},
+            },
+            "logits": {
+                "type": "array",
+                "description": "The network's output, in the order of the labels.",
+                "items": {"type": "number"},
+            },
+            "labels": {
+                "type": ["array", "null"],
+                "description": "Multilabel heads only: all labels that apply.",
+                "items": {"type": "string"},
+            },
         },
     },
     "Analyses": {
@@ -144,7 +181,19 @@ def _analyze(settings: Settings) -> dict[str, Any]:
                 "in": "header",
                 "description": "An id for this request; without it, one is created.",
                 "schema": {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9._:/+=-]+$"},
-            }
+            },
+            {
+                "name": "detail",
+                "in": "query",
+                "description": "Adds `heads`, with probabilities and logits, and `modelVersion` and `exportId`.",
+                "schema": {"type": "string", "enum": ["full"]},
+            },
+            {
+                "name": "timeout",
+                "in": "query",
+                "description": f"Seconds for an answer, after the upload; at most {settings.timeout:g}, the default.",
+                "schema": {"type": "number", "exclusiveMinimum": 0},
+            },
         ],
         "requestBody": {
             "required": True,

@@ -41,19 +41,23 @@ class Upload:
         receive: ASGI's function that returns the body.
         settings: The limits.
         budget: The bytes that all uploads share.
+        timeout: Seconds for an answer, after the upload.
 
     Raises:
         GatewayError: The headers show that the body contains no photo, or is too large.
     """
 
-    def __init__(self, headers: Headers, receive: Receive, settings: Settings, budget: ByteBudget) -> None:
+    def __init__(
+        self, headers: Headers, receive: Receive, settings: Settings, budget: ByteBudget, timeout: float
+    ) -> None:
         self._receive = receive
         self._settings = settings
         self._budget = budget
         length = headers.get("content-length")
         self._bytes_left = None if length is None else int(length)
         self._ended = False
-        self._deadline = time.monotonic() + settings.timeout
+        self.timeout = timeout
+        self._deadline = time.monotonic() + timeout
         self._body = self._open(headers)
 
     @property
@@ -117,7 +121,7 @@ class Upload:
             with anyio.fail_after(self.time_left):
                 return await self._budget.reserve(size)
         except TimeoutError:
-            raise busy(f"no budget for {size:,} bytes within {self._settings.timeout:g} s") from None
+            raise busy(f"no budget for {size:,} bytes within {self.timeout:g} s") from None
 
     async def _read(self) -> None:
         """Read until a photo is complete, or the body ends."""

@@ -183,7 +183,7 @@ def test_waiting_for_a_server_that_comes_later(proxy: Proxy, proxy_url: str) -> 
 def test_waiting_in_vain(nowhere: str, server: SimpleNamespace) -> None:
     result = run("health", "--url", nowhere, "--wait", "0.1", code=3)
     assert lines(result)[0]["status"] == "unavailable"
-    assert re.fullmatch(rb"car-analyzer health: not ready within 0\.1 s: no Triton answers .*refused\n", result.stderr)
+    assert re.fullmatch(rb"car-analyzer health: not ready within 0\.1 s: no server answers .*refused\n", result.stderr)
     result = run("health", "--url", server.http_url, "--model", "another", "--wait", "0.1", code=3)
     assert b"not ready within 0.1 s" in result.stderr
     assert b"another" in result.stderr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from car_analyzer import AsyncCarAnalyzer, CarAnalyzer, ConfigurationError, _client
+from car_analyzer import AsyncCarAnalyzer, CarAnalyzer, ConfigurationError, _client, _triton
 from car_analyzer._transports import open_transport
 from car_analyzer.config import Endpoint
 from tests.identities import EXPORTS
@@ -55,7 +55,7 @@ def test_another_triton_takes_the_place_while_no_photo_is_sent(
         proxy.retarget(new.port(protocol))
         proxy.listen()
         if after == "legacy" and before == "first":
-            time.sleep(_client.REFRESH_AFTER_S)  # the docs promise no more
+            time.sleep(_triton.REFRESH_AFTER_S)  # the docs promise no more
         analysis = analyzer.analyze(photo)
         assert new.gave(analysis)
 
@@ -96,7 +96,7 @@ async def test_several_exports_behind_one_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     servers = [tritons[name] for name in names]
-    monkeypatch.setattr(_client, "MISMATCH_PAUSE_S", 0)
+    monkeypatch.setattr(_triton, "MISMATCH_PAUSE_S", 0)
 
     def open_all(_endpoint: Any, *rest: Any) -> Turns:
         return Turns(*(open_transport(Endpoint.parse(server.url(protocol)), *rest) for server in servers))

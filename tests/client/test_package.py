@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -25,6 +26,14 @@ def test_all_is_complete() -> None:
     assert set(car_analyzer.__all__) == public | {"__version__"}
     own = {name for name, value in vars(errors).items() if inspect.isclass(value)}
     assert own <= set(car_analyzer.__all__)
+
+
+def test_help_shows_no_private_module() -> None:
+    assert "car_analyzer._" not in pydoc.render_doc(car_analyzer)
+    for name in car_analyzer.__all__:
+        public = getattr(car_analyzer, name)
+        if inspect.isclass(public):
+            assert "car_analyzer._" not in pydoc.render_doc(public), name
 
 
 def test_error_tree_is_drawn_whole() -> None:

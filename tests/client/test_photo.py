@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import functools
+import http.server
 import io
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,7 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import service_pb2
 
-from car_analyzer import PhotoError
+from car_analyzer import ConfigurationError, PhotoError
 from car_analyzer._photo import to_bytes
 from car_analyzer._transports.grpc import add_photo
 
@@ -37,6 +42,39 @@ async def test_bytes_go_as_they_are(tmp_path: Path) -> None:
     with path.open("rb") as file:
         assert file.read(1) == data[:1]
         assert await to_bytes(file) == data[1:]
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[str]:
+    """The address of a web server with the files in a folder."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+async def test_urls(website: str, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    (tmp_path / "empty.jpg").touch()
+    assert await to_bytes(f"{website}/photo.jpg") == b"photo"
+    assert await to_bytes((tmp_path / "photo.jpg").as_uri()) == b"photo"
+    for name, words, code in [
+        ("none.jpg", "cannot read .*/none.jpg: No such file", "photo.unreadable"),
+        ("empty.jpg", "empty.jpg is empty", "photo.empty"),
+    ]:
+        with pytest.raises(PhotoError, match=words) as caught:
+            await to_bytes(f"{website}/{name}")
+        assert caught.value.code == code
+
+
+async def test_urls_need_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'car-analyzer\[bulk\]'"):
+        await to_bytes("https://example.com/car.jpg")
 
 
 async def test_pixels_arrive_unchanged() -> None:

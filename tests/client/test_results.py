@@ -40,6 +40,21 @@ def test_heads_are_attributes() -> None:
         _ = ANALYSIS.colour
 
 
+def test_heads_are_items() -> None:
+    assert ANALYSIS["condition"] is INTACT
+    assert "condition" in ANALYSIS
+    assert "colour" not in ANALYSIS
+    assert list(ANALYSIS) == ["cleanliness", "condition"]
+    with pytest.raises(KeyError, match="'colour'.*cleanliness, condition"):
+        _ = ANALYSIS["colour"]
+
+
+def test_heads_of_other_models_are_attributes_too() -> None:
+    other = Analysis({"brand": DIRTY}, 1.0)
+    assert getattr(other, "brand") is other["brand"] is DIRTY  # noqa: B009 - as a program writes other.brand
+    assert not hasattr(other, "cleanliness")
+
+
 def test_json_has_the_keys_promised_and_no_others() -> None:
     assert list(ANALYSIS.to_dict().items()) == [
         ("cleanliness", "dirty"),

@@ -14,6 +14,7 @@ CAUSES = {
     "Failed to increase the shared memory pool size for key 'x'": Cause.BACKEND_RESTARTING,
     "Server is stopping, scheduler for model has stopped accepting new inference requests": Cause.SHUTTING_DOWN,
     "Server not ready": Cause.SHUTTING_DOWN,
+    "The service is stopping; try again in a moment.": Cause.SHUTTING_DOWN,
     "Model 'car_analyzer' has no available versions": Cause.NO_VERSION_LOADED,
     "Request for unknown model: 'truck_analyzer' is not found": Cause.UNKNOWN_MODEL,
     "[request id: 7] in ensemble 'car_analyzer', The photo is damaged.": Cause.STEP_REJECTED,

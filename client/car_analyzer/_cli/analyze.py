@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .._client import DEFAULT_RETRY
 from .._results import Analysis, Failure
 from .._sync import CarAnalyzer
+from .._urls import is_url
 from ..command_line import DONE, FAILED, UNREACHABLE, USAGE
 from ..config import TLS, Retry
 from ..errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, PhotoError, UnreachableError
@@ -61,7 +62,7 @@ def analyze(arguments: argparse.Namespace) -> int:
         ConfigurationError: The URL, a list or the output file cannot be used.
         OSError: A folder cannot be read, or the answers cannot be written.
     """
-    is_bulk = arguments.output is not None or bool(arguments.lists) or any(map(sources.is_url, arguments.photos))
+    is_bulk = arguments.output is not None or bool(arguments.lists) or any(map(is_url, arguments.photos))
     if (wrong_usage := _wrong_usage(arguments, is_bulk=is_bulk)) is not None:
         print(f"car-analyzer analyze: {wrong_usage}", file=sys.stderr)
         return USAGE

@@ -38,7 +38,7 @@ EXAMPLES = f"""\
 examples:
   car-analyzer export cars.toml && car-analyzer serve
   car-analyzer analyze car.jpg
-  car-analyzer analyze photos/ --table --url http://triton.example:8000
+  car-analyzer analyze photos/ --table --url http://triton.example:8000      or http://gateway.example:5000
   car-analyzer health
 
 The server's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL}.
@@ -196,7 +196,7 @@ def _add_server(parser: argparse.ArgumentParser, timeout: float) -> None:
     parser.add_argument(
         "--url",
         metavar="URL",
-        help=f"grpc://, grpcs://, http:// or https://; default: ${URL_VARIABLE} or {DEFAULT_URL}",
+        help=f"Triton or gateway: grpc://, grpcs://, http:// or https://; default: ${URL_VARIABLE} or {DEFAULT_URL}",
     )
     parser.add_argument(
         "--timeout", type=positive, default=timeout, metavar="SECONDS", help="for each answer; default: %(default)g"

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .._photo import read_path
+from .._urls import file_system, is_url
 from ..errors import ConfigurationError, PhotoError
 from ..folders import ENDINGS, STANDARD_INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import TextIO
-
-INSTALL = "pip install 'car-analyzer[bulk]'"
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-# The packages with fsspec's drivers for object storage.
-_DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
 def walk(names: Iterable[str], lists: Iterable[str], *, recursive: bool) -> Iterator[str]:
@@ -82,20 +77,7 @@ def read(name: str) -> bytes:
         PhotoError: It cannot be read.
         ConfigurationError: A library is missing.
     """
-    try:
-        if is_url(name):
-            system, path = _file_system(name)
-            data = bytes(system.cat_file(path))
-        else:
-            data = Path(name).read_bytes()
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        # Storage libraries have errors of their own. Any of them concerns only this photo.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if isinstance(error, FileNotFoundError):
-            reason = os.strerror(errno.ENOENT)
-        raise PhotoError(f"cannot read {name}: {reason}", code="photo.unreadable") from error
+    data = read_path(name)
     if not data:
         raise PhotoError(f"{name} is empty", code="photo.empty")
     return data
@@ -116,11 +98,6 @@ def read_argument(name: str) -> bytes:
         return file.read()
 
 
-def is_url(name: str) -> bool:
-    """Whether a name is a URL, and not a path."""
-    return _SCHEME.match(name) is not None
-
-
 def _walk_folder(folder: str, *, recursive: bool) -> Iterator[str]:
     with os.scandir(folder) as items:
         for item in items:
@@ -133,7 +110,7 @@ def _walk_folder(folder: str, *, recursive: bool) -> Iterator[str]:
 
 
 def _walk_url(url: str, *, recursive: bool) -> Iterator[str]:
-    system, path = _file_system(url)
+    system, path = file_system(url)
     try:
         for folder, _, files in system.walk(path, maxdepth=None if recursive else 1, on_error="raise"):
             for name in files:
@@ -143,19 +120,3 @@ def _walk_url(url: str, *, recursive: bool) -> Iterator[str]:
         raise
     except Exception as error:  # storage libraries have errors of their own
         raise OSError(f"cannot list {url}: {error}") from error
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise ConfigurationError(f"{url} needs fsspec, which is not installed: {INSTALL}") from error
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        scheme = url.partition(":")[0].lower()
-        driver = _DRIVERS.get(scheme)
-        raise ConfigurationError(
-            f"{scheme}:// needs a library that is missing: " + (f"pip install {driver}" if driver else str(error))
-        ) from error
-    return system, path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from .base import Answer, ExportMismatchError, Transport
+from .base import Answer, ExportMismatchError, GatewayFoundError, Transport
 from .retry import Deadline, retry_call, wait_for
 
 if TYPE_CHECKING:
@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from ..config import TLS, Endpoint
 
-__all__ = ["Answer", "Deadline", "ExportMismatchError", "Transport", "open_transport", "retry_call", "wait_for"]
+__all__ = [
+    "Answer",
+    "Deadline",
+    "ExportMismatchError",
+    "GatewayFoundError",
+    "Transport",
+    "open_transport",
+    "retry_call",
+    "wait_for",
+]
 
 
 def open_transport(endpoint: Endpoint, tls: TLS | None, headers: Mapping[str, str]) -> Transport:

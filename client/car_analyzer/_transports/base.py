@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..config import Endpoint
     from ..heads import Tensor
+    from .http import HttpTransport
 
 # How long opening a connection may take. A server that has not answered by then is down or behind a firewall.
 CONNECT_S = 5.0
@@ -53,11 +54,24 @@ class ExportMismatchError(Exception):
     """The server has another export than the one requested; see `Transport.infer`."""
 
 
+class GatewayFoundError(Exception):
+    """The server is not a Triton, but the project's gateway.
+
+    Attributes:
+        transport: The connections to it.
+    """
+
+    def __init__(self, transport: HttpTransport) -> None:
+        super().__init__()
+        self.transport = transport
+
+
 class Transport(Protocol):
     """A connection to one Triton.
 
     Every method ends within its `timeout` in seconds, or slightly later, and raises only `CarAnalyzerError`s:
-    `UnreachableError` without a connection, `DeadlineExceededError` with a connection but without an answer.
+    `UnreachableError` without a connection, `DeadlineExceededError` with a connection but without an answer. But if the
+    server is a gateway, `model_config`, `is_server_ready` and `is_model_ready` raise `GatewayFoundError`.
     """
 
     async def infer(
@@ -100,7 +114,7 @@ def invalid_argument(model: str, message: str) -> CarAnalyzerError:
 
 def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
     """The error for a server that does not answer."""
-    return UnreachableError(f"no Triton answers at {endpoint}: {reason}")
+    return UnreachableError(f"no server answers at {endpoint}: {reason}")
 
 
 def read_floats(data: bytes) -> tuple[float, ...]:

@@ -33,6 +33,7 @@ from .base import (
     CONNECT_S,
     Answer,
     ExportMismatchError,
+    GatewayFoundError,
     ModelConfig,
     invalid_argument,
     read_floats,
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 HEADER_LENGTH = "inference-header-content-length"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 BUSY_STATUSES = {429, 502, 503, 504}
+# The gateway's error code for paths that only Triton has; Triton's errors have no codes.
+GATEWAY_NOT_FOUND = "request.not_found"
 # Some proxies send this before they close an idle connection.
 CLOSED_WHILE_IDLE = 408
 
@@ -89,7 +92,7 @@ class HttpTransport:
         body = b"".join((text, struct.pack("<I", len(photo)), photo))
         headers = {HEADER_LENGTH: str(len(text)), "content-type": "application/octet-stream", **trace_context()}
         path = f"/v2/models/{quote(model)}/infer"
-        status, answered, content = await self._call("POST", path, timeout, body, headers)
+        status, answered, content = await self.call("POST", path, timeout, body, headers)
         if status == 413:
             too_large = f"{self._endpoint} rejects a photo of {len(photo):,} bytes as too large"
             raise PhotoError(too_large, code="photo.too_large")
@@ -107,7 +110,7 @@ class HttpTransport:
 
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         path = f"/v2/models/{quote(model)}" + (f"/versions/{quote(version)}" if version else "") + "/config"
-        status, _, content = await self._call("GET", path, timeout)
+        status, content = await self._get(path, timeout)
         if status != 200:
             raise self._translate(status, content)
         try:
@@ -121,11 +124,11 @@ class HttpTransport:
             raise ServerError(f"cannot read the model's config from {self._endpoint}: {error!r}") from error
 
     async def is_server_ready(self, *, timeout: float) -> bool:
-        status, _, _ = await self._call("GET", "/v2/health/ready", timeout)
+        status, _ = await self._get("/v2/health/ready", timeout)
         return status == 200
 
     async def is_model_ready(self, model: str, *, timeout: float) -> bool:
-        status, _, _ = await self._call("GET", f"/v2/models/{quote(model)}/ready", timeout)
+        status, _ = await self._get(f"/v2/models/{quote(model)}/ready", timeout)
         return status == 200
 
     async def close(self) -> None:
@@ -136,7 +139,13 @@ class HttpTransport:
             connection.abort()
         await asyncio.gather(*(connection.wait_closed() for connection in connections), return_exceptions=True)
 
-    async def _call(
+    async def _get(self, path: str, timeout: float) -> tuple[int, bytes]:
+        status, _, content = await self.call("GET", path, timeout)
+        if status == 404 and _is_gateways(content):
+            raise GatewayFoundError(self)
+        return status, content
+
+    async def call(
         self,
         method: str,
         path: str,
@@ -144,6 +153,13 @@ class HttpTransport:
         body: bytes = b"",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Response:
+        """Send a request to one of the addresses, and read the response whatever its status is.
+
+        Raises:
+            UnreachableError: There is no connection, or it was lost.
+            DeadlineExceededError: There was no answer within the timeout.
+            ConfigurationError: The host is not a valid name.
+        """
         deadline = Deadline(timeout)
         target, fields = quote(self._endpoint.path, safe="/%:@!$&'()*+,;=~") + path, {**self._headers, **headers}
         tried: set[str | None] = {None}
@@ -229,7 +245,7 @@ class HttpTransport:
             return ServerError(f"{self._endpoint} answered with status {status} and without Triton's error message")
         if status in (400, 404) and has_cause(message, Cause.UNKNOWN_MODEL):
             return ModelNotReadyError(clean_message(message))
-        if status == 403:
+        if status in (401, 403):
             return ServerError(f"{clean_message(message)}: send it with headers=")
         return ServerError(f"{clean_message(message)} (status {status})")
 
@@ -259,6 +275,14 @@ def _error_message(content: bytes) -> str | None:
         return str(json.loads(content)["error"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _is_gateways(content: bytes) -> bool:
+    """Whether an error for an unknown path is the gateway's."""
+    try:
+        return bool(json.loads(content)["code"] == GATEWAY_NOT_FOUND)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _read_answer(content: bytes, header_length: int) -> Answer:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A gateway has a time limit of its own. If so much time is left, that one was shorter.
+SHORTER_LIMIT_S = 1.0
 # At this moment no server can do the work.
 _NO_SERVER = (UnreachableError, ModelNotReadyError)
 
@@ -87,6 +89,8 @@ async def retry_call(
         try:
             return await attempt(left)
         except DeadlineExceededError as error:
+            if deadline.left > SHORTER_LIMIT_S:
+                raise
             raise deadline.error("the analysis", last) from error
         except CarAnalyzerError as error:
             if not _is_temporary(error):
