@@ -72,8 +72,29 @@ export interface components {
             conditionConfidence?: number;
             /** @description Milliseconds from sending the photo to Triton to receiving its answer. */
             processingTime: number;
+            heads?: components["schemas"]["Heads"];
+            /** @description With `detail=full` only: the ensemble's version. */
+            modelVersion?: string;
+            /** @description With `detail=full` only: the export's unique id. */
+            exportId?: string;
         } & {
-            [key: string]: string | string[] | number;
+            [key: string]: string | string[] | number | components["schemas"]["Heads"];
+        };
+        /** @description With `detail=full` only: each head's whole answer. */
+        Heads: {
+            [key: string]: components["schemas"]["Head"];
+        };
+        Head: {
+            label: string;
+            confidence: number;
+            /** @description Every label's probability. */
+            probabilities: {
+                [key: string]: number;
+            };
+            /** @description The network's output, in the order of the labels. */
+            logits: number[];
+            /** @description Multilabel heads only: all labels that apply. */
+            labels: string[] | null;
         };
         /** @description One entry for each photo, in the order of the form. */
         Analyses: (components["schemas"]["Analysis"] | components["schemas"]["Error"])[];
@@ -112,7 +133,12 @@ export type $defs = Record<string, never>;
 export interface operations {
     analyze: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Adds `heads`, with probabilities and logits, and `modelVersion` and `exportId`. */
+                detail?: "full";
+                /** @description Seconds for an answer, after the upload; at most 30, the default. */
+                timeout?: number;
+            };
             header?: {
                 /** @description An id for this request; without it, one is created. */
                 "X-Request-ID"?: string;
