@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from car_analyzer.command_line import FAILED, USAGE, count, positive
 from car_analyzer_server.cores import cores
 
@@ -22,7 +20,7 @@ from ..repository.versions import REFERENCES, config_on_disk, configs_of, locked
 from ..spec import ENSEMBLE
 from ..tuning.choice import Choice, around, variations
 from ..tuning.trial import Trial, serve_and_measure
-from .common import add_repository, make_parser, run
+from .common import add_repository, make_parser, progress_bar, run
 
 if TYPE_CHECKING:
     import argparse
@@ -96,16 +94,15 @@ def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[by
     trials: list[Trial] = []
     with (
         tempfile.TemporaryDirectory(prefix=".tune-", dir=arguments.repository.absolute().parent) as folder,
-        tqdm(total=2 + sum(len(values) - 1 for _, values in plan), disable=None, leave=False) as bar,
+        progress_bar(2 + sum(len(values) - 1 for _, values in plan)) as progress,
     ):
         copy = Path(folder) / "model_repository"
 
         def measure(choice: Choice) -> None:
-            bar.set_description_str(str(choice))
+            progress(str(choice))
             trials.append(
                 serve_and_measure(arguments.repository, copy, configs, choice, photos, callers, arguments.seconds)
             )
-            bar.update()
 
         measure(Choice.of(configs))
         for field, values in plan:
