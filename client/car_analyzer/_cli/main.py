@@ -55,6 +55,7 @@ examples:
   car-analyzer analyze --from list.txt --output answers.jsonl
   car-analyzer analyze s3://bucket/photos/ --recursive --output answers.jsonl --concurrency 32
 
+URLs need an extra: pip install 'car-analyzer[bulk]'. Storage such as s3:// needs its driver, too, such as s3fs.
 With --output, give the same command again to continue a run that was stopped or killed. Photos that have an answer in
 the file are not sent again.
 

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import TextIO
 
-INSTALL = "pip install 'car-analyzer[bulk]'"
+EXTRA = "'car-analyzer[bulk]'"
+INSTALL = f"pip install {EXTRA}"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-# The packages with fsspec's drivers for object storage.
-_DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+# What has fsspec's drivers, for pip.
+_DRIVERS = {
+    **dict.fromkeys(("http", "https"), EXTRA),
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs"), "adlfs"),
+}
 
 
 def walk(names: Iterable[str], lists: Iterable[str], *, recursive: bool) -> Iterator[str]:

@@ -43,13 +43,14 @@ exit codes: 0 done, 1 nothing could be measured, or nothing is within the budget
 # A smaller gain may be chance.
 GAIN = 1.03
 MOST_PHOTOS = 64
+_INSTALL_PLOT = "pip install 'car-analyzer[plot]'"
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.plot is not None and find_spec("matplotlib") is None:
-        print("car-analyzer tune: --plot needs matplotlib: pip install matplotlib", file=sys.stderr)
+        print(f"car-analyzer tune: --plot needs matplotlib, which is not installed: {_INSTALL_PLOT}", file=sys.stderr)
         return USAGE
     return run("tune", lambda: _tune(arguments), lambda code: code, interrupted="the measurements are incomplete")
 
@@ -230,7 +231,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=positive, default=4.0, metavar="S", help="of each measurement; default: %(default)g"
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the throughput against the p99 latency")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help=f"draw the throughput against the p99 latency; needs {_INSTALL_PLOT}",
+    )
     writes = parser.add_mutually_exclusive_group()
     writes.add_argument("--write", action="store_true", help="write the best settings into the configurations")
     writes.add_argument("--dry-run", action="store_true", help="change nothing; the default")
