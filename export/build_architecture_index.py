@@ -9,18 +9,14 @@ import sys
 import warnings
 from importlib import metadata
 
-import torch
-
 from car_analyzer_export.architectures import index, zoo
 from car_analyzer_export.errors import NetworkError
 
 
 def main() -> None:
     """Builds every network without weights and writes one line for each."""
-    _allow_torchvision_without_its_kernels()
     warnings.simplefilter("ignore")
-    import timm
-    from torchvision import models
+    models, timm = zoo.import_library("torchvision.models"), zoo.import_library("timm")
 
     names = {zoo.TORCHVISION: models.list_models(module=models), zoo.TIMM: timm.list_models()}
     lines = []
@@ -40,15 +36,6 @@ def main() -> None:
     header = f"# Written by export/build_architecture_index.py from {versions}: source, name, fingerprint, sketch\n"
     index.FILE.write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
     print(f"{len(lines)} networks, {index.FILE.stat().st_size / 1e3:.0f} KB")
-
-
-def _allow_torchvision_without_its_kernels() -> None:
-    """Declares what keeps torchvision from importing beside another PyTorch than it was compiled for."""
-    if not torch.cuda.is_available():
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        globals()["_library"] = library  # declarations go when their library does
 
 
 if __name__ == "__main__":

@@ -9,18 +9,15 @@ from typing import Any
 
 from .errors import ConfigurationError, PhotoError
 
-INSTALL = "pip install 'car-analyzer[bulk]'"
+EXTRA = "'car-analyzer[bulk]'"
+INSTALL = f"pip install {EXTRA}"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-# The packages that fsspec needs.
+# What has fsspec's drivers, for pip.
 _DRIVERS = {
-    "http": "aiohttp",
-    "https": "aiohttp",
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
+    **dict.fromkeys(("http", "https"), EXTRA),
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs"), "adlfs"),
 }
 
 

@@ -110,7 +110,11 @@ class TritonProcess:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for a Triton that is started with the gateway."""
-    parser.add_argument("--repository", metavar="DIR", help="also start a Triton with this model repository")
+    parser.add_argument(
+        "--repository",
+        metavar="DIR",
+        help="also start a Triton with this model repository; needs pip install 'car-analyzer[server]'",
+    )
     for flag in PORT_FLAGS:
         parser.add_argument(flag, dest=flag, metavar="PORT", help="port of that Triton; 0 takes any free port")
 

@@ -1,7 +1,15 @@
 """Finds a Triton Inference Server, starts it on a model repository, supervises it, and cleans up after it."""
 
 from .access import ServerTLS
-from .errors import InstallationError, ModelControlError, RepositoryError, ServingError, SettingsError, StartError
+from .errors import (
+    InstallationError,
+    ModelControlError,
+    RepositoryError,
+    ServingError,
+    SettingsError,
+    StartError,
+    StopError,
+)
 from .server import Server
 from .settings import Settings
 
@@ -15,4 +23,5 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StartError",
+    "StopError",
 ]

@@ -7,12 +7,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import signals
 from .errors import ServingError, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .server import Server
     from .settings import Settings
 
@@ -20,6 +22,7 @@ _EPILOG = """\
 examples:
   car-analyzer serve
   car-analyzer serve --repository build/models --host 0.0.0.0
+  car-analyzer serve --detach && car-analyzer analyze car.jpg && car-analyzer stop
   car-analyzer serve --admin-key-file admin.key
   car-analyzer serve --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca clients.pem
   car-analyzer serve -- --log-verbose=1 --cache-config=local,size=104857600
@@ -33,12 +36,17 @@ in a row of which none lasted 30 seconds. Each event is logged on stderr.
 At start it cleans up after killed Tritons: orphaned processes, and unused shared memory. If Triton aborts while it
 starts, it is started once more.
 
-exit codes: 0 stopped by a signal; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage
+With --detach, it returns when Triton is ready, and goes on in the background until `car-analyzer stop`. Its log is in
+$XDG_STATE_HOME/car-analyzer, by default ~/.local/state/car-analyzer, one file for each gRPC port.
+
+exit codes: 0 stopped by a signal; 1 could not start, gave up, or with --no-restart Triton ended; 2 wrong usage;
+with --detach: 0 ready, 1 could not start, 2 wrong usage, 130 interrupted
 """
 
 OTLP_VARIABLE = "CAR_ANALYZER_OTLP_ENDPOINT"
 CORES_VARIABLE = "CAR_ANALYZER_CORES"
 LOG_PHOTOS_VARIABLE = "CAR_ANALYZER_LOG_PHOTOS"
+_INTERRUPTED = 130
 
 # Set by `serve` itself; a second value would be ignored or contradict it.
 _OWN_ARGUMENTS = {
@@ -70,14 +78,24 @@ def main(argv: list[str]) -> int:
             parser.error(f"{name} is set by `car-analyzer serve`; use {_OWN_ARGUMENTS[name]}")
         if name == "--allow-http" and value.lower() in ("false", "0"):
             parser.error("--allow-http cannot be switched off: `car-analyzer serve` checks readiness over HTTP")
+    start = _detach if arguments.detach else _serve_here
+    return _run(
+        lambda: start(_settings(arguments, passed_on), as_json=arguments.json, restart=not arguments.no_restart),
+        stopped=_INTERRUPTED if arguments.detach else 0,
+    )
+
+
+def _run(work: Callable[[], None], *, stopped: int = 0) -> int:
+    """Returns the exit code; `stopped` after a signal."""
     try:
         with signals.raised_as_keyboard_interrupt():
-            _serve(_settings(arguments, passed_on), as_json=arguments.json, restart=not arguments.no_restart)
+            work()
     except ServingError as error:
         print(f"car-analyzer serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
+        return stopped
     return 0
 
 
@@ -107,25 +125,59 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
     )
 
 
-def _serve(settings: Settings, *, as_json: bool, restart: bool) -> None:
+def _serve_here(settings: Settings, *, as_json: bool, restart: bool) -> None:
+    _serve(settings, _announce_as_json if as_json else _announce, restart=restart)
+
+
+def _detach(settings: Settings, *, as_json: bool, restart: bool) -> None:
+    from .background import Background
+    from .repository import demo_warning
+    from .settings import with_ports
+
+    # First, because its ports are in use.
+    Background(settings.grpc_port).check_stopped()
+    chosen = with_ports(settings)
+    background = Background(chosen.grpc_port)
+
+    def serve(ready: Callable[[str], None]) -> int:
+        return _run(lambda: _serve(chosen, lambda server: ready(json.dumps(_facts(server))), restart=restart))
+
+    _report_start(chosen)
+    facts = json.loads(background.start(serve))
+    if warning := demo_warning(chosen.repository):
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(facts | {"log": str(background.log)}))
+        return
+    print(
+        f"Triton is ready: gRPC {facts['grpc']}, HTTP {facts['http']}, metrics {facts['metrics']}; "
+        f"log {background.log}; to stop it: {background.stop_command}"
+    )
+
+
+def _serve(settings: Settings, announce: Callable[[Server], None], *, restart: bool) -> None:
     from .repository import demo_warning
     from .server import Server
     from .supervisor import Supervisor
 
-    print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
+    _report_start(settings)
     with Server(settings) as server:
         supervisor = Supervisor(server, restart=restart)
         if warning := demo_warning(settings.repository):
             print(f"warning: {warning}", file=sys.stderr)
-        _announce(server, as_json=as_json)
+        announce(server)
         supervisor.run()
 
 
-def _announce(server: Server, *, as_json: bool) -> None:
-    if as_json:
-        urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
-        print(json.dumps(urls | {"pid": server.pid, "models": server.models}), flush=True)
-        return
+def _report_start(settings: Settings) -> None:
+    print(f"Starting Triton on {settings.repository} ...", file=sys.stderr)
+
+
+def _announce_as_json(server: Server) -> None:
+    print(json.dumps(_facts(server)), flush=True)
+
+
+def _announce(server: Server) -> None:
     print(
         f"Triton ({server.origin}) is ready and serves {', '.join(server.models)}\n"
         f"  gRPC     {server.grpc_url}\n"
@@ -134,6 +186,11 @@ def _announce(server: Server, *, as_json: bool) -> None:
         f"Try: car-analyzer analyze PHOTO.jpg --url {server.grpc_url}",
         flush=True,
     )
+
+
+def _facts(server: Server) -> dict[str, Any]:
+    urls = {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url}
+    return urls | {"pid": server.pid, "models": server.models}
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -157,7 +214,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on, IPv4 or IPv6; default: %(default)s")
     for protocol, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         parser.add_argument(
-            f"--{protocol}-port", type=_port, default=port, metavar="N", help="default: %(default)s; 0: any free port"
+            f"--{protocol}-port",
+            type=port_number,
+            default=port,
+            metavar="N",
+            help="default: %(default)s; 0: any free port",
         )
     parser.add_argument("--tritonserver", type=Path, metavar="FILE", help="the executable; default: search for it")
     parser.add_argument(
@@ -197,6 +258,11 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get(LOG_PHOTOS_VARIABLE) == "1",
         help=f"log a line for each photo: size, format, result; default: yes if ${LOG_PHOTOS_VARIABLE} is 1",
     )
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="return when Triton is ready; it goes on in the background until `car-analyzer stop`",
+    )
     parser.add_argument("--verbose", action="store_true", help="show all of Triton's log, from the start")
     parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object when ready")
     return parser
@@ -208,7 +274,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
+    """A port, or 0 for any free one, for argparse."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port from 0 to 65535")
     return int(text)

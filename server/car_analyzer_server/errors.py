@@ -5,6 +5,7 @@ ServingError
 ├── SettingsError       a file or value of the settings is invalid
 ├── RepositoryError     the model repository is missing, broken or not exported yet
 ├── StartError          Triton did not start, or ended
+├── StopError           a server in the background does not stop
 └── ModelControlError   the running Triton rejected loading or unloading a model
 """
 
@@ -27,6 +28,10 @@ class RepositoryError(ServingError):
 
 class StartError(ServingError):
     """Triton did not become ready, or ended."""
+
+
+class StopError(ServingError):
+    """A server in the background did not end in time."""
 
 
 class ModelControlError(ServingError):

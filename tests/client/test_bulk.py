@@ -255,7 +255,11 @@ def test_object_storage(sample_photos: list[Path]) -> None:
 
 @pytest.mark.parametrize(
     ("absent", "url", "advice"),
-    [("fsspec", "s3://bucket/car.jpg", "car-analyzer[bulk]"), ("s3fs", "s3://bucket/car.jpg", "pip install s3fs")],
+    [
+        ("fsspec", "s3://bucket/car.jpg", "car-analyzer[bulk]"),
+        ("s3fs", "s3://bucket/car.jpg", "pip install s3fs"),
+        ("aiohttp", "https://example.com/car.jpg", "pip install 'car-analyzer[bulk]'"),
+    ],
 )
 def test_missing_libraries(absent: str, url: str, advice: str, tmp_path: Path) -> None:
     program = f"import sys; sys.modules[{absent!r}] = None; from car_analyzer._cli.main import main; sys.exit(main())"

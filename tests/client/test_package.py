@@ -36,6 +36,28 @@ def test_help_shows_no_private_module() -> None:
             assert "car_analyzer._" not in pydoc.render_doc(public), name
 
 
+def test_messages_and_docs_name_extras_that_exist() -> None:
+    root = PYPROJECT.parent
+    files = [root / "README.md", *root.glob("docs/*.md")]
+    files += [file for room in ("client", "export", "gateway", "server") for file in root.glob(f"{room}/**/*.py")]
+    named = {
+        extra
+        for file in files
+        for found in re.findall(r"(?:car-analyzer|'\.)\[([a-z,]+)\]", file.read_text(encoding="utf-8"))
+        for extra in found.split(",")
+    }
+    optional = PYPROJECT.read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    assert {"bulk", "plot", "server", "zoo"} <= named
+    assert named <= set(re.findall(r"^([a-z]+) = \[", optional, re.MULTILINE))
+
+
+def test_the_readme_pins_pytorch_as_the_constraints_do() -> None:
+    constraints = (PYPROJECT.parent / "constraints.txt").read_text().splitlines()
+    pins = re.findall(r"\btorch(?:vision)?==\S+", (PYPROJECT.parent / "README.md").read_text(encoding="utf-8"))
+    assert len(pins) == 2
+    assert set(pins) <= set(constraints)
+
+
 def test_error_tree_is_drawn_whole() -> None:
     assert errors.__doc__ is not None
     drawn = re.findall(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +243,14 @@ def test_what_is_tried_can_be_served(cores: int, networks: int) -> None:
 def test_usage(flags: list[str], code: int, message: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line(["tune", "--repository", str(copy), *flags]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_plot_needs_an_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command_line(["tune", "--plot", "tune.png"]) == 2
+    assert (
+        "--plot needs matplotlib, which is not installed: pip install 'car-analyzer[plot]'" in capsys.readouterr().err
+    )
 
 
 def test_photos_that_are_none(copy: Path, quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "publish": Command("car_analyzer_export.cli.publish", "export", "load a new version into a running Triton"),
     "rollback": Command("car_analyzer_export.cli.rollback", "export", "restore an earlier version in a running Triton"),
     "serve": Command("car_analyzer_server._cli", "server", "start a Triton on a model repository"),
+    "stop": Command("car_analyzer_server._stop", "server", "stop a Triton that `serve --detach` started"),
     "gateway": Command("car_analyzer_gateway._cli", "gateway", "start an HTTP gateway for web apps"),
     "tune": Command("car_analyzer_export.cli.tune", "export", "find the settings with the highest throughput here"),
     "check": Command("car_analyzer_export.cli.check", "export", "compare the answers with labelled photos"),
@@ -36,10 +37,11 @@ COMMANDS = {
 
 EXAMPLES = f"""\
 examples:
-  car-analyzer export cars.toml && car-analyzer serve
+  car-analyzer export cars.toml && car-analyzer serve --detach
   car-analyzer analyze car.jpg
   car-analyzer analyze photos/ --table --url http://triton.example:8000      or http://gateway.example:5000
   car-analyzer health
+  car-analyzer stop
 
 The server's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL}.
 """
@@ -53,6 +55,7 @@ examples:
   car-analyzer analyze --from list.txt --output answers.jsonl
   car-analyzer analyze s3://bucket/photos/ --recursive --output answers.jsonl --concurrency 32
 
+URLs need an extra: pip install 'car-analyzer[bulk]'. Storage such as s3:// needs its driver, too, such as s3fs.
 With --output, give the same command again to continue a run that was stopped or killed. Photos that have an answer in
 the file are not sent again.
 
@@ -62,7 +65,7 @@ exit code: 0 every photo was analysed, 1 some were not, 2 wrong usage, 3 no serv
 HEALTH_EXAMPLES = """\
 examples:
   car-analyzer health --url http://localhost:8000
-  car-analyzer serve & car-analyzer health --wait 60 && car-analyzer analyze car.jpg
+  car-analyzer health --wait 60 && car-analyzer analyze car.jpg
 
 exit code: 0 ready, 2 wrong usage, 3 not ready
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import NetworkError, reason
+from ..torchvision_operators import with_torchvision_operators
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +33,7 @@ def call_factory(architecture: str, kwargs: Mapping[str, Any]) -> torch.nn.Modul
         )
     factory = _factory(source, name)
     try:
-        network = factory(**kwargs)
+        network = with_torchvision_operators(lambda: factory(**kwargs))
     except Exception as error:
         raise NetworkError(
             f"The architecture '{architecture}' failed: {type(error).__name__}: {reason(error)}."
@@ -51,7 +52,9 @@ def import_source(source: str) -> ModuleType:
         NetworkError: It does not exist, or fails.
     """
     try:
-        return _import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+        if source.endswith(".py"):
+            return with_torchvision_operators(lambda: _import_file(Path(source)))
+        return with_torchvision_operators(lambda: importlib.import_module(source))
     except NetworkError:
         raise
     except Exception as error:

@@ -11,6 +11,7 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..errors import NetworkError, reason
+from ..torchvision_operators import with_torchvision_operators
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -129,21 +130,8 @@ def _without_weights(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
 
 
 def import_library(module: str) -> Any:
-    """Imports a module of torchvision or timm, also where a CPU build and a CUDA build are installed side by side.
-
-    The compiled part of torchvision then fails to load, and its Python part misses two operators for detectors. No
-    classifier needs them, so declaring them is enough.
-    """
-    try:
-        return importlib.import_module(module)
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{operator}", schema)
-    return importlib.import_module(module)
+    """Imports a module of torchvision or timm."""
+    return with_torchvision_operators(lambda: importlib.import_module(module))
 
 
 def _library(source: str) -> Any:

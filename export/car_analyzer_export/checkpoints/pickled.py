@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 
 from ..errors import CheckpointError, ExportError, reason
+from ..torchvision_operators import with_torchvision_operators
 from .inert import STAND_INS
 from .limits import limited_memory
 from .pickle_names import PickleNames, read_names
@@ -158,7 +159,9 @@ def _load_trusted(file: BinaryIO, script: Script | None) -> Any:
 
     module = types.SimpleNamespace(__name__="pickle", Unpickler=Unpickler, load=pickle.load)
     try:
-        return _load(file, map_location="cpu", weights_only=False, pickle_module=module)
+        return with_torchvision_operators(
+            lambda: _load(file, map_location="cpu", weights_only=False, pickle_module=module)
+        )
     except ExportError:
         raise
     except (AttributeError, ImportError) as error:

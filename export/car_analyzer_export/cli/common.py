@@ -71,17 +71,28 @@ def run(command: str, work: Callable[[], T], report: Callable[[T], int | None], 
 
 @contextlib.contextmanager
 def progress_bar(steps: int, first: str = "") -> Iterator[Callable[[str], None]]:
-    """Shows a progress bar, on terminals only.
+    """Shows progress on stderr: as a bar on a terminal, elsewhere as one line at the start of each step.
+
+    Args:
+        steps: How many there are at most.
+        first: A few words about the step that begins now; empty if the first call begins the first one.
 
     Yields:
-        A function that moves the bar to the next step, called with a few words about that step.
+        A function that begins the next step, called with a few words about it.
     """
-    bar_format = "{l_bar}{bar}| {n}/{total} {desc}"
+    bar_format = "{percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}] {desc}"
     with tqdm(total=steps, disable=None, bar_format=bar_format, leave=False) as bar:
-        bar.set_description_str(first)
+        begun = 0
 
-        def progress(step: str) -> None:
-            bar.update()
-            bar.set_description_str(step)
+        def begin(step: str) -> None:
+            nonlocal begun
+            begun += 1
+            if bar.disable:
+                print(f"[{begun}/{steps}] {step}", file=sys.stderr)
+            else:
+                bar.update(begun - 1 - bar.n)
+                bar.set_description_str(step)
 
-        yield progress
+        if first:
+            begin(first)
+        yield begin

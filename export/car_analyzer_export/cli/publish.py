@@ -10,7 +10,16 @@ from ..network_process import NetworkProcess
 from .common import make_parser, progress_bar, run
 from .export import add_options, check_source, has_source, print_export, read_spec
 from .labelled import STEPS, check_labelled
-from .publishing import EXIT_CODES, STILL_SERVED, add_server_options, connected, exclusive, report, switch_to
+from .publishing import (
+    EXIT_CODES,
+    STILL_SERVED,
+    SWITCH_STEPS,
+    add_server_options,
+    connected,
+    exclusive,
+    report,
+    switch_to,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -23,9 +32,6 @@ if TYPE_CHECKING:
     from ..spec import Plan
 
     Exported = tuple[Plan, Export, Checked | None]
-
-# Steps of a switch to another version on the progress bar.
-_SWITCH_STEPS = 4
 
 _EPILOG = f"""\
 examples:
@@ -60,14 +66,14 @@ def _publish(arguments: argparse.Namespace) -> tuple[Switch, Exported | None]:
     with connected(arguments) as triton:
         if has_source(arguments):
             return _publish_new(arguments, triton)
-        with progress_bar(_SWITCH_STEPS) as progress, exclusive(arguments.repository):
+        with progress_bar(SWITCH_STEPS) as progress, exclusive(arguments.repository):
             return switch_to(triton, arguments.repository, arguments.version, progress, keep=arguments.keep), None
 
 
 def _publish_new(arguments: argparse.Namespace, triton: Triton) -> tuple[Switch, Exported]:
     spec = read_spec(arguments)
     switches: list[Switch] = []
-    steps = 1 + spec.steps + (STEPS if arguments.check else 0) + _SWITCH_STEPS
+    steps = 1 + spec.steps + (STEPS if arguments.check else 0) + SWITCH_STEPS
     with (
         progress_bar(steps, "starting PyTorch") as progress,
         NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,

@@ -26,6 +26,9 @@ EXIT_CODES = """\
 exit codes: 0 served, 1 not served (the message says why; the previous version is still served), 2 wrong usage,
 3 no server answers, 130 interrupted (the previous version is still served)
 """
+# Steps of a switch to another version, for `progress_bar`.
+SWITCH_STEPS = 4
+
 STILL_SERVED = "the previous version is still served"
 
 

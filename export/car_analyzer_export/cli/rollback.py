@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from car_analyzer.command_line import count
 
 from ..repository.versions import version_before
-from .common import add_repository, make_parser, run
-from .publishing import EXIT_CODES, STILL_SERVED, add_server_options, connected, exclusive, report, switch_to
+from .common import add_repository, make_parser, progress_bar, run
+from .publishing import (
+    EXIT_CODES,
+    STILL_SERVED,
+    SWITCH_STEPS,
+    add_server_options,
+    connected,
+    exclusive,
+    report,
+    switch_to,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +56,7 @@ def _roll_back(arguments: argparse.Namespace) -> Switch:
     choose = arguments.to or (lambda served: version_before(repository, served))
     with (
         connected(arguments) as triton,
-        tqdm(disable=None, bar_format="{desc}", leave=False) as bar,
+        progress_bar(SWITCH_STEPS) as progress,
         exclusive(repository),
     ):
-        return switch_to(triton, repository, choose, bar.set_description_str, back=True)
+        return switch_to(triton, repository, choose, progress, back=True)

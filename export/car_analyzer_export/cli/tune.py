@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from car_analyzer.command_line import FAILED, USAGE, count, positive
 from car_analyzer_server.cores import cores
 
@@ -22,7 +20,7 @@ from ..repository.versions import REFERENCES, config_on_disk, configs_of, locked
 from ..spec import ENSEMBLE
 from ..tuning.choice import Choice, around, variations
 from ..tuning.trial import Trial, serve_and_measure
-from .common import add_repository, make_parser, run
+from .common import add_repository, make_parser, progress_bar, run
 
 if TYPE_CHECKING:
     import argparse
@@ -45,13 +43,14 @@ exit codes: 0 done, 1 nothing could be measured, or nothing is within the budget
 # A smaller gain may be chance.
 GAIN = 1.03
 MOST_PHOTOS = 64
+_INSTALL_PLOT = "pip install 'car-analyzer[plot]'"
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.plot is not None and find_spec("matplotlib") is None:
-        print("car-analyzer tune: --plot needs matplotlib: pip install matplotlib", file=sys.stderr)
+        print(f"car-analyzer tune: --plot needs matplotlib, which is not installed: {_INSTALL_PLOT}", file=sys.stderr)
         return USAGE
     return run("tune", lambda: _tune(arguments), lambda code: code, interrupted="the measurements are incomplete")
 
@@ -96,16 +95,15 @@ def _search(arguments: argparse.Namespace, configs: Configs, photos: Sequence[by
     trials: list[Trial] = []
     with (
         tempfile.TemporaryDirectory(prefix=".tune-", dir=arguments.repository.absolute().parent) as folder,
-        tqdm(total=2 + sum(len(values) - 1 for _, values in plan), disable=None, leave=False) as bar,
+        progress_bar(2 + sum(len(values) - 1 for _, values in plan)) as progress,
     ):
         copy = Path(folder) / "model_repository"
 
         def measure(choice: Choice) -> None:
-            bar.set_description_str(str(choice))
+            progress(str(choice))
             trials.append(
                 serve_and_measure(arguments.repository, copy, configs, choice, photos, callers, arguments.seconds)
             )
-            bar.update()
 
         measure(Choice.of(configs))
         for field, values in plan:
@@ -233,7 +231,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=positive, default=4.0, metavar="S", help="of each measurement; default: %(default)g"
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the throughput against the p99 latency")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help=f"draw the throughput against the p99 latency; needs {_INSTALL_PLOT}",
+    )
     writes = parser.add_mutually_exclusive_group()
     writes.add_argument("--write", action="store_true", help="write the best settings into the configurations")
     writes.add_argument("--dry-run", action="store_true", help="change nothing; the default")
