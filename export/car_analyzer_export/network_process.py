@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from .spec import Plan, Spec
 
 
-# Importing PyTorch and exporting create millions of objects that stay: by default, Python looks through them for garbage
-# so often that this takes a sixth of the time.
+# Importing PyTorch and exporting create millions of objects that stay. By default, Python looks through them for
+# garbage so often that this takes a sixth of the time.
 _START = f"""
 import gc
 import sys

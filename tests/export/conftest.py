@@ -105,7 +105,7 @@ def site(shared_site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
-    """Repeat a test once if its Triton was killed by a signal: the wheel's sometimes crashes when it unloads a model."""
+    """Repeat a test once if its Triton crashed, as the wheel's sometimes does when it unloads a model."""
     try:
         return (yield)
     except Exception as error:

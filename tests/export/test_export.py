@@ -321,12 +321,20 @@ def test_labels_on_the_command_line(
         (["--cleanliness", "nowhere.pth", "--photos", "nowhere"], 1, "folder of photos nowhere does not exist"),
     ],
 )
-def test_the_command_says_what_is_wrong(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "car_analyzer", "export", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.usefixtures("networks_here")
+def test_the_command_says_what_is_wrong(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_line(["export", *arguments]) == code
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
 
 
 def test_nothing_depends_on_the_exporting_machine(one_head: Spec, monkeypatch: pytest.MonkeyPatch) -> None:

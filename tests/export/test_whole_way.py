@@ -78,8 +78,9 @@ def test_two_bare_torchvision_checkpoints_need_no_architecture(
         assert answer.heads[head].logits == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_a_third_head_needs_only_its_table(
-    tmp_path: Path, sample_photos: list[Path], networks_here: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, sample_photos: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, make in (("tires", lambda: zoo.Small(3)), ("glass", zoo.OneLogit)):
         torch.save(zoo.seeded(make, 5).state_dict(), tmp_path / f"{name}.pth")
