@@ -27,7 +27,7 @@ export function Verdicts({ answer }) {
 
 /** @param {{ name: string, label: Analysis[string], confidence: Analysis[string] }} props */
 function Verdict({ name, label, confidence }) {
-  const text = Array.isArray(label) ? label.join(", ") || "none" : label;
+  const text = Array.isArray(label) ? label.join(", ") || "none" : String(label);
   return (
     <div className="verdict">
       <dt>{name}</dt>
