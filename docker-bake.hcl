@@ -1,5 +1,5 @@
 # docker buildx bake               the four images
-# docker buildx bake triton-with-models        Triton with model_repository/ in it (triton-cpu-with-models: without a GPU)
+# docker buildx bake triton-with-models        Triton with model_repository/ in it (triton-gpu-with-models: and DALI; triton-cpu-with-models: without a GPU)
 # REGISTRY=registry.example/cars/ TAG=1.2.0 ATTEST=1 docker buildx bake --push     with SBOM and provenance
 
 variable "REGISTRY" { default = "car-analyzer/" }
@@ -28,8 +28,16 @@ target "_common" {
 target "triton" {
   inherits   = ["_common"]
   dockerfile = "deploy/docker/triton.Dockerfile"
+  target     = "triton"
   tags       = ["${REGISTRY}triton:${TAG}"]
   args       = { TRITON_IMAGE = TRITON_IMAGE }
+}
+
+# With DALI, for models that were exported with --preprocess dali.
+target "triton-gpu" {
+  inherits = ["triton"]
+  target   = "triton-gpu"
+  tags     = ["${REGISTRY}triton-gpu:${TAG}"]
 }
 
 target "_python" {
@@ -68,6 +76,12 @@ target "triton-with-models" {
   inherits = ["_with_models"]
   contexts = { base = "target:triton" }
   tags     = ["${REGISTRY}triton-with-models:${TAG}"]
+}
+
+target "triton-gpu-with-models" {
+  inherits = ["_with_models"]
+  contexts = { base = "target:triton-gpu" }
+  tags     = ["${REGISTRY}triton-gpu-with-models:${TAG}"]
 }
 
 target "triton-cpu-with-models" {

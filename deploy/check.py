@@ -58,7 +58,7 @@ class Checks:
             flags = [word for profile in profiles.split() for word in ("--profile", profile)]
             config = ("--file", ROOT / "docker-compose.yml", *flags, "config", "--quiet")
             yield "docker compose", f"config, {profiles}", partial(self._run, "docker compose", *config, silent=True)
-        targets = ("default", "triton-with-models", "triton-cpu-with-models")
+        targets = ("default", *(f"{image}-with-models" for image in ("triton", "triton-gpu", "triton-cpu")))
         bake = ("bake", "--file", ROOT / "docker-bake.hcl", "--print", *targets)
         yield "docker buildx", "bake --print", partial(self._run, "docker buildx", *bake)
         for file in dockerfiles():

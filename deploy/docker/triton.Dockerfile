@@ -20,7 +20,7 @@ COPY gateway gateway
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --constraint constraints.txt --target /opt/car-analyzer .
 
-FROM ${TRITON_IMAGE}
+FROM ${TRITON_IMAGE} AS triton
 ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="car-analyzer Triton" \
@@ -33,6 +33,8 @@ RUN --mount=type=bind,source=constraints.txt,target=/tmp/constraints.txt \
     --mount=type=cache,target=/root/.cache/pip \
     PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --constraint /tmp/constraints.txt \
     pillow pillow-heif "cykooz-resizer; platform_machine == 'x86_64'"
+# Of `engine_cache`: a volume that is mounted here belongs to the user, too.
+RUN install --directory --owner=1000 --group=1000 /var/cache/car-analyzer
 COPY --from=build /opt/car-analyzer /opt/car-analyzer
 COPY deploy/docker/car-analyzer deploy/docker/healthcheck.py /usr/local/bin/
 # What wants a home, or a cache as CUDA does, finds the one place that stays writable when the root is read-only.
@@ -46,3 +48,11 @@ HEALTHCHECK --interval=10s --timeout=10s --start-period=300s --retries=6 \
     CMD ["healthcheck.py", "http://127.0.0.1:8000/v2/models/car_analyzer/ready"]
 # NVIDIA's entrypoint, which fits CUDA to the driver, stays in front of it.
 CMD ["car-analyzer", "serve", "--repository", "/models", "--host", "0.0.0.0"]
+
+# With what decodes JPEGs on a GPU, for models that were exported with --preprocess dali.
+FROM triton AS triton-gpu
+USER 0:0
+RUN --mount=type=bind,source=constraints.txt,target=/tmp/constraints.txt \
+    --mount=type=cache,target=/root/.cache/pip \
+    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --constraint /tmp/constraints.txt nvidia-dali-cuda130
+USER 1000:1000
