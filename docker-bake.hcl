@@ -65,10 +65,20 @@ target "export" {
   args     = { TORCH_INDEX = TORCH_INDEX }
 }
 
+# For image volumes of Kubernetes.
+target "models" {
+  inherits   = ["_common"]
+  context    = "model_repository"
+  dockerfile = "../deploy/docker/models.Dockerfile"
+  target     = "models"
+  tags       = ["${REGISTRY}models:${TAG}"]
+}
+
 target "_with_models" {
   inherits   = ["_common"]
   context    = "model_repository"
   dockerfile = "../deploy/docker/models.Dockerfile"
+  target     = "with-models"
   args       = { BASE = "base" }
 }
 

@@ -1,5 +1,10 @@
-# A Triton image with models in it: one thing to roll out and to roll back. The context is the model repository.
+# Models as an image: one thing to roll out and to roll back. The context is the model repository.
 ARG BASE=car-analyzer/triton:0.2.0
+
+# For Kubernetes' image volumes: the models alone.
+FROM scratch AS models
+COPY . /
+
 # hadolint ignore=DL3006 - the tag is in the argument
-FROM ${BASE}
+FROM ${BASE} AS with-models
 COPY . /models
