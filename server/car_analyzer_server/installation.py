@@ -45,10 +45,15 @@ class Installation:
             Arguments for the server.
 
         Raises:
-            InstallationError: The wheel has no Python stub for the running Python.
+            InstallationError: The wheel has no Python stub for the running Python, or the folder's programs cannot run.
         """
         if self.wheel is None:
             return []
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            raise InstallationError(
+                f"No program can run in {folder.parent}, which is mounted with noexec, and the backends of the wheel's "
+                "Triton are put there; mount it with exec (Docker: --tmpfs /tmp:exec), or set TMPDIR to another folder."
+            )
         stub = self.wheel / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
         if not stub.is_file():
             raise InstallationError(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -219,6 +220,14 @@ def test_the_wheel_is_found_and_a_wrong_executable_is_named(tmp_path: Path, monk
     on_path.unlink()
     with pytest.raises(InstallationError, match=r"pip install 'car-analyzer\[server\]'"):
         find_installation()
+
+
+def test_a_temporary_folder_where_nothing_can_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only root can mount one.
+    mounted = SimpleNamespace(f_flag=os.ST_NOEXEC | os.ST_NOSUID)
+    monkeypatch.setattr(os, "statvfs", lambda _path: mounted)
+    with pytest.raises(InstallationError, match=f"{tmp_path}, which is mounted with noexec.*TMPDIR"):
+        find_installation().prepare(tmp_path / "backends")
 
 
 def test_a_server_that_stops_at_once_is_reported(repository: Path, tmp_path: Path) -> None:
