@@ -59,7 +59,9 @@ def bar_bytecode(repository: Path) -> None:
 
     Raises:
         OSError: The repository cannot be written.
+        RepositoryError: It has a symbolic link, so it cannot be signed; it is unchanged.
     """
+    _reject_links(repository)
     for folder in {file.parent for file in repository.rglob("*.py")}:
         cache = folder / "__pycache__"
         if cache.is_dir() and not cache.is_symlink():
