@@ -12,7 +12,7 @@ COPY server server
 COPY gateway gateway
 
 FROM build AS build-triton-cpu
-RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint constraints.txt '.[server]'
+RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint constraints.txt '.[server,sign]'
 
 FROM build AS build-gateway
 RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint constraints.txt '.[gateway]'
@@ -21,7 +21,7 @@ FROM build AS build-export
 # PyTorch without CUDA: an export computes on the CPU, and the image is gigabytes smaller.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt --extra-index-url "${TORCH_INDEX}" '.[export,zoo]'
+    pip install --constraint constraints.txt --extra-index-url "${TORCH_INDEX}" '.[export,sign,zoo]'
 
 FROM ${PYTHON_IMAGE} AS base
 ARG VERSION=0.2.0

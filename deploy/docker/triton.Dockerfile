@@ -18,7 +18,7 @@ COPY export export
 COPY server server
 COPY gateway gateway
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m pip install --constraint constraints.txt --target /opt/car-analyzer .
+    python3 -m pip install --constraint constraints.txt --target /opt/car-analyzer '.[sign]'
 
 FROM ${TRITON_IMAGE} AS triton
 ARG VERSION=0.2.0

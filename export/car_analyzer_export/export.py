@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .repository.signature import Signature
 from .repository.staging import Staging, added, choose_number, staging
 from .repository.versions import RECORD, locked, on_disk, remember, serve_from_next_start, writing
 from .spec import ENSEMBLE
@@ -50,6 +51,7 @@ def export(
     version: int | None = None,
     progress: Callable[[str], None] = lambda _step: None,
     deliver: Callable[[Path, int], None] | None = None,
+    signature: Signature | None = None,
 ) -> Export:
     """Exports every network, compares it with PyTorch, and adds all of them to the repository as one version.
 
@@ -59,16 +61,18 @@ def export(
         version: The version's number; the next free one by default.
         progress: Called with a few words at the start of each step.
         deliver: See `add_version`.
+        signature: See `add_version`.
 
     Raises:
         ExportError: The export failed; the repository is unchanged.
+        ServingError: The signature is invalid, or its key cannot be used; the repository is unchanged.
     """
     from .networks import write_networks
 
     def write(staged: Staging) -> Written:
         return write_networks(plan, staged, progress)
 
-    return add_version(plan, repository, write, version=version, deliver=deliver)
+    return add_version(plan, repository, write, version=version, deliver=deliver, signature=signature)
 
 
 def add_version(
@@ -79,6 +83,7 @@ def add_version(
     version: int | None = None,
     deliver: Callable[[Path, int], None] | None = None,
     checked: Checked | None = None,
+    signature: Signature | None = None,
 ) -> Export:
     """Adds a version to the repository.
 
@@ -90,16 +95,20 @@ def add_version(
         deliver: Called with the repository and the number once the version is in the repository, to serve it now. If it
             raises, the version is withdrawn. By default, Triton serves the version when it starts.
         checked: The results on labelled photos, for the record.
+        signature: The repository's; by default, it must have none.
 
     Raises:
         ExportError: The export failed; the repository is unchanged.
+        ServingError: The signature is invalid, or its key cannot be used; the repository is unchanged.
     """
+    signature = signature or Signature(repository)
     with staging(repository, plan) as staged:
         written = write(staged)
         repository.mkdir(parents=True, exist_ok=True)
-        with locked(repository):
+        with locked(repository), signature.renewed():
             export = _complete(plan, repository, staged, written, version, checked)
             with added(staged, repository, export.version, shown=deliver is not None):
+                signature.renew()  # a Triton that starts meanwhile accepts the repository
                 if deliver is not None:
                     deliver(repository, export.version)
                 else:

@@ -25,8 +25,12 @@ examples:
   car-analyzer serve --detach && car-analyzer analyze car.jpg && car-analyzer stop
   car-analyzer serve --admin-key-file admin.key
   car-analyzer serve --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca clients.pem
+  car-analyzer serve --verify sign.pub
   car-analyzer serve -- --log-verbose=1 --cache-config=local,size=104857600
 
+With --verify, nothing is served unless every file is as `car-analyzer export --sign sign.key` signed it. The pair:
+  openssl ecparam -name prime256v1 -genkey -noout -out sign.key
+  openssl ec -in sign.key -pubout -out sign.pub
 With TLS, gRPC is encrypted and HTTP, which Triton cannot encrypt, listens on 127.0.0.1 only.
 Arguments after -- are passed to tritonserver. Ctrl-C or SIGTERM completes the requests in flight and stops everything.
 
@@ -45,6 +49,7 @@ with --detach: 0 ready, 1 could not start, 2 wrong usage, 130 interrupted
 
 OTLP_VARIABLE = "CAR_ANALYZER_OTLP_ENDPOINT"
 CORES_VARIABLE = "CAR_ANALYZER_CORES"
+VERIFY_VARIABLE = "CAR_ANALYZER_VERIFY_KEY"
 LOG_PHOTOS_VARIABLE = "CAR_ANALYZER_LOG_PHOTOS"
 _INTERRUPTED = 130
 
@@ -120,6 +125,7 @@ def _settings(arguments: argparse.Namespace, passed_on: list[str]) -> Settings:
         cores=arguments.cores or cores(),
         supervised=True,
         arguments=tuple(passed_on),
+        verify=arguments.verify,
         log_photos=arguments.log_photos,
         verbose=arguments.verbose,
     )
@@ -210,6 +216,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--verify",
+        type=Path,
+        default=os.environ.get(VERIFY_VARIABLE) or None,
+        metavar="KEY",
+        help="serve the repository only if it is signed: verify it with this public key, PEM, at each start and before "
+        f"a model is loaded again; default: ${VERIFY_VARIABLE}",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on, IPv4 or IPv6; default: %(default)s")
     for protocol, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):

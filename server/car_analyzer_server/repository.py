@@ -12,6 +12,8 @@ from .errors import RepositoryError
 if TYPE_CHECKING:
     from pathlib import Path
 
+# The file with the signature of a repository.
+SIGNATURE = "model.sig"
 _RECORD = "export.json"
 
 

@@ -160,7 +160,7 @@ class Server:
             Whether the model is served; if not, nothing is done.
 
         Raises:
-            RepositoryError: The model's configuration cannot be read.
+            RepositoryError: The model's configuration cannot be read, or the repository is not as it was signed.
             ModelControlError: Triton rejected it; the previous instances remain.
         """
         if model not in self._served():
@@ -189,6 +189,7 @@ class Server:
         No request is lost.
 
         Raises:
+            RepositoryError: The repository is not as it was signed.
             ModelControlError: Triton rejected it; what was served before still is.
         """
         self._control(model, "load")
@@ -255,6 +256,7 @@ class Server:
     def _start(self) -> Installation:
         installation = find_installation(self.settings.tritonserver)
         self.origin = installation.describe()
+        self._verify()
         self.models = check_repository(self.settings.repository)
         self.settings = with_ports(self.settings)
         remove_stale_resources()
@@ -281,6 +283,12 @@ class Server:
         )
         self._log.follow(self._process)
         return installation
+
+    def _verify(self) -> None:
+        if self.settings.verify is not None and self.settings.repository.is_dir():
+            from . import signing
+
+            signing.verify(self.settings.repository, self.settings.verify)
 
     def _wait_until_ready(self, timeout: float) -> None:
         process = self._started()
@@ -324,6 +332,8 @@ class Server:
         raise ModelControlError(f"Triton does not report its models: {answer.decode('utf-8', 'replace')}")
 
     def _control(self, model: str, action: str, body: dict[str, Any] | None = None) -> None:
+        if action == "load":
+            self._verify()
         path = f"/v2/repository/models/{urllib.parse.quote(model, safe='')}/{action}"
         try:
             status, answer = self._request("POST", path, _LOAD_SECONDS, json.dumps(body or {}))

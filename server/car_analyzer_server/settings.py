@@ -37,6 +37,7 @@ class Settings:
             default all that this process may use.
         supervised: A supervisor replaces processes that end, so stalled processes of the models may end themselves.
         arguments: More arguments for Triton.
+        verify: A public key; the repository is verified before Triton starts, and before `serve` itself loads a model.
         log_photos: Log a line for each photo: bytes, format, dimensions, milliseconds, result.
         verbose: Show Triton's log from the start, not only once it is ready.
     """
@@ -53,6 +54,7 @@ class Settings:
     cores: int = field(default_factory=cores)
     supervised: bool = False
     arguments: tuple[str, ...] = ()
+    verify: Path | None = None
     log_photos: bool = False
     verbose: bool = False
 

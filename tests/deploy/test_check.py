@@ -105,6 +105,8 @@ def test_a_missing_tool_is_named_and_fails_the_check(tmp_path: Path) -> None:
         ("gateway.autoscaling.enabled=true,gateway.autoscaling.maxReplicas=1", "gateway.autoscaling.minReplicas (2)"),
         ("autoscaling.mode=vpa", "mode"),
         ("triton.terminationGracePeriodSeconds=20", "at least preStopSeconds + 30"),
+        ("models.verify.secret=a,models.verify.configMap=b", "not both"),
+        ("models.verify.configmap=b", "configmap"),
         ("models.source=persistentVolumeClaim", "models.persistentVolumeClaim is needed"),
     ],
 )
@@ -151,6 +153,24 @@ def test_mutual_tls_reaches_triton_and_the_gateway() -> None:
     assert volumes["both"]["secret"]["secretName"] == "client"
     # Without a certificate of its own, the gateway gets the authority only, not Triton's key.
     assert volumes["one"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+
+
+@pytest.mark.parametrize("kind", ["secret", "configMap"])
+def test_the_public_key_reaches_triton(kind: str) -> None:
+    documents = yaml.safe_load_all(template(f"models.verify.{kind}=signing,models.verify.key=a.pub").stdout)
+    names = {"x-car-analyzer-triton": True, "x-car-analyzer-gateway": False}
+    found = {}
+    for document in documents:
+        if document["kind"] == "Deployment":
+            pod = document["spec"]["template"]["spec"]
+            found[document["metadata"]["name"]] = "--verify=/run/verify/a.pub" in pod["containers"][0]["args"]
+            volumes = [volume for volume in pod["volumes"] if volume["name"] == "verify"]
+            mounts = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "verify"]
+            expected = names[document["metadata"]["name"]]
+            assert bool(volumes) == expected
+            assert mounts == ["/run/verify"] * expected
+            assert all(kind in volume for volume in volumes)
+    assert found == names
 
 
 def test_the_chart_lists_the_settings_of_the_gateway() -> None:

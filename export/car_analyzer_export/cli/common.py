@@ -13,6 +13,7 @@ from tqdm import tqdm
 from car_analyzer import CarAnalyzerError
 from car_analyzer.command_line import DONE, FAILED, INTERRUPTED, UNREACHABLE
 from car_analyzer_server import ServingError, signals
+from car_analyzer_server.repository import SIGNATURE
 
 from ..errors import ExportError, TritonUnreachableError
 
@@ -40,6 +41,17 @@ def add_repository(parser: argparse.ArgumentParser) -> None:
         default=Path("model_repository"),
         metavar="DIR",
         help="the model repository; default: %(default)s",
+    )
+
+
+def add_sign(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for the key that signs the model repository."""
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help=f"sign the repository with this private key, PEM, in {SIGNATURE}, for `car-analyzer serve --verify`; "
+        "a signed repository needs it",
     )
 
 

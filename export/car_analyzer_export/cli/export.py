@@ -12,8 +12,10 @@ from car_analyzer.command_line import count
 
 from ..network_process import NetworkProcess
 from ..photo_folder import describe
+from ..repository.signature import Signature
+from ..repository.versions import complete
 from ..spec import WELL_KNOWN_LABELS, Spec
-from .common import add_repository, make_parser, progress_bar, run
+from .common import add_repository, add_sign, make_parser, progress_bar, run
 from .labelled import STEPS, add_check_options, check_labelled, printable_text
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ examples:
   car-analyzer export --cleanliness cleanliness_model.pth --condition condition_model.pth \\
       --architecture network.py:build --condition-labels damaged,intact
   car-analyzer export cars.toml --dry-run
+  car-analyzer export cars.toml --sign sign.key     sign the repository, for `car-analyzer serve --verify sign.pub`
   car-analyzer export cars.toml --check labelled/   labelled photos, in the format of `car-analyzer check`
 
 A spec lists the heads (relative paths start at its folder):
@@ -80,6 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--architecture", metavar="FILE.py:FACTORY", help="of these networks; default: detect it")
     add_repository(parser)
+    add_sign(parser)
     parser.add_argument(
         "--version", type=count, metavar="N", help="number of the new version; default: the next free one"
     )
@@ -164,6 +168,10 @@ def read_spec(arguments: argparse.Namespace) -> Spec:
 
 
 def _export(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export, Checked | None]:
+    repository: Path = arguments.repository
+    signature = Signature(repository, arguments.sign)
+    signature.check()  # before the export, which takes long
+    unsigned = [] if signature.exists else complete(repository)
     with (
         progress_bar(1 + spec.steps + (STEPS if arguments.check else 0), "starting PyTorch") as progress,
         NetworkProcess(spec, trust_pickle=arguments.trust_pickle, progress=progress) as networks,
@@ -172,9 +180,19 @@ def _export(spec: Spec, arguments: argparse.Namespace) -> tuple[Plan, Export, Ch
 
         plan = networks.plan()
         checked = check_labelled(plan, networks, arguments)
-        add = dry_run if arguments.dry_run else add_version
-        exported = add(plan, arguments.repository, networks.write, version=arguments.version, checked=checked)
-        return plan, exported, checked
+        if arguments.dry_run:
+            exported = dry_run(plan, repository, networks.write, version=arguments.version, checked=checked)
+            return plan, exported, checked
+        exported = add_version(
+            plan, repository, networks.write, version=arguments.version, checked=checked, signature=signature
+        )
+    if arguments.sign and unsigned:
+        print(
+            f"{repository} was not signed before: the signature includes version {', '.join(map(str, unsigned))} "
+            "as it was found there.",
+            file=sys.stderr,
+        )
+    return plan, exported, checked
 
 
 def _report(arguments: argparse.Namespace, plan: Plan, export: Export, checked: Checked | None) -> None:

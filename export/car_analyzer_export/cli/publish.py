@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from car_analyzer.command_line import count
 
 from ..network_process import NetworkProcess
+from ..repository.signature import Signature
 from .common import make_parser, progress_bar, run
 from .export import add_options, check_source, has_source, print_export, read_spec
 from .labelled import STEPS, check_labelled
@@ -62,15 +63,17 @@ def main(argv: list[str]) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> tuple[Switch, Exported | None]:
+    signature = Signature(arguments.repository, arguments.sign, new=False)
+    signature.check()
     # Connects before the export, which takes long, so that a wrong key or URL fails at once.
     with connected(arguments) as triton:
         if has_source(arguments):
-            return _publish_new(arguments, triton)
-        with progress_bar(SWITCH_STEPS) as progress, exclusive(arguments.repository):
-            return switch_to(triton, arguments.repository, arguments.version, progress, keep=arguments.keep), None
+            return _publish_new(arguments, triton, signature)
+        with progress_bar(SWITCH_STEPS) as progress, exclusive(signature):
+            return switch_to(triton, signature, arguments.version, progress, keep=arguments.keep), None
 
 
-def _publish_new(arguments: argparse.Namespace, triton: Triton) -> tuple[Switch, Exported]:
+def _publish_new(arguments: argparse.Namespace, triton: Triton, signature: Signature) -> tuple[Switch, Exported]:
     spec = read_spec(arguments)
     switches: list[Switch] = []
     steps = 1 + spec.steps + (STEPS if arguments.check else 0) + SWITCH_STEPS
@@ -80,13 +83,19 @@ def _publish_new(arguments: argparse.Namespace, triton: Triton) -> tuple[Switch,
     ):
         from ..export import add_version  # while the other process imports PyTorch
 
-        def deliver(repository: Path, version: int) -> None:
-            switches.append(switch_to(triton, repository, version, progress, keep=arguments.keep, exported=version))
+        def deliver(_repository: Path, version: int) -> None:
+            switches.append(switch_to(triton, signature, version, progress, keep=arguments.keep, exported=version))
 
         plan = networks.plan()
         checked = check_labelled(plan, networks, arguments)
         exported = add_version(
-            plan, arguments.repository, networks.write, version=arguments.version, deliver=deliver, checked=checked
+            plan,
+            arguments.repository,
+            networks.write,
+            version=arguments.version,
+            deliver=deliver,
+            checked=checked,
+            signature=signature,
         )
     return switches[0], (plan, exported, checked)
 

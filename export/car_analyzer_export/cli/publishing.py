@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from ..repository.signature import Signature
+
 EXIT_CODES = """\
 exit codes: 0 served, 1 not served (the message says why; the previous version is still served), 2 wrong usage,
 3 no server answers, 130 interrupted (the previous version is still served)
@@ -68,7 +70,7 @@ def connected(arguments: argparse.Namespace) -> Iterator[Triton]:
 
 def switch_to(
     triton: Triton,
-    repository: Path,
+    signature: Signature,
     choose: int | Callable[[int], int],
     progress: Callable[[str], None],
     *,
@@ -80,7 +82,7 @@ def switch_to(
 
     Args:
         triton: The running Triton.
-        repository: The model repository that it serves.
+        signature: The signature of the model repository that it serves.
         choose: The version, or a function that returns it for the version that is served now.
         progress: Called with a few words at the start of each step.
         keep: How many versions to keep in the repository; None for all.
@@ -90,9 +92,11 @@ def switch_to(
     Raises:
         PublishError: The switch failed; the previous version is still served.
     """
+    repository = signature.repository
     before = check_served(triton, repository)
     clean_up(repository, before, but=exported)
-    switch = Switch(triton, repository, before, choose if isinstance(choose, int) else choose(before), back)
+    version = choose if isinstance(choose, int) else choose(before)
+    switch = Switch(triton, repository, before, version, back, sign=signature.renew)
     switch.run(progress)
     if keep is not None and (removed := prune(repository, keep, {before, switch.version})):
         versions = ", ".join(map(str, removed))
@@ -101,8 +105,12 @@ def switch_to(
 
 
 @contextlib.contextmanager
-def exclusive(repository: Path) -> Iterator[None]:
-    """Locks a repository against other exports, publications and rollbacks; waits for a running one."""
+def exclusive(signature: Signature) -> Iterator[None]:
+    """Locks a repository against other exports, publications and rollbacks; waits for a running one.
+
+    Checks its signature, and renews it after the body.
+    """
+    repository = signature.repository
     if not repository.is_dir():
         raise PublishError(f"The model repository {repository} does not exist.")
     with contextlib.ExitStack() as lock:
@@ -111,6 +119,7 @@ def exclusive(repository: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"waiting for another export or publication into {repository} ...", file=sys.stderr)
             lock.enter_context(locked(repository))
+        lock.enter_context(signature.renewed())
         yield
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from car_analyzer.command_line import count
 
+from ..repository.signature import Signature
 from ..repository.versions import version_before
-from .common import add_repository, make_parser, progress_bar, run
+from .common import add_repository, add_sign, make_parser, progress_bar, run
 from .publishing import (
     EXIT_CODES,
     STILL_SERVED,
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int:
     parser = make_parser("rollback", "Serve an earlier version from a running Triton, without downtime.", _EPILOG)
     parser.add_argument("--to", type=count, metavar="N", help="the version; default: the one before")
     add_repository(parser)
+    add_sign(parser)
     add_server_options(parser)
     arguments = parser.parse_args(argv)
     return run(
@@ -53,10 +55,12 @@ def main(argv: list[str]) -> int:
 
 def _roll_back(arguments: argparse.Namespace) -> Switch:
     repository: Path = arguments.repository
+    signature = Signature(repository, arguments.sign, new=False)
+    signature.check()
     choose = arguments.to or (lambda served: version_before(repository, served))
     with (
         connected(arguments) as triton,
         progress_bar(SWITCH_STEPS) as progress,
-        exclusive(repository),
+        exclusive(signature),
     ):
-        return switch_to(triton, repository, choose, progress, back=True)
+        return switch_to(triton, signature, choose, progress, back=True)

@@ -95,6 +95,7 @@ class Switch:
         photos: How many reference photos it answered.
         difference: The largest difference of a logit from the recorded one.
         notes: Sentences for the user.
+        sign: Renews the repository's signature, so that a Triton that starts meanwhile accepts the repository.
     """
 
     triton: Triton
@@ -105,6 +106,7 @@ class Switch:
     photos: int = 0
     difference: float = 0.0
     notes: list[str] = field(default_factory=list)
+    sign: Callable[[], None] = lambda: None
 
     def run(self, progress: Callable[[str], None] = lambda _step: None) -> None:
         """Switches to the version.
@@ -126,11 +128,13 @@ class Switch:
                 serve_from_next_start(self.repository, self.before)
                 keep_changes(self.repository, self.before, contextlib.ExitStack())
                 widen(self.repository, both)
+            self.sign()
             self._try(new)
             progress(f"switching to version {self.version}")
             with writing(self.repository):
                 serve_from_next_start(self.repository, self.version)
                 widen(self.repository, both)
+            self.sign()
             self._serve(new)
             with writing(self.repository):
                 if not self.back:
@@ -206,6 +210,7 @@ class Switch:
         try:
             with signals.deferred():
                 serve_from_next_start(self.repository, self.version)
+            self.sign()
             progress(f"version {self.version} is served; waiting for the last requests of version {self.before}")
             # Triton reports when the ensemble is unloaded, but not its instances that loading the steps has replaced.
             time.sleep(_longest(old))
