@@ -71,6 +71,7 @@ class Checks:
         for folder, *_ in RENDERED:
             yield "helm", f"deploy/kustomize/{folder} is rendered", partial(self._is_rendered, folder)
             yield "kubectl", f"kustomize, {folder}", partial(self._kustomize, folder)
+        yield "readme-generator", "the chart's README is written from values.yaml", self._is_documented
         yield "kubectl", "kustomize, export", partial(self._kustomize, "export")
         for version in KUBERNETES:
             yield "kubernetes-validate", f"{version}, all manifests", partial(self._validate, version)
@@ -106,6 +107,22 @@ class Checks:
             return str(error.stderr)
         same = rendered == (KUSTOMIZE / folder / "car-analyzer.yaml").read_text(encoding="utf-8")
         return None if same else "differs from the chart; run: python deploy/check.py --render"
+
+    def describe(self) -> str:
+        """The chart's README with the table of its settings, as the comments in `values.yaml` describe them."""
+        readme = self._scratch / "README.md"
+        readme.write_bytes((CHART / "README.md").read_bytes())
+        command = [*self._tools.command("readme-generator"), "-v", str(CHART / "values.yaml"), "-r", str(readme)]
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        return readme.read_text(encoding="utf-8")
+
+    def _is_documented(self) -> Finding:
+        try:
+            described = self.describe()
+        except subprocess.CalledProcessError as error:  # a setting without a comment, or the other way round
+            return str(error.stdout)
+        same = described == (CHART / "README.md").read_text(encoding="utf-8")
+        return None if same else "differs from values.yaml; run: python deploy/check.py --render"
 
     def _kustomize(self, folder: str) -> Finding:
         command = [*self._tools.command("kubectl"), "kustomize", str(KUSTOMIZE / folder)]
@@ -198,12 +215,15 @@ def main() -> int:
     """Runs the checks; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--allow-missing", action="store_true", help="skip checks whose tool is not available")
-    parser.add_argument("--render", action="store_true", help="write deploy/kustomize from the chart, without checks")
+    parser.add_argument(
+        "--render", action="store_true", help="write deploy/kustomize and the chart's README, without checks"
+    )
     parser.add_argument("--tools", type=Path, default=ROOT / "build" / "tools", help="cache of downloaded tools")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="deploy-check-") as scratch:
         checks = Checks(Tools(arguments.tools.absolute()), Path(scratch))
         if arguments.render:
+            (CHART / "README.md").write_text(checks.describe(), encoding="utf-8")
             for folder, *_ in RENDERED:
                 (KUSTOMIZE / folder / "car-analyzer.yaml").write_text(checks.render(folder), encoding="utf-8")
             return 0

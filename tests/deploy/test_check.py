@@ -57,6 +57,7 @@ BREAKS = {
     "kubectl": ("deploy/kustomize/cpu/kustomization.yaml", "claim.yaml]", "claims.yaml]"),
     "kubernetes-validate": ("deploy/kustomize/cpu/claim.yaml", "accessModes:", "accessMode:"),
     "tsc": ("deploy/helm/car-analyzer/templates/autoscaling.yaml", "pollingInterval:", "pollingIntervals:"),
+    "readme-generator": ("deploy/helm/car-analyzer/values.yaml", "## @param commonLabels", "## commonLabels"),
     "promtool": ("deploy/helm/car-analyzer/files/rules.yml", "for: 1m", "for: soon"),
 }
 
