@@ -49,11 +49,6 @@ class Installation:
         """
         if self.wheel is None:
             return []
-        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
-            raise InstallationError(
-                f"No program can run in {folder.parent}, which is mounted with noexec, and the backends of the wheel's "
-                "Triton are put there; mount it with exec (Docker: --tmpfs /tmp:exec), or set TMPDIR to another folder."
-            )
         stub = self.wheel / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
         if not stub.is_file():
             raise InstallationError(
@@ -62,6 +57,11 @@ class Installation:
             )
         self._check_stub(stub)
         shutil.copytree(self.wheel / "backends", folder, ignore=_NO_CACHES, dirs_exist_ok=True)
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            raise InstallationError(
+                f"No program can run in {folder.parent}, which is mounted with noexec, and the backends of the wheel's "
+                "Triton are put there; mount it with exec (Docker: --tmpfs /tmp:exec), or set TMPDIR to another folder."
+            )
         shutil.copy(stub, folder / "python")
         shutil.copytree(_PYTHON_BACKENDS, folder, ignore=_NO_CACHES, dirs_exist_ok=True)
         return ["--backend-directory", str(folder)]
