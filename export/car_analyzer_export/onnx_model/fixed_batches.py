@@ -47,7 +47,7 @@ def fix_batch_sizes(source: Path, target: Path, sizes: Sequence[int]) -> None:
     fixed = _choose(network, sizes)
     for tensor in small:
         graph.initializer.remove(tensor)
-    # Its shapes have a dynamic batch.
+    # Their shapes have a dynamic batch.
     del graph.node[:], graph.value_info[:]
     graph.node.append(helper.make_node("Shape", ["pixels"], [_COUNT], start=0, end=1))
     graph.node.extend([*weights, *fixed.node])
@@ -69,84 +69,87 @@ def _choose(network: onnx.GraphProto, sizes: Sequence[int], suffix: str = "") ->
         sizes: The batch sizes.
         suffix: For the names of the outputs: those of a branch must differ from those of the graph around it.
     """
-    outputs = _suffixed(network.output, suffix)
     if not sizes:
-        nodes = _renamed(network.node, {output.name: output.name + suffix for output in network.output})
-        return helper.make_graph(nodes, "any_batch", [], outputs, network.initializer)
+        return _copy(network, "/any", "pixels")
     size, *larger = sizes
     limit, fits = f"pixels/limit_{size}", f"pixels/fits_{size}"
+    outputs = _suffixed(network.output, suffix)
     nodes = [
         helper.make_node("LessOrEqual", [_COUNT, limit], [fits]),
         helper.make_node(
             "If",
             [fits],
             [output.name for output in outputs],
-            then_branch=_padded(network, size, f"/batch_{size}"),
+            then_branch=_padded(network, size),
             else_branch=_choose(network, larger, f"/over_{size}"),
         ),
     ]
     return helper.make_graph(nodes, f"choice_{size}", [], outputs, [_integers(limit, size)])
 
 
-def _padded(network: onnx.GraphProto, size: int, suffix: str) -> onnx.GraphProto:
+def _padded(network: onnx.GraphProto, size: int) -> onnx.GraphProto:
     """A graph that pads the batch to a size, runs the network, and cuts off the logits of the padding."""
     photo = [dimension.dim_value for dimension in network.input[0].type.tensor_type.shape.dim[1:]]
+    named = {name: f"pixels/{name}_{size}" for name in ("size", "photo", "shape", "zero", "missing", "rest", "black")}
+    joined, padded = f"pixels/joined_{size}", f"pixels/padded_{size}"
+    run = _copy(network, f"/{size}", padded)
+    outputs = _suffixed(run.output, "/cut")
     black = helper.make_tensor("black", onnx.TensorProto.UINT8, [1], [0])
-    names = {"pixels": "padded/pixels"} | {output.name: f"padded/{output.name}" for output in network.output}
-    return helper.make_graph(
-        [
-            helper.make_node("Sub", ["padded/size", _COUNT], ["padded/missing"]),
-            helper.make_node("Concat", ["padded/missing", "padded/photo"], ["padded/rest"], axis=0),
-            helper.make_node("ConstantOfShape", ["padded/rest"], ["padded/black"], value=black),
-            helper.make_node("Concat", ["pixels", "padded/black"], ["padded/joined"], axis=0),
-            # Changes nothing, but from here on shape inference finds constants.
-            helper.make_node("Reshape", ["padded/joined", "padded/shape"], ["padded/pixels"]),
-            *_renamed(network.node, names),
-            *(
-                helper.make_node(
-                    "Slice", [names[output.name], "padded/zero", _COUNT, "padded/zero"], [output.name + suffix]
-                )
-                for output in network.output
-            ),
-        ],
-        f"batch_{size}",
-        [],
-        _suffixed(network.output, suffix),
-        [
-            *network.initializer,
-            _integers("padded/size", size),
-            _integers("padded/photo", *photo),
-            _integers("padded/shape", size, *photo),
-            _integers("padded/zero", 0),
-        ],
-    )
+    nodes = [
+        helper.make_node("Sub", [named["size"], _COUNT], [named["missing"]]),
+        helper.make_node("Concat", [named["missing"], named["photo"]], [named["rest"]], axis=0),
+        helper.make_node("ConstantOfShape", [named["rest"]], [named["black"]], value=black),
+        helper.make_node("Concat", ["pixels", named["black"]], [joined], axis=0),
+        # Changes nothing, but from here on shape inference finds constants.
+        helper.make_node("Reshape", [joined, named["shape"]], [padded]),
+        *run.node,
+        *(
+            helper.make_node("Slice", [whole.name, named["zero"], _COUNT, named["zero"]], [output.name])
+            for whole, output in zip(run.output, outputs, strict=True)
+        ),
+    ]
+    constants = {"size": [size], "photo": photo, "shape": [size, *photo], "zero": [0]}
+    integers = [_integers(named[name], *values) for name, values in constants.items()]
+    return helper.make_graph(nodes, f"batch_{size}", [], outputs, [*run.initializer, *integers])
 
 
-def _renamed(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> list[onnx.NodeProto]:
-    """Copies of nodes with other names of values, in their subgraphs, too."""
-    copies = []
-    for node in nodes:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = [names.get(name, name) for name in node.input]
-        copy.output[:] = [names.get(name, name) for name in node.output]
-        for attribute in copy.attribute:
-            for graph in [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs:
-                inner = _renamed(graph.node, names)
-                del graph.node[:]
-                graph.node.extend(inner)
-        copies.append(copy)
-    return copies
+def _copy(network: onnx.GraphProto, suffix: str, pixels: str) -> onnx.GraphProto:
+    """A copy of the network with a suffix on all names that it defines, which reads other pixels."""
+    copy = onnx.GraphProto()
+    copy.CopyFrom(network)
+    del copy.input[:]
+    # ONNX's shape inference mixes up values of the same name in two branches.
+    _rename(copy, {name: name + suffix for name in _defined(network)} | {"pixels": pixels})
+    return copy
 
 
-def _suffixed(outputs: Iterable[onnx.ValueInfoProto], suffix: str) -> list[onnx.ValueInfoProto]:
-    copies = []
-    for output in outputs:
-        copy = onnx.ValueInfoProto()
-        copy.CopyFrom(output)
+def _defined(graph: onnx.GraphProto) -> set[str]:
+    names = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        names |= {name for name in node.output if name}
+        names |= {name for inner in _subgraphs(node) for name in _defined(inner)}
+    return names
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for inner in _subgraphs(node):
+            _rename(inner, names)
+    for value in (*graph.initializer, *graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+
+
+def _suffixed(values: Iterable[onnx.ValueInfoProto], suffix: str) -> list[onnx.ValueInfoProto]:
+    copies = onnx.GraphProto(output=values).output
+    for copy in copies:
         copy.name += suffix
-        copies.append(copy)
-    return copies
+    return list(copies)
 
 
 def _integers(name: str, *values: int) -> onnx.TensorProto:
