@@ -22,7 +22,7 @@ def visible_gpus() -> int:
 
 
 def unsuitable_for_gpu(repository: Path) -> str | None:
-    """Returns a warning if there is a GPU, and networks were not exported for one.
+    """Returns a warning if there is a GPU, and networks were exported without fixed batch sizes for it.
 
     Args:
         repository: The model repository.
@@ -42,8 +42,9 @@ def unsuitable_for_gpu(repository: Path) -> str | None:
     if not names:
         return None
     return (
-        f"There is a GPU here, but networks were exported for any machine ({', '.join(names)}): on a GPU, ONNX Runtime "
-        "plans their convolutions anew whenever the batch size changes. Export them with --target gpu."
+        f"There is a GPU here, but networks ({', '.join(names)}) were exported for any machine, or by an older "
+        "car-analyzer: on a GPU, ONNX Runtime plans their convolutions anew whenever the batch size changes. Export "
+        "with --target gpu."
     )
 
 

@@ -130,6 +130,7 @@ def test_tensorrt_falls_back_to_the_cpu_and_says_so(
     assert parameters["trt_profile_opt_shapes"] == parameters["trt_profile_max_shapes"] == "pixels:4x224x224x3"
     # It builds an engine for all sizes.
     assert config(repository, "condition").parameters["batch_sizes"].string_value == "[]"
+    assert config(repository, "condition").parameters["prefer_nhwc"].string_value == "1"
     record = json.loads((repository / "condition" / "1" / "export.json").read_text())
     assert record["batch_sizes"] == []
     assert record["precision"]["answers_agreeing"] >= 0.995

@@ -61,11 +61,11 @@ def test_who_is_warned(repository: Path, with_tensorrt: Path, monkeypatch: pytes
 
 @pytest.mark.usefixtures("two_gpus")
 def test_networks_for_any_machine(repository: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "for any machine (cleanliness, condition): on a GPU" in str(gpus.unsuitable_for_gpu(repository))
+    assert "networks (cleanliness, condition) were exported for any machine" in str(gpus.unsuitable_for_gpu(repository))
     edit(
         copy, "condition", lambda config: config.parameters["batch_sizes"].MergeFrom(ModelParameter(string_value="[]"))
     )
-    assert "for any machine (cleanliness): on a GPU" in str(gpus.unsuitable_for_gpu(copy))
+    assert "networks (cleanliness) were exported for any machine" in str(gpus.unsuitable_for_gpu(copy))
     edit(copy, "cleanliness", lambda config: setattr(config.instance_group[0], "kind", ModelInstanceGroup.KIND_CPU))
     assert gpus.unsuitable_for_gpu(copy) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
