@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ExportError
+from .onnx_model.fixed_batches import fix_batch_sizes
 from .onnx_model.graph import OPSET, write_onnx
 from .onnx_model.precision import MAX_PICTURES, convert
-from .onnx_model.verify import BATCHES, check_repeats, compare
+from .onnx_model.verify import BATCHES, check_repeats, compare, compare_padded
 from .photo_folder import PhotoFolder
 from .pictures import comparison_pixels, read_photos
 from .repository.reference_photos import record_references
@@ -57,7 +58,8 @@ def _export_network(
     file = staged.version_folder(network.name) / "model.onnx"
     try:
         progress(f"{network.name}: exporting to ONNX")
-        pixels = comparison_pixels(network.view, max(BATCHES), photos)
+        sizes = plan.limits.batch_sizes or ()
+        pixels = comparison_pixels(network.view, max(*BATCHES, *sizes), photos)
         check_repeats(network, pixels)
         for_tensorrt = plan.accelerator == "tensorrt"
         write_onnx(network, file, cast_first=for_tensorrt)
@@ -66,15 +68,24 @@ def _export_network(
         precision = {}
         if plan.precision != "fp32":
             progress(f"{network.name}: converting to {plan.precision}")
+            pictures = pixels
             if photos is not None:
-                pixels = np.stack(read_photos(network.view, photos, MAX_PICTURES))
-            precision = {"precision": convert(file, plan.precision, network, pixels, symmetric=for_tensorrt)}
+                pictures = np.stack(read_photos(network.view, photos, MAX_PICTURES))
+            precision = {"precision": convert(file, plan.precision, network, pictures, symmetric=for_tensorrt)}
+        padding = {}
+        if sizes:
+            padded = file.with_name("padded.onnx")
+            fix_batch_sizes(file, padded, sizes)
+            padding = {"padding": compare_padded(file, padded, network, pixels, sizes, plan.precision)}
+            padded.replace(file)
     except ExportError as error:
         raise type(error)(f"{network.title}: {error}") from error
     return (
         network.describe()
         | precision
+        | padding
         | {
+            "batch_sizes": sizes,
             "weights": _file_facts(network.weights),
             "onnx": _file_facts(file) | {"opset": OPSET},
             "compared_with_pytorch": {

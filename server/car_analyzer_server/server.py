@@ -24,7 +24,7 @@ from .access import KEY_HEADER, hide_in_process_list
 from .capacity import PREPROCESS, network_threads, set_decoding_processes, thread_pool_arguments
 from .child import start_child
 from .errors import ModelControlError, StartError
-from .gpus import engines_on_one_gpu
+from .gpus import engines_on_one_gpu, unsuitable_for_gpu
 from .installation import find_installation
 from .log import Log
 from .repository import check_repository, read_config, read_networks
@@ -220,6 +220,8 @@ class Server:
             self._start_decoding_processes()
             # The wheel's Triton uses our backend, which passes the GPU to TensorRT.
             if not installation.wheel and (advice := engines_on_one_gpu(self.settings.repository, self._version())):
+                print(f"warning: {advice}", file=sys.stderr)
+            if advice := unsuitable_for_gpu(self.settings.repository):
                 print(f"warning: {advice}", file=sys.stderr)
         except BaseException:
             self.stop()

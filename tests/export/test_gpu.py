@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def demo(**changes: Any) -> Spec:
-    """The demo for a GPU; in small batches, since each one is run at the start."""
+    """The demo for a GPU, in small batches."""
     limits = Limits(max_batch_size=4)
     spec = decided(Spec.from_file(EXAMPLES / "demo.toml"))
     return spec.model_copy(update={"target": "gpu", "limits": limits} | changes)
@@ -62,16 +62,22 @@ def test_preferred_batches_end_with_the_largest(
     assert preferred_batch_sizes(plan) == expected
 
 
+@pytest.mark.parametrize(("sizes", "expected"), [((1, 8, 32), (8, 32)), ((1,), (1,)), ((4,), (4,))])
+def test_fixed_batches_are_preferred(planned: Plan, sizes: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    # If 1 were preferred, the queue would not wait for a larger batch.
+    assert preferred_batch_sizes(replace(planned, limits=Limits(batch_sizes=sizes))) == expected
+
+
 def test_what_is_not_said_suits_the_target(weights: Path, network_file: Path) -> None:
     head = {"weights": weights, "architecture": f"{network_file}:build", **PINNED}
     values = {"heads": {"cleanliness": head}, "photo_size": 32}
     plain = plan_export(Spec.from_values(values, "spec"))
     assert (plan_sizes(plain), plain.limits.preprocess_instances) == ((32, 128), 0)
     for_gpu = plan_export(Spec.from_values(values | {"target": "gpu"}, "spec"))
-    assert (plan_sizes(for_gpu), for_gpu.limits.preprocess_instances) == ((64, 512), 8)
-    said = values | {"target": "gpu", "limits": {"max_batch_size": 32, "preprocess_instances": 3}}
+    assert (plan_sizes(for_gpu), for_gpu.limits.preprocess_instances) == ((32, 512), 8)
+    said = values | {"target": "gpu", "limits": {"max_batch_size": 64, "preprocess_instances": 3}}
     own = plan_export(Spec.from_values(said, "spec"))
-    assert (plan_sizes(own), own.limits.preprocess_instances) == ((32, 512), 3)
+    assert (plan_sizes(own), own.limits.preprocess_instances) == ((64, 512), 3)
 
 
 def plan_sizes(plan: Any) -> tuple[int, int]:
@@ -87,6 +93,9 @@ def test_tensorrt_needs_the_target(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_cuda_serves_on_a_cpu(tmp_path: Path, sample_photos: list[Path], reference: Any) -> None:
     export(plan_export(demo()), tmp_path)
+    record = json.loads((tmp_path / "condition" / "1" / "export.json").read_text())
+    assert record["batch_sizes"] == [1, 4]
+    assert record["padding"]["batches"] == [1, 2, 3, 4]
     found = config(tmp_path, "condition")
     assert [group.count for group in found.instance_group] == [2]
     assert found.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_AUTO
@@ -96,11 +105,12 @@ def test_cuda_serves_on_a_cpu(tmp_path: Path, sample_photos: list[Path], referen
         "gpu_mem_limit": str(8 << 30),
         "arena_extend_strategy": "1",
         "do_copy_in_default_stream": "1",
+        "batch_sizes": "[1, 4]",
     }
     assert not found.optimization.HasField("execution_accelerators")
     assert list(found.dynamic_batching.preferred_batch_size) == [4]
     assert found.dynamic_batching.max_queue_delay_microseconds == 500
-    assert [warm_up.batch_size for warm_up in found.model_warmup] == [1, 2, 3, 4]
+    assert [warm_up.batch_size for warm_up in found.model_warmup] == [1, 4]
     with Server(Settings(tmp_path, http_port=0, grpc_port=0, metrics_port=0)) as server:
         assert_answers(server, sample_photos, reference, 1e-3)
 
@@ -118,7 +128,11 @@ def test_tensorrt_falls_back_to_the_cpu_and_says_so(
     assert parameters["trt_engine_cache_path"] == parameters["trt_timing_cache_path"] == str(engines)
     assert parameters["trt_profile_min_shapes"] == "pixels:1x224x224x3"
     assert parameters["trt_profile_opt_shapes"] == parameters["trt_profile_max_shapes"] == "pixels:4x224x224x3"
+    # It builds an engine for all sizes.
+    assert config(repository, "condition").parameters["batch_sizes"].string_value == "[]"
+    assert config(repository, "condition").parameters["prefer_nhwc"].string_value == "1"
     record = json.loads((repository / "condition" / "1" / "export.json").read_text())
+    assert record["batch_sizes"] == []
     assert record["precision"]["answers_agreeing"] >= 0.995
     # TensorRT takes uint8 only to make floats of it, and that must come first.
     graph = onnx.load(repository / "condition" / "1" / "model.onnx").graph

@@ -49,7 +49,11 @@ def names(choice: Any) -> list[str]:
 
 def test_parameters_mean_what_the_official_backend_means_by_them(choose: Any) -> None:
     config = configured(
-        cudnn_conv_algo_search="1", gpu_mem_limit="1000", arena_extend_strategy="1", do_copy_in_default_stream="1"
+        cudnn_conv_algo_search="1",
+        gpu_mem_limit="1000",
+        arena_extend_strategy="1",
+        do_copy_in_default_stream="1",
+        prefer_nhwc="1",
     )
     choice = choose(config, 3, [TENSORRT, CUDA, CPU])
     assert choice.providers[0] == (
@@ -59,6 +63,7 @@ def test_parameters_mean_what_the_official_backend_means_by_them(choose: Any) ->
             "gpu_mem_limit": "1000",
             "arena_extend_strategy": "kSameAsRequested",
             "do_copy_in_default_stream": "1",
+            "prefer_nhwc": "1",
             "device_id": "3",
         },
     )

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup, ModelParameter
 
 from car_analyzer_server import Server, Settings, gpus
 from car_analyzer_server.repository import read_config
+from tests.conftest import edit
 
 from .test_lifetime import ANY_PORTS, wrapper
 
@@ -58,7 +60,20 @@ def test_who_is_warned(repository: Path, with_tensorrt: Path, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("two_gpus")
+def test_networks_for_any_machine(repository: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "networks (cleanliness, condition) were exported for any machine" in str(gpus.unsuitable_for_gpu(repository))
+    edit(
+        copy, "condition", lambda config: config.parameters["batch_sizes"].MergeFrom(ModelParameter(string_value="[]"))
+    )
+    assert "networks (cleanliness) were exported for any machine" in str(gpus.unsuitable_for_gpu(copy))
+    edit(copy, "cleanliness", lambda config: setattr(config.instance_group[0], "kind", ModelInstanceGroup.KIND_CPU))
+    assert gpus.unsuitable_for_gpu(copy) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus.unsuitable_for_gpu(repository) is None
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_a_start_with_several_gpus(with_tensorrt: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Server(Settings(with_tensorrt, tritonserver=wrapper(tmp_path, ""), **ANY_PORTS)):
         lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert [line.partition(" runs")[0] for line in lines] == ["warning: Triton 2.51.0"]
+    assert [line[:30] for line in lines] == ["warning: Triton 2.51.0 runs al", "warning: There is a GPU here, "]

@@ -33,7 +33,8 @@ NONE: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 # More photos would take minutes and not change the result.
 MOST_PHOTOS = 200
 MOST_LABELS = 4
-BATCH = 16
+# A network for GPUs pads batches to 32 by default.
+BATCH = 32
 
 
 @dataclass(frozen=True)

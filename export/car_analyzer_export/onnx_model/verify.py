@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -16,9 +17,12 @@ from .answers import read_answers
 from .graph import run_network
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from car_analyzer import Head
 
     from ..spec import HeadPlan, NetworkPlan
 
@@ -29,6 +33,8 @@ _RELATIVE = 1e-5
 # Or several times PyTorch's own rounding error, as ONNX Runtime adds in another order; at most a share, too.
 _ROUNDING = 4
 _MOST_ROUNDING = 1e-3
+# The accepted change by padding, as a share of the largest logit. Lower precisions round more.
+_MOST_PADDED = {"fp32": _MOST_ROUNDING, "fp16": 0.01, "int8": 0.01}
 # Enough pictures to notice even a low dropout rate, and for PyTorch's rounding error.
 _FEW = 7
 
@@ -129,6 +135,64 @@ def compare(onnx_file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -
     return found
 
 
+def compare_padded(
+    plain: Path,
+    padded: Path,
+    plan: NetworkPlan,
+    pixels: npt.NDArray[np.uint8],
+    sizes: Sequence[int],
+    precision: str,
+) -> dict[str, Any]:
+    """Makes sure that a model with fixed batch sizes gives the logits of the model that it was made of.
+
+    Args:
+        plain: The model with a dynamic batch, compared with PyTorch before.
+        padded: The model with fixed batch sizes.
+        plan: Its network.
+        pixels: At least as many pictures as the largest size, uint8 [count, height, width, 3].
+        sizes: The batch sizes, ascending.
+        precision: Of both models.
+
+    Returns:
+        The batches that were compared, and the largest difference of a logit, JSON-ready.
+
+    Raises:
+        VerificationError: ONNX Runtime fails, or a logit differs by more than is accepted.
+    """
+    largest = sizes[-1]
+    around = {batch for size in sizes for batch in (size - 1, size + 1)}
+    batches = sorted(batch for batch in {1, 2, largest, *around} if 1 <= batch <= largest)
+    names = [plan.output_name(head) for head in plan.heads]
+    try:
+        one, other = (
+            onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]) for file in (plain, padded)
+        )
+        expected = one.run(names, {"pixels": pixels[:largest]})
+        found = {batch: other.run(names, {"pixels": pixels[:batch]}) for batch in batches}
+    except Exception as error:
+        raise VerificationError(
+            f"ONNX Runtime cannot run the model with fixed batch sizes: {reason(error)}."
+        ) from error
+    differences = []
+    for batch, (position, head) in product(batches, enumerate(plan.heads)):
+        rows, others = expected[position][:batch], found[batch][position]
+        difference = _largest(rows - others) if rows.shape == others.shape else np.inf
+        if head.probabilities and np.isfinite(difference):
+            # Their logits magnify rounding errors.
+            rows, others = (_read_probabilities(read_answers(head, logits)) for logits in (rows, others))
+            difference = _largest(rows - others)
+        accepted = _MOST_PADDED[precision] * max(1.0, _largest(rows))
+        # Not `difference > accepted`: NaN must fail, too.
+        if not difference <= accepted:
+            raise VerificationError(
+                f"Padding a batch of {batch} changes the answers of head '{head.name}' by {difference:.2g} (at most "
+                f"{accepted:.2g} is accepted): the network's answer for a photo depends on the other photos of its "
+                "batch. To export it without padding, write batch_sizes = [] in [limits]."
+            )
+        differences.append(difference)
+    return {"batches": batches, "max_difference": max(differences)}
+
+
 def torch_outputs(plan: NetworkPlan, pixels: npt.NDArray[np.uint8]) -> object:
     """Runs the network with PyTorch and the preprocessing of training, not with the exported graph.
 
@@ -165,9 +229,12 @@ def _compare(head: HeadPlan, served: npt.NDArray[np.float32], outputs: object) -
         agreeing = sum(one.label == other.label for one, other in zip(answers, others, strict=True))
         if head.probabilities:
             # With the network's own probabilities: the logits made of them could be wrong on both sides.
-            read = np.array([list(answer.probabilities.values()) for answer in answers])
-            difference = _largest(read - _own_probabilities(head, outputs))
+            difference = _largest(_read_probabilities(answers) - _own_probabilities(head, outputs))
     return Comparison(batch, difference, agreeing)
+
+
+def _read_probabilities(answers: Sequence[Head]) -> npt.NDArray[np.float64]:
+    return np.array([list(answer.probabilities.values()) for answer in answers])
 
 
 def _tolerance(

@@ -69,7 +69,7 @@ def plan_export(
             if str(error).startswith(place):
                 raise
             raise type(error)(f"{place}: {error}") from error
-    limits = spec.limits.for_gpu(spec.preprocess) if spec.target == "gpu" else spec.limits
+    limits = spec.limits.completed(spec.target, spec.accelerator, spec.preprocess)
     left_open = {name: network.left_open for name, network in spec.networks.items()}
     if any(left_open.values()):
         progress("comparing faster ways to prepare photos")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Parameter of the official ONNX Runtime backend.
 INTRA_OP_THREADS = "intra_op_thread_count"
+BATCH_SIZES = "batch_sizes"
 SMALLEST_PREFERRED = {"any": 4, "gpu": 8}
 HEADER = "# Written by `car-analyzer export`; the next export overwrites it.\n"
 
@@ -105,6 +106,9 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
     on_gpu = plan.target == "gpu"
     # ONNX Runtime would plan memory for each batch size, and keep all of these plans.
     parameters = {"enable_mem_pattern": "0"} | (gpu.cuda_parameters(plan) if on_gpu else {})
+    if on_gpu or plan.limits.batch_sizes:
+        # For `serve`, which warns if they are missing where there is a GPU; backends ignore it.
+        parameters[BATCH_SIZES] = json.dumps(plan.limits.batch_sizes or ())
     if plan.limits.network_threads:
         parameters[INTRA_OP_THREADS] = str(plan.limits.network_threads)
     return pb.ModelConfig(
@@ -198,11 +202,15 @@ def _batching(
 
 
 def preferred_batch_sizes(plan: Plan) -> tuple[int, ...]:
-    """Powers of two up to the largest batch, and the largest batch. Triton waits for one of them, but not for long.
+    """The fixed batch sizes, or powers of two up to the largest batch. Triton waits for one of them, but not for long.
 
     Without them, a batch takes all queued requests, and the throughput of two ResNet-18 on two cores for eight callers
     was 2 to 4 % lower. A possible reason, not examined: callers synchronise and leave the networks idle together.
+
+    1 is not among them, unless it is the only one: Triton would not wait at all.
     """
+    if plan.limits.batch_sizes:
+        return tuple(size for size in plan.limits.batch_sizes if size > 1) or (1,)
     sizes, size = [], SMALLEST_PREFERRED[plan.target]
     while size < plan.limits.max_batch_size:
         sizes.append(size)

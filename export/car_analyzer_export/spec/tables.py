@@ -30,6 +30,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 # Names of other models in the repository, and of keys in the answer that belong to no head.
 _RESERVED_NAMES = frozenset({ENSEMBLE, PREPROCESS, "processing_time_ms", "image", "error", "ok", "heads", "to_dict"})
 
+_BatchSize = Annotated[int, Field(ge=1, le=1024)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Label = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]
 _Sentence = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=500)]
@@ -166,6 +167,9 @@ class Limits(_Table):
         max_bytes: Size of the largest accepted photo file.
         max_pixels: Width times height of the largest accepted photo.
         max_batch_size: The largest batch that Triton forms or accepts.
+        batch_sizes: The only batch sizes that the networks run with, ascending; batches are padded to the next one, and
+            the last one is `max_batch_size`. Empty: any size. By default, only the target `gpu` has some. TensorRT
+            needs none, and gets none.
         max_queue_size: Requests waiting to be decoded; more are rejected as UNAVAILABLE (HTTP 503).
         max_queue_seconds: The queue timeout of each step, after which a request is rejected in the same way.
         preprocess_instances: Photos decoded concurrently, each in its own process; 0: `serve` decides, by its cores.
@@ -179,6 +183,7 @@ class Limits(_Table):
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     max_batch_size: int = Field(default=32, ge=1, le=1024)
+    batch_sizes: tuple[_BatchSize, ...] | None = None
     max_queue_size: int = Field(default=128, ge=1)
     max_queue_seconds: float = Field(default=10, gt=0, le=3600)
     preprocess_instances: int = Field(default=0, ge=0, le=1024)
@@ -187,18 +192,42 @@ class Limits(_Table):
     queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
     max_gpu_bytes: int = Field(default=8 << 30, ge=1 << 20)
 
-    def for_gpu(self, preprocess: str) -> Limits:
-        """The same limits, with the defaults for GPUs where none was given."""
-        defaults = _GPU_LIMITS | {"preprocess_instances": _GPU_DECODERS[preprocess]}
-        return self.model_copy(
-            update={name: value for name, value in defaults.items() if name not in self.model_fields_set}
-        )
+    @model_validator(mode="after")
+    def _batch_sizes_fit(self) -> Limits:
+        if not self.batch_sizes:
+            return self
+        if list(self.batch_sizes) != sorted(set(self.batch_sizes)):
+            raise ValueError(f"batch_sizes {list(self.batch_sizes)} are not ascending")
+        largest = self.batch_sizes[-1]
+        if "max_batch_size" in self.model_fields_set and self.max_batch_size != largest:
+            raise ValueError(
+                f"batch_sizes end with {largest}, but max_batch_size is {self.max_batch_size}; leave out max_batch_size"
+            )
+        return self
+
+    def completed(self, target: str, accelerator: str, preprocess: str) -> Limits:
+        """The same limits, with the defaults of the target where none was given."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        defaults: dict[str, Any] = {}
+        if target == "gpu":
+            defaults = _GPU_LIMITS | {"preprocess_instances": _GPU_DECODERS[preprocess]}
+        sizes = self.batch_sizes
+        if sizes:
+            given["max_batch_size"] = sizes[-1]
+        elif sizes is None and target == "gpu":
+            largest = given.get("max_batch_size", _GPU_BATCH_SIZES[-1])
+            sizes = (*(size for size in _GPU_BATCH_SIZES if size < largest), largest)
+        given["batch_sizes"] = () if accelerator == "tensorrt" else sizes or ()
+        return self.model_copy(update=defaults | given)
 
 
-# A GPU needs larger batches for its full throughput, and processes a longer queue in the same time. One instance copies
-# pixels and answers while the other computes. The delay fills batches at thousands of photos a second, and is a
-# twentieth of the latency budget.
-_GPU_LIMITS = {"max_batch_size": 64, "max_queue_size": 512, "network_instances": 2, "queue_delay_us": 500}
+# A GPU processes a longer queue in the same time. One instance copies pixels and answers while the other computes. The
+# delay fills batches at thousands of photos a second, and is a twentieth of the latency budget.
+_GPU_LIMITS = {"max_queue_size": 512, "network_instances": 2, "queue_delay_us": 500}
+# On an H100, a ResNet-18 in fp16 took 0.7 ms for 1 photo, 1.4 ms for 8 and 1.5 ms for 32 (docs/gpu.md). Two of them
+# alone did 11,500 photos a second in batches of 32, three times what the whole service reached, and 13,700 in batches
+# of 64. Each size costs memory and time at the start.
+_GPU_BATCH_SIZES = (1, 8, 32)
 # Processes that decode for one GPU.
 _GPU_DECODERS = {"pillow": 8, "dali": 4}
 

@@ -18,7 +18,8 @@ _CUDA_CHOICES = {
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
     "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
 }
-_CUDA_VALUES = ("gpu_mem_limit", "do_copy_in_default_stream")
+# The official backend ignores `prefer_nhwc` as a parameter.
+_CUDA_VALUES = ("gpu_mem_limit", "do_copy_in_default_stream", "prefer_nhwc")
 _PRECISION_FLAGS = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
 _TENSORRT_NAMES = {
     "max_workspace_size_bytes": "trt_max_workspace_size",
@@ -64,7 +65,10 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
         missing = "there is no GPU for it" if TENSORRT in wanted else ""
         return Choice(providers, [f"TensorRT is not used: {missing}; the CPU is."] if missing else [])
     if CUDA not in available:
-        return Choice(providers, ["The GPU is not used: this ONNX Runtime has no CUDA; install onnxruntime-gpu."])
+        return Choice(
+            providers,
+            ["The GPU is not used: this ONNX Runtime has no CUDA; the CPU is. For CUDA, install onnxruntime-gpu."],
+        )
     providers.insert(0, (CUDA, _cuda_options(config) | wanted.get(CUDA, {}) | {"device_id": str(device)}))
     if TENSORRT not in wanted:
         return Choice(providers)
