@@ -26,6 +26,10 @@ from view import FAST_MISSING, View, ViewError, least_side_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Decoded photos wait for the networks in a queue that only its timeout bounds. On busy processors networks come first,
+# so that no more photos are decoded than they can take.
+_NICENESS = 19
+
 _C = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 # Allocations of this size are mapped separately and returned to the system; smaller ones are kept for the next photo.
@@ -57,6 +61,8 @@ class TritonPythonModel:
         if wants_fast and FAST_MISSING and args["model_instance_name"].endswith("_0"):
             pb_utils.Logger.log_warn(f"Pillow resizes the photos, which takes longer: {FAST_MISSING}")
         self._bytes = 0
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.nice(_NICENESS - os.getpriority(os.PRIO_PROCESS, 0))
         warnings.simplefilter("ignore")  # Pillow warns about single photos
         with contextlib.suppress(AttributeError):  # not glibc
             # Otherwise glibc keeps the memory of large photos, and the next one allocates more.
