@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
+    from .signatures import Keys
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 REAL_PHOTOS = ROOT.parent / "shared" / "photos"
@@ -210,6 +212,23 @@ def server(repository: Path) -> Iterator[SimpleNamespace]:
 def copy(repository: Path, tmp_path: Path) -> Path:
     """A model repository to change."""
     return shutil.copytree(repository, tmp_path / "model_repository")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """The key pair of `signed`."""
+    from .signatures import make_keys
+
+    return make_keys(tmp_path)
+
+
+@pytest.fixture
+def signed(copy: Path, keys: Keys) -> Path:
+    """A signed model repository to change."""
+    from .signatures import sign
+
+    sign(copy, keys)
+    return copy
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.repository.signature import Signature
 from car_analyzer_server import RepositoryError, Server, ServingError, Settings, SettingsError, signing
-from tests.signatures import CHANGES, Keys, make_keys, sign
+from tests.signatures import CHANGES, Keys, sign
 
 from .publish_site import ANY, KEY, Site, tree
 
@@ -32,17 +32,6 @@ COMMANDS = {
     "publish": (publish.main, ["--version", "2", *NOBODY]),
     "rollback": (rollback.main, NOBODY),
 }
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return make_keys(tmp_path)
-
-
-@pytest.fixture
-def signed(copy: Path, keys: Keys) -> Path:
-    sign(copy, keys)
-    return copy
 
 
 def refused(command: str, repository: Path, *arguments: object) -> int:

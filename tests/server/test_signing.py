@@ -16,21 +16,10 @@ from model_signing import signing as library
 
 from car_analyzer_server import RepositoryError, Server, Settings, SettingsError, signing
 from car_analyzer_server._cli import _parser, _settings
-from tests.signatures import CHANGES, Keys, make_keys, sign
+from tests.signatures import CHANGES, Keys, make_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return make_keys(tmp_path)
-
-
-@pytest.fixture
-def signed(copy: Path, keys: Keys) -> Path:
-    sign(copy, keys)
-    return copy
 
 
 def state(folder: Path) -> dict[Path, tuple[int, bytes | None]]:
