@@ -29,6 +29,8 @@ import grpc  # type: ignore[import-untyped]
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from car_analyzer.triton_messages import Cause, has_cause
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -58,7 +60,8 @@ class Phase:
         start: On the monotonic clock of this machine.
         sending: For how many seconds requests were sent.
         results: How many ended in each way: `answered`, `rejected` (the queue is full), `expired` (it waited in a queue
-            for too long), `unanswered`, `wrong`, or an error.
+            for too long), `interrupted` (a process of Triton died; clients send again), `unanswered`, `wrong`, or an
+            error.
         seconds: How long each took, by result.
         ends: When each correct answer came, in seconds since the start.
     """
@@ -150,6 +153,8 @@ async def grpc_sender(url: str, photos: list[ReferencePhoto]) -> AsyncIterator[S
                 return "rejected"
             if error.code() is grpc.StatusCode.UNAVAILABLE and EXPIRED in text.lower():
                 return "expired"
+            if has_cause(text, Cause.BACKEND_RESTARTING):
+                return "interrupted"
             return f"{error.code().name}: {text}"
 
     yield send

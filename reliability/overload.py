@@ -36,6 +36,7 @@ examples:
   python -m reliability.overload
   python -m reliability.overload --only grpc --seconds 10
 """
+EXPECTED = ("answered", "rejected", "expired", "interrupted")
 SAMPLE_S = 1.0
 # By then, an overload has taken the memory that it needs at its beginning.
 SETTLED_S = 20.0
@@ -80,8 +81,7 @@ def try_overload(kind: str, repository: Path, *, seconds: float, factor: float =
             command += [f"--seconds={seconds}", f"--factor={factor}", f"--warm={warm}"]
             ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, preexec_fn=die_with_parent)
         restarts = [*service.said("Starting it again"), *service.said("A process of")]
-    rows = judge(kind, json.loads(ran.stdout), sampler, Limits(repository))
-    return [*rows, Row(f"{kind} faults", 1, len(restarts), restarts[0] if restarts else "nothing died")]
+    return judge(kind, json.loads(ran.stdout), sampler, Limits(repository), restarts)
 
 
 class Limits:
@@ -89,6 +89,8 @@ class Limits:
 
     Attributes:
         waiting: How many requests may wait for the first step, with those that it works on.
+        later: How many may wait for a network: the processes that decode stop at two batches, and each checks this once
+            per batch.
         queue_s: For how long a request may wait altogether, in seconds: for the first step, and for a head.
     """
 
@@ -103,6 +105,7 @@ class Limits:
         times = {name: policy.default_timeout_microseconds / 1e6 for name, policy in policies.items()}
         instances = sum(group.count for group in first.instance_group)
         self.waiting = policies["preprocess"].max_queue_size + first.max_batch_size * instances
+        self.later = first.max_batch_size * (2 + instances)
         self.queue_s = times.pop("preprocess") + max(times.values())
 
 
@@ -111,13 +114,13 @@ class Sampler:
 
     Attributes:
         queue: How many requests waited for the first step, each time.
-        later: How many waited for another step, at most.
+        later: How many waited for a network, each time; for the one with most.
         memory: When, on the monotonic clock, and how many bytes all processes held.
     """
 
     def __init__(self, service: Service, pids: list[int]) -> None:
         self.queue: list[int] = []
-        self.later = 0
+        self.later: list[int] = []
         self.memory: list[tuple[float, int]] = []
         self._url = service.addresses["metrics"]
         self._pids = pids
@@ -143,13 +146,13 @@ class Sampler:
             with contextlib.suppress(OSError):
                 counts = pending_requests(self._url)
                 self.queue.append(counts.pop("preprocess", 0))
-                self.later = max(self.later, *counts.values(), 0)
+                self.later.append(max(counts.values(), default=0))
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.memory.append((time.monotonic(), sum(usage(pid).memory for pid in self._pids)))
 
 
-def judge(kind: str, phases: dict[str, Any], sampler: Sampler, limits: Limits) -> list[Row]:
-    """Compares the figures with what is promised."""
+def judge(kind: str, phases: dict[str, Any], sampler: Sampler, limits: Limits, restarts: list[str]) -> list[Row]:
+    """Compares the figures, and the log's lines about restarts, with what is promised."""
     names = ("alone", "before", "overload", "probe", "calm")
     alone, before, overload, probe, calm = (phases[name] for name in names)
     rows = []
@@ -159,13 +162,13 @@ def judge(kind: str, phases: dict[str, Any], sampler: Sampler, limits: Limits) -
 
     results = overload["results"]
     offered = overload["sent"] / overload["sending"] / max(before["rate"], 1e-9)
-    lost = sum(count for result, count in results.items() if result not in ("answered", "rejected", "expired"))
+    lost = sum(count for result, count in results.items() if result not in EXPECTED)
     what = ", ".join(f"{count:,} {result[:120]}" for result, count in results.items())
     add("requests", overload["sent"], lost, f"{offered:.1f} x {before['rate']:.0f}/s: {what}")
 
-    longer = sum(waiting > limits.waiting for waiting in sampler.queue)
-    most = f"at most {max(sampler.queue, default=0)} waiting, {limits.waiting} may; {sampler.later} for a later step"
-    add("queue", len(sampler.queue), longer, most)
+    for promise, waiting, limit in (("queue", sampler.queue, limits.waiting), ("backlog", sampler.later, limits.later)):
+        longer = sum(count > limit for count in waiting)
+        add(promise, len(waiting), longer, f"at most {max(waiting, default=0)} waiting, {limit} may")
 
     unloaded = alone["seconds"].get("answered", {}).get("p99", 0.0)
     bound = 3 * unloaded + limits.queue_s
@@ -188,6 +191,8 @@ def judge(kind: str, phases: dict[str, Any], sampler: Sampler, limits: Limits) -
     note = f"{', '.join(f'{rate:.0f}' for rate in rates)} a second, before the overload {before['rate']:.0f}"
     add("recovery", len(rates), int(slowed), note)
     add("afterwards", calm["sent"], calm["sent"] - calm["results"].get("answered", 0), f"{calm['rate']:.0f} a second")
+    interrupted = results.get("interrupted", 0)
+    add("faults", 1, len(restarts) or interrupted, restarts[0] if restarts else f"{interrupted} requests interrupted")
     return rows
 
 

@@ -90,7 +90,7 @@ class Server:
     @property
     def metrics_url(self) -> str:
         """Its URL for Prometheus."""
-        return f"http://{in_url(reachable(self.settings.http_host))}:{self.settings.metrics_port}/metrics"
+        return f"http://{in_url(reachable(self.settings.host))}:{self.settings.metrics_port}/metrics"
 
     def start(self, timeout: float = 300) -> None:
         """Starts Triton and waits until every model is ready.
@@ -281,6 +281,7 @@ class Server:
                 "CAR_ANALYZER_SUPERVISED": str(int(self.settings.supervised)),
                 "CAR_ANALYZER_LOG_PHOTOS": str(int(self.settings.log_photos)),
                 "CAR_ANALYZER_THREADS": str(network_threads(cores, len(networks))),
+                "CAR_ANALYZER_METRICS_URL": self.metrics_url if self._has_metrics() else "",
             },
         )
         self._log.follow(self._process)
@@ -308,15 +309,14 @@ class Server:
 
     def _is_ready(self) -> bool:
         try:
-            return self._request("GET", "/v2/health/ready", timeout=5)[0] == 200 and self._has_metrics()
+            if self._has_metrics():  # Triton opens their port last
+                socket.create_connection((reachable(self.settings.host), self.settings.metrics_port), timeout=5).close()
+            return self._request("GET", "/v2/health/ready", timeout=5)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
     def _has_metrics(self) -> bool:
-        """Whether the metrics can be read, if they are not switched off; Triton opens their port last."""
-        if not any(argument.startswith("--allow-metrics") for argument in self.settings.arguments):
-            socket.create_connection((reachable(self.settings.host), self.settings.metrics_port), timeout=5).close()
-        return True
+        return not any(argument.startswith("--allow-metrics") for argument in self.settings.arguments)
 
     def _version(self) -> str:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def test_everything_is_answered_or_rejected(kind: str, repository: Path) -> None:
     rows = {row.name: row for row in overload.try_overload(kind, repository, seconds=3, warm=1)}
     assert rows[f"{kind} requests"].tried > 20
-    # Speed and memory are not checked: other tests run beside this one.
-    for promise in ("requests", "queue", "afterwards", "faults"):
+    # Speed, memory and faults are not checked: other tests run beside this one, and Triton gives up on a process that
+    # gets no processor time.
+    for promise in ("requests", "queue", "backlog", "afterwards"):
         row = rows[f"{kind} {promise}"]
         assert row.tried
         assert not row.lost, row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,6 @@ import tritonclient.grpc
 import tritonclient.http
 import tritonclient.utils
 
-from reliability.processes import stubs
 from reliability.reference import reference_logits
 from tests.repository.test_preprocess import PHOTOS
 
@@ -160,9 +158,3 @@ def test_labels_come_with_tritons_classification_extension(server: SimpleNamespa
     labels = [answer.as_numpy(f"{head}_logits")[0][0].decode().split(":")[2] for head in HEADS]
     client.close()
     assert labels == ["dirty", "intact"]
-
-
-def test_decoding_leaves_busy_processors_to_the_networks(server: SimpleNamespace) -> None:
-    niceness = {model: {stub.nice() for stub in stubs(server.pid, model)} for model in ("preprocess", "condition")}
-    assert niceness["condition"] == {os.getpriority(os.PRIO_PROCESS, 0)}
-    assert niceness["preprocess"] == {19}

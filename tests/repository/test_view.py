@@ -95,7 +95,8 @@ triton.Logger = types.SimpleNamespace(log_warn=print)
 from model import TritonPythonModel
 from view import View
 
-config = {"parameters": {name: {"string_value": "1000000"} for name in ("max_bytes", "max_pixels")}}
+parameters = {name: {"string_value": "1000000"} for name in ("max_bytes", "max_pixels")}
+config = {"max_batch_size": 32, "parameters": parameters}
 for instance in ("preprocess_0_0", "preprocess_0_1"):
     TritonPythonModel().initialize({"model_config": json.dumps(config), "model_instance_name": instance})
 picture = Image.effect_noise((640, 480), 50).convert("RGB")

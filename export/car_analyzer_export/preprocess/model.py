@@ -20,15 +20,12 @@ import identity
 import numpy as np
 import photo_log
 import triton_python_backend_utils as pb_utils
+from backlog import Backlog
 from photo import InvalidPhotoError, Photo
 from view import FAST_MISSING, View, ViewError, least_side_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-# Decoded photos wait for the networks in a queue that only its timeout bounds. On busy processors networks come first,
-# so that no more photos are decoded than they can take.
-_NICENESS = 19
 
 _C = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
@@ -49,8 +46,11 @@ class TritonPythonModel:
         All loaded versions share one configuration, but each version has its own views.
         """
         self._export_id = identity.read()
-        parameters = json.loads(args["model_config"])["parameters"]
-        self._limits = {name: json.loads(parameters[name]["string_value"]) for name in ("max_bytes", "max_pixels")}
+        config = json.loads(args["model_config"])
+        parameters = {name: json.loads(value["string_value"]) for name, value in config["parameters"].items()}
+        self._limits = {name: parameters[name] for name in ("max_bytes", "max_pixels")}
+        # While the networks work on a batch, the next one is complete.
+        self.backlog = Backlog(parameters.get("networks", []), 2 * config["max_batch_size"])
         # For the largest photo: 4 bytes per decoded pixel, and again as RGB.
         self._memory = 8 * self._limits["max_pixels"] + 32_000_000
         views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))
@@ -61,8 +61,6 @@ class TritonPythonModel:
         if wants_fast and FAST_MISSING and args["model_instance_name"].endswith("_0"):
             pb_utils.Logger.log_warn(f"Pillow resizes the photos, which takes longer: {FAST_MISSING}")
         self._bytes = 0
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.nice(_NICENESS - os.getpriority(os.PRIO_PROCESS, 0))
         warnings.simplefilter("ignore")  # Pillow warns about single photos
         with contextlib.suppress(AttributeError):  # not glibc
             # Otherwise glibc keeps the memory of large photos, and the next one allocates more.
@@ -71,7 +69,10 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers every request of a batch separately."""
-        responses = [self._respond(request) for request in requests]
+        responses = []
+        for request in requests:
+            self.backlog.wait()
+            responses.append(self._respond(request))
         self._trim_memory()
         return responses
 

@@ -70,7 +70,11 @@ def views_text(plan: Plan) -> str:
 
 
 def _preprocess(plan: Plan, version: int) -> Any:
-    parameters: dict[str, Any] = {"max_bytes": plan.limits.max_bytes, "max_pixels": plan.limits.max_pixels}
+    parameters: dict[str, Any] = {
+        "max_bytes": plan.limits.max_bytes,
+        "max_pixels": plan.limits.max_pixels,
+        "networks": sorted({network.name for _, network in plan.heads()}),
+    }
     # Without a count, Triton itself starts one process, and `serve` as many as suit its machine.
     group = pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=plan.limits.preprocess_instances)
     if with_dali := plan.preprocess == "dali":
@@ -87,8 +91,8 @@ def _preprocess(plan: Plan, version: int) -> Any:
         ],
         instance_group=[group],
         parameters={name: pb.ModelParameter(string_value=json.dumps(value)) for name, value in parameters.items()},
-        # Bounds the queue of the whole ensemble. Later steps cannot: Triton before 26.03 never answers the requests
-        # that it rejects there.
+        # Bounds the queue of the whole ensemble, with `preprocess/backlog.py`. Later steps cannot: Triton before 26.03
+        # never answers the requests that it rejects there.
         # One request per batch: photos are decoded one by one anyway, so a batch would only leave other instances idle,
         # and a request that the Python backend cannot read (a string longer than its data) fails its whole batch.
         # DALI decodes the photos of a batch together.

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 # Placeholder for the version's number until it is chosen. No model can have this name.
 _NEW_VERSION = ".version"
 # File in a version of the preprocess step → its source in `preprocess`.
-_PILLOW_FILES = {name: name for name in ("guard.py", "identity.py", "model.py", "photo.py", "photo_log.py", "view.py")}
+_PILLOW_FILES = {
+    f"{name}.py": f"{name}.py" for name in ("backlog", "guard", "identity", "model", "photo", "photo_log", "view")
+}
 _DALI_FILES = _PILLOW_FILES | {
     "model.py": "dali_model.py",
     "dali_pipeline.py": "dali_pipeline.py",

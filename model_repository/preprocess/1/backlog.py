@@ -1,0 +1,1 @@
+../../../export/car_analyzer_export/preprocess/backlog.py
