@@ -64,8 +64,18 @@ def main(argv: list[str] | None = None) -> int:
     return report(rows)
 
 
-def try_overload(kind: str, repository: Path, *, seconds: float, factor: float = 10.0, warm: float = 6.0) -> list[Row]:
-    """Overloads a service of its own over one way in; returns a row for each promise."""
+def try_overload(
+    kind: str, repository: Path, *, seconds: float, factor: float = 10.0, around: float = 6.0
+) -> list[Row]:
+    """Overloads a service of its own over one way in; returns a row for each promise.
+
+    Args:
+        kind: The way in.
+        repository: What it serves.
+        seconds: Of the overload.
+        factor: How many times the capacity is offered.
+        around: Of each phase before and after the overload, in seconds.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="car-analyzer-overload-")))
         service = stack.enter_context(Service(repository))
@@ -78,7 +88,7 @@ def try_overload(kind: str, repository: Path, *, seconds: float, factor: float =
         photos.write_bytes(pickle.dumps(list(reference_photos())))
         with Sampler(service, pids) as sampler:
             command = [sys.executable, "-m", "reliability.open_loop", kind, url, str(photos)]
-            command += [f"--seconds={seconds}", f"--factor={factor}", f"--warm={warm}"]
+            command += [f"--seconds={seconds}", f"--factor={factor}", f"--warm={around}", f"--after={around}"]
             ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, preexec_fn=die_with_parent)
         restarts = [*service.said("Starting it again"), *service.said("A process of")]
     return judge(kind, json.loads(ran.stdout), sampler, Limits(repository), restarts)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("kind", overload.KINDS)
 def test_everything_is_answered_or_rejected(kind: str, repository: Path) -> None:
-    rows = {row.name: row for row in overload.try_overload(kind, repository, seconds=3, warm=1)}
+    rows = {row.name: row for row in overload.try_overload(kind, repository, seconds=3, around=1)}
     assert rows[f"{kind} requests"].tried > 20
     # Speed, memory and faults are not checked: other tests run beside this one, and Triton gives up on a process that
     # gets no processor time.
