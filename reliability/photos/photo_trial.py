@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from .corpus import HostilePhoto
     from .oracle import Oracle
 
-# Promised for any single photo, in the process that decodes it, including what this process needs without a photo.
+# Promised for any single photo, in the process that decodes it, including what this process needs without a photo:
+# 50 MB at first, and up to 150 MB when it has decoded others.
 MAX_SECONDS = 2.0
-MAX_BYTES = 620_000_000
+MAX_BYTES = 700_000_000
 WORKERS = 4
 # One in so many mutants is sent in the middle of a batch, too.
 BATCH_EACH = 20
