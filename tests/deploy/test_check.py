@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -172,6 +173,29 @@ def test_the_public_key_reaches_triton(kind: str) -> None:
             assert mounts == ["/run/verify"] * expected
             assert all(kind in volume for volume in volumes)
     assert found == names
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("variable", ["MODELS", "SPEC_FOLDER", "VERIFY_KEY"])
+def test_compose_creates_no_missing_file_or_folder(profile: str, variable: str) -> None:
+    try:
+        compose = Tools(ROOT / "build" / "tools").command("docker compose")
+    except MissingError as error:
+        pytest.skip(f"no compose: {error}")
+    done = subprocess.run(
+        [*compose, "--file", ROOT / "docker-compose.yml", "--profile", profile, "config", "--format", "json"],
+        env={**os.environ, variable: "./nowhere"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    services = json.loads(done.stdout)["services"]
+    # Containers are created in the order of `depends_on`, and only then started: the first that fails ends `up`.
+    service = (
+        services["models"] if variable != "VERIFY_KEY" else services["triton" if profile == "gpu" else "triton-cpu"]
+    )
+    mounts = [mount for mount in service["volumes"] if mount["source"] == str(ROOT / "nowhere")]
+    assert any(not mount["bind"].get("create_host_path") for mount in mounts)
 
 
 def test_the_chart_lists_the_settings_of_the_gateway() -> None:
