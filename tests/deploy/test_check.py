@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -155,6 +156,22 @@ def test_mutual_tls_reaches_triton_and_the_gateway() -> None:
     assert volumes["both"]["secret"]["secretName"] == "client"
     # Without a certificate of its own, the gateway gets the authority only, not Triton's key.
     assert volumes["one"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+
+
+def test_only_pods_that_copy_models_may_open_connections() -> None:
+    def egress(settings: str) -> list[dict[str, Any]]:
+        policies = [d for d in yaml.safe_load_all(template(settings).stdout) if d["kind"] == "NetworkPolicy"]
+        rules: list[dict[str, Any]] = next(p for p in policies if p["metadata"]["name"].endswith("triton"))["spec"][
+            "egress"
+        ]
+        return rules
+
+    dns = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    bucket = "models.source=objectStorage,models.objectStorage.folder=models:cars"
+    assert egress("models.source=image") == []
+    assert egress(bucket) == [dns, {"ports": [{"port": 443}]}]
+    narrow = "networkPolicy.modelsEgress[0].to[0].ipBlock.cidr=10.0.0.0/24"
+    assert egress(f"{bucket},{narrow}") == [dns, {"to": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]}]
 
 
 @pytest.mark.parametrize("kind", ["secret", "configMap"])
