@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import json
 import re
 import signal
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -28,6 +31,14 @@ HEAD_S = 10.0
 # How long a client can read a rejection before the connection is closed.
 LINGER_S = 1.0
 BACKLOG = 2048
+# At shutdown: 0.25 s for handshakes to complete, and 2 s for the first request of connections that are established.
+ROUND_S = 0.05
+HANDSHAKE_ROUNDS = 5
+LAST_ROUNDS = 40
+# From Linux's <asm-generic/socket.h>; Python does not name it.
+SO_ATTACH_FILTER = 26
+# Classic BPF: load the byte of a TCP header's flags; if SYN is set, drop the packet; otherwise keep it.
+DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF_FFFF))
 ANALYZE = b"POST /analyze"
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
@@ -167,7 +178,18 @@ class Server(uvicorn.Server):
         end = loop.time() + gateway.settings.drain_timeout
         while gateway.in_flight and loop.time() < end and not self.force_exit:  # noqa: ASYNC110 - a signal sets it
             await asyncio.sleep(0.05)
+        for listener in sockets or []:
+            ignore_new_connections(listener)
+        await self._answer_established()
         await super().shutdown(sockets)
+
+    async def _answer_established(self) -> None:
+        connections: set[Any] = self.server_state.connections
+        # In rounds: the event loop accepts a connection in one, and reads its request in a later one.
+        for number in range(LAST_ROUNDS):
+            if self.force_exit or (number >= HANDSHAKE_ROUNDS and all(one.cycle is not None for one in connections)):
+                return
+            await asyncio.sleep(ROUND_S)
 
 
 def _remove_upgrade(data: bytes) -> bytes:
@@ -191,6 +213,17 @@ def listen(host: str, port: int) -> socket.socket:
     # packets waits 40 ms for the first acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def ignore_new_connections(listener: socket.socket) -> None:
+    """Make the kernel drop packets that open connections, so that the listener can close when its queue is empty.
+
+    Closing it resets the connections that still wait to be accepted: their clients may have sent a request.
+    """
+    instructions = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in DROP_SYN))
+    program = struct.pack("HP", len(DROP_SYN), ctypes.addressof(instructions))
+    with contextlib.suppress(OSError):  # not Linux
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 def run(app: Starlette, listener: socket.socket, announce: Callable[[], None]) -> None:

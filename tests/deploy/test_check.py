@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -156,6 +158,22 @@ def test_mutual_tls_reaches_triton_and_the_gateway() -> None:
     assert volumes["one"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
 
 
+def test_only_pods_that_copy_models_may_open_connections() -> None:
+    def egress(settings: str) -> list[dict[str, Any]]:
+        policies = [d for d in yaml.safe_load_all(template(settings).stdout) if d["kind"] == "NetworkPolicy"]
+        rules: list[dict[str, Any]] = next(p for p in policies if p["metadata"]["name"].endswith("triton"))["spec"][
+            "egress"
+        ]
+        return rules
+
+    dns = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    bucket = "models.source=objectStorage,models.objectStorage.folder=models:cars"
+    assert egress("models.source=image") == []
+    assert egress(bucket) == [dns, {"ports": [{"port": 443}]}]
+    narrow = "networkPolicy.modelsEgress[0].to[0].ipBlock.cidr=10.0.0.0/24"
+    assert egress(f"{bucket},{narrow}") == [dns, {"to": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]}]
+
+
 @pytest.mark.parametrize("kind", ["secret", "configMap"])
 def test_the_public_key_reaches_triton(kind: str) -> None:
     documents = yaml.safe_load_all(template(f"models.verify.{kind}=signing,models.verify.key=a.pub").stdout)
@@ -172,6 +190,29 @@ def test_the_public_key_reaches_triton(kind: str) -> None:
             assert mounts == ["/run/verify"] * expected
             assert all(kind in volume for volume in volumes)
     assert found == names
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("variable", ["MODELS", "SPEC_FOLDER", "VERIFY_KEY"])
+def test_compose_creates_no_missing_file_or_folder(profile: str, variable: str) -> None:
+    try:
+        compose = Tools(ROOT / "build" / "tools").command("docker compose")
+    except MissingError as error:
+        pytest.skip(f"no compose: {error}")
+    done = subprocess.run(
+        [*compose, "--file", ROOT / "docker-compose.yml", "--profile", profile, "config", "--format", "json"],
+        env={**os.environ, variable: "./nowhere"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    services = json.loads(done.stdout)["services"]
+    # Containers are created in the order of `depends_on`, and only then started: the first that fails ends `up`.
+    service = (
+        services["models"] if variable != "VERIFY_KEY" else services["triton" if profile == "gpu" else "triton-cpu"]
+    )
+    mounts = [mount for mount in service["volumes"] if mount["source"] == str(ROOT / "nowhere")]
+    assert any(not mount["bind"].get("create_host_path") for mount in mounts)
 
 
 def test_the_chart_lists_the_settings_of_the_gateway() -> None:

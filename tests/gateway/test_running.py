@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from car_analyzer import ConfigurationError
 from car_analyzer_gateway._settings import read_settings
 from tests.conftest import PATIENCE_S, until
 
-from .conftest import HEALTHY, Gateway
+from .conftest import HEALTHY, Gateway, make_form
 from .test_refusals import refused
 
 if TYPE_CHECKING:
@@ -81,6 +83,31 @@ def test_what_takes_too_long_is_cut_off(
     refused(answer.result(), 503, "The service is stopping")
     assert gateway.process.wait(PATIENCE_S) == 0
     assert not [line for line in gateway.log() if "traceback" in line]
+
+
+def test_no_connection_is_reset(server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes) -> None:
+    gateway = start_gateway(server.grpc_url)
+    body, headers = make_form(photo)
+    statuses: list[int] = []
+
+    def send_until_refused() -> None:
+        while True:
+            with contextlib.closing(HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S)) as connection:
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    return
+                connection.request("POST", "/analyze", body, headers)
+                statuses.append(connection.getresponse().status)
+
+    with ThreadPoolExecutor(16) as pool:
+        clients = [pool.submit(send_until_refused) for _ in range(16)]
+        until(lambda: len(statuses) > len(clients))
+        gateway.process.terminate()
+        for client in clients:
+            client.result()
+    assert set(statuses) == {200, 503}
+    assert gateway.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize(
