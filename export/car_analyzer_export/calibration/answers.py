@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from car_analyzer import Analysis
 
 from ..checking.answers import Answer
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     import numpy.typing as npt
 
     from car_analyzer.heads import HeadSpec
@@ -50,7 +49,9 @@ class LocalModel:
             raise CheckError(f"The networks cannot be run here: {error}. Run `car-analyzer export` first.") from error
         self._heads = heads
         parameters = config_on_disk(repository, PREPROCESS).parameters
-        self._limits = [json.loads(parameters[name].string_value) for name in ("max_bytes", "max_pixels")]
+        self._max_bytes, self._max_pixels = (
+            json.loads(parameters[name].string_value) for name in ("max_bytes", "max_pixels")
+        )
 
     def analyze_all(self, photos: list[LabelledPhoto], step: Callable[[], object]) -> list[Answer]:
         """Analyses every photo; calls `step` after each. Errors of single photos are in their answers."""
@@ -63,7 +64,8 @@ class LocalModel:
     def _analyze(self, photo: LabelledPhoto) -> Answer:
         views = {network.view for network in self._networks}
         try:
-            decoded = Photo(photo.path.read_bytes(), *self._limits, least_side=least_side_for(views))
+            content = photo.path.read_bytes()
+            decoded = Photo(content, self._max_bytes, self._max_pixels, least_side=least_side_for(views))
             pixels = {view: view.prepare(decoded) for view in views}
         except OSError as error:
             return Answer(photo, None, f"cannot read it: {error.strerror}")

@@ -1,7 +1,7 @@
 """Learns how to scale a head's logits, so that its confidences are the shares of right answers.
 
-A temperature (Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599), and a bias for one logit (J. Platt,
-Probabilistic Outputs for Support Vector Machines, 1999). Both losses are convex in 1 / temperature and the bias.
+A temperature (C. Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599), and for one logit also a bias
+(J. Platt, Probabilistic Outputs for Support Vector Machines, 1999). The loss is convex in 1 / temperature and the bias.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def fit(activation: str, logits: Floats, truth: npt.NDArray[np.bool_]) -> Scalin
 def _targets(truth: npt.NDArray[np.bool_], *, exclusive: bool) -> Floats:
     """The probability to learn for each label.
 
-    Not quite 0 and 1, but Platt's (photos + 1) / (photos + 2): where a few photos are all answered right, the loss would
+    Not quite 0 and 1, but Platt's (photos + 1) / (photos + 2): where all photos are answered right, the loss would
     otherwise have no minimum, and the confidence would be 100 %.
     """
     photos = np.where(truth, truth.sum(axis=0), (~truth).sum(axis=0))

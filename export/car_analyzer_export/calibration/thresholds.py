@@ -89,15 +89,15 @@ def propose(head: HeadSpec, logits: npt.NDArray[np.float64], truths: Sequence[st
     if head.activation == "multilabel" or len(head.labels) != 2:
         return Proposal(wish, head.positive)
     answers = read_answers(replace(head, temperature=1.0, bias=0.0), logits)
-    scores = np.array([answer.probabilities[head.positive] for answer in answers])
+    scores = np.array([answer.probabilities[head.positive] for answer in answers], np.float64)
     positive = np.array([truth == head.positive for truth in truths])
     threshold = _threshold(scores, positive, wish)
     if threshold is None:
         return Proposal(wish, head.positive)
     low = high = threshold
     if wish.of == "precision":
-        negative = _threshold(1 - scores, ~positive, wish)
-        low = 0.0 if negative is None else 1 - negative
+        negative = _threshold(1.0 - scores, ~positive, wish)
+        low = 0.0 if negative is None else round(1 - negative, 15)
     else:
         high = 0.5 if head.threshold is None else head.threshold
     band = (low, high) if low < high else None
