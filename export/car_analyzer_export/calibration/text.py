@@ -45,10 +45,11 @@ def proposed(head: str, proposal: Proposal) -> list[str]:
         return [f"{wish}: no threshold reaches it on these photos, or the head has more than two labels."]
     (low, high), (least, most) = proposal.precision, proposal.recall
     settings = f"threshold = {proposal.threshold}"
+    precision, recall = proposal.right / proposal.chosen, proposal.right / proposal.positives
     sentences = [
         f"{wish}: under [heads.{head}] in the spec, write {settings}; then export again. On these photos, the "
-        f"precision is {proposal.right / proposal.chosen:.1%} (on more such photos, likely {low:.0%} to {high:.0%}), the recall "
-        f"{proposal.right / proposal.positives:.1%} (likely {least:.0%} to {most:.0%})."
+        f"precision is {precision:.1%} (on more such photos, likely {low:.0%} to {high:.0%}), the recall {recall:.1%} "
+        f"(likely {least:.0%} to {most:.0%})."
     ]
     if proposal.unsure:
         lower, upper = proposal.unsure
