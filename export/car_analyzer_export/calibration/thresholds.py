@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from car_analyzer.heads import HeadSpec
 
 
+# A precision on fewer photos is mostly luck.
+LEAST_CHOSEN = 20
+
+
 @dataclass(frozen=True)
 class Wish:
     """At least this precision or recall, from 0 to 1, of a head's positive label."""
@@ -93,11 +97,11 @@ def propose(head: HeadSpec, logits: npt.NDArray[np.float64], truths: Sequence[st
     positive = np.array([truth == head.positive for truth in truths])
     threshold = _threshold(scores, positive, wish)
     if threshold is None:
-        return Proposal(wish, head.positive)
+        return Proposal(wish, head.positive, photos=len(scores))
     low = high = threshold
     if wish.of == "precision":
         negative = _threshold(1.0 - scores, ~positive, wish)
-        low = 0.0 if negative is None else round(1 - negative, 15)
+        low = threshold if negative is None else round(1 - negative, 15)
     else:
         high = 0.5 if head.threshold is None else head.threshold
     band = (low, high) if low < high else None
@@ -118,16 +122,16 @@ def _threshold(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_],
     """A short number between two neighbouring scores, or None."""
     cuts = np.unique(scores)
     found = np.array([(positive & (scores >= cut)).sum() for cut in cuts])
+    chosen = np.array([(scores >= cut).sum() for cut in cuts])
     if wish.of == "precision":
-        fulfilled = cuts[found / [(scores >= cut).sum() for cut in cuts] >= wish.share]
-        cut = fulfilled[0] if len(fulfilled) else None
+        fulfilled = cuts[(found / chosen >= wish.share) & (chosen >= LEAST_CHOSEN)]
+        cut = min(fulfilled, default=None)
     else:
         fulfilled = cuts[found / positive.sum() >= wish.share]
-        cut = fulfilled[-1] if len(fulfilled) else None
+        cut = max(fulfilled, default=None)
     if cut is None:
         return None
-    below = cuts[cuts < cut]
-    return _between(float(below[-1]) if len(below) else 0.0, float(cut))
+    return _between(float(max(cuts[cuts < cut], default=0.0)), float(cut))
 
 
 def _between(low: float, high: float) -> float:
