@@ -120,9 +120,11 @@ def propose(head: HeadSpec, logits: npt.NDArray[np.float64], truths: Sequence[st
 
 def _threshold(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], wish: Wish) -> float | None:
     """A short number between two neighbouring scores, or None."""
-    cuts = np.unique(scores)
-    found = np.array([(positive & (scores >= cut)).sum() for cut in cuts])
-    chosen = np.array([(scores >= cut).sum() for cut in cuts])
+    order = np.argsort(scores)
+    cuts, first = np.unique(scores[order], return_index=True)
+    # How many photos have at least that score, and how many of them are positive.
+    chosen = len(scores) - first
+    found = np.cumsum(positive[order][::-1])[::-1][first]
     if wish.of == "precision":
         fulfilled = cuts[(found / chosen >= wish.share) & (chosen >= LEAST_CHOSEN)]
         cut = min(fulfilled, default=None)
