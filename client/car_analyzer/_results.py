@@ -20,7 +20,8 @@ class Head:
         confidence: The chosen label's probability, 0 to 1; for `unsure` that of the more likely label; for several
             labels that of the least certain yes/no decision.
         probabilities: Every label's probability in the model's order. They add up to 1 unless the head is multilabel.
-        logits: The network's output, in the model's order.
+            If the model was calibrated, they and `confidence` are calibrated.
+        logits: The network's output, in the model's order; never calibrated.
         labels: Multilabel heads only: all labels that apply; `label` is these, joined by commas.
     """
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._results import Head
 from .errors import ConfigurationError, ServerError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 UNSURE = "unsure"
 ADVICE = "update car-analyzer on this side, or export the model again"
+# A logit that is divided by it stays finite.
+LEAST_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class HeadSpec:
         positive: The label that `threshold` and `unsure` refer to.
         unsure: Between these probabilities of the positive label, the label is `UNSURE`.
         exif_rotation: Whether its network sees photos turned by their EXIF orientation; None for an older export.
+        temperature: Calibrates the confidences: they are those of the logits divided by it. Labels do not depend on it;
+            `threshold` and `unsure` refer to the probabilities without it.
+        bias: Added to the one logit of `sigmoid` after that; 0 for other activations.
     """
 
     name: str
@@ -50,6 +58,8 @@ class HeadSpec:
     positive: str
     unsure: tuple[float, float] | None = None
     exif_rotation: bool | None = None
+    temperature: float = 1.0
+    bias: float = 0.0
 
     @property
     def classes(self) -> int:
@@ -71,23 +81,27 @@ class HeadSpec:
             raise ServerError(f"{self.output} has shape {list(tensor.shape)}; {self.name} needs [1, {self.classes}]")
         if not all(map(math.isfinite, tensor.values)):
             raise ServerError(f"{self.output} is not finite: {list(tensor.values)}")
-        match self.activation:
-            case "softmax":
-                probabilities = softmax(tensor.values)
-            case "sigmoid":
-                probabilities = [sigmoid(-tensor.values[0]), sigmoid(tensor.values[0])]
-            case _:
-                probabilities = [sigmoid(logit) for logit in tensor.values]
-        named = dict(zip(self.labels, probabilities, strict=True))
+        chosen = self._probabilities(tensor.values)
+        calibrated = self._probabilities([logit / self.temperature + self.bias for logit in tensor.values])
         if self.activation == "multilabel":
             threshold = 0.5 if self.threshold is None else self.threshold
-            found = tuple(label for label, probability in named.items() if probability >= threshold)
+            found = tuple(label for label, probability in chosen.items() if probability >= threshold)
             # The confidence in all yes/no decisions together is that of the least certain one.
-            confidence = min(p if label in found else 1 - p for label, p in named.items())
-            return Head(", ".join(found), confidence, named, tensor.values, found)
-        label = self._choose(named)
-        confidence = max(probabilities) if label == UNSURE else named[label]
-        return Head(label, confidence, named, tensor.values)
+            confidence = min(p if label in found else 1 - p for label, p in calibrated.items())
+            return Head(", ".join(found), confidence, calibrated, tensor.values, found)
+        label = self._choose(chosen)
+        confidence = max(calibrated.values()) if label == UNSURE else calibrated[label]
+        return Head(label, confidence, calibrated, tensor.values)
+
+    def _probabilities(self, logits: Sequence[float]) -> dict[str, float]:
+        match self.activation:
+            case "softmax":
+                probabilities = softmax(logits)
+            case "sigmoid":
+                probabilities = [sigmoid(-logits[0]), sigmoid(logits[0])]
+            case _:
+                probabilities = [sigmoid(logit) for logit in logits]
+        return dict(zip(self.labels, probabilities, strict=True))
 
     def _choose(self, probabilities: dict[str, float]) -> str:
         positive = probabilities[self.positive]
@@ -122,7 +136,7 @@ class ServedModel:
         return None if None in found else found == {True}
 
 
-def softmax(logits: tuple[float, ...]) -> list[float]:
+def softmax(logits: Sequence[float]) -> list[float]:
     """Probabilities of finite logits; the largest is subtracted first, so that none overflows."""
     top = max(logits)
     weights = [math.exp(logit - top) for logit in logits]
@@ -142,7 +156,7 @@ def parse_heads(text: str | None, model: str) -> tuple[HeadSpec, ...]:
     """Read the description that the ensemble's config carries.
 
     Args:
-        text: JSON, head name → {output, labels, activation, threshold}, in display order; None if it is missing.
+        text: JSON, head name → {output, labels, activation, threshold, …}, in display order; None if it is missing.
         model: The ensemble's name, for messages.
 
     Raises:
@@ -201,7 +215,20 @@ def _parse_head(name: str, fields: Any) -> HeadSpec:
         positive,
         _parse_band(name, fields.get("unsure"), labels),
         fields.get("exif_rotation"),
+        *_parse_calibration(name, fields, activation),
     )
+
+
+def _parse_calibration(name: str, fields: Any, activation: str) -> tuple[float, float]:
+    temperature, bias = fields.get("temperature", 1.0), fields.get("bias", 0.0)
+    for key, value in (("temperature", temperature), ("bias", bias)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise TypeError(f"{name}: {key} is {value!r}")
+    if temperature < LEAST_TEMPERATURE:
+        raise ValueError(f"{name}: temperature is {temperature!r}")
+    if bias and activation != "sigmoid":
+        raise ValueError(f"{name}: bias is for one logit, not for {activation}")
+    return float(temperature), float(bias)
 
 
 def _parse_band(name: str, band: Any, labels: list[str]) -> tuple[float, float] | None:

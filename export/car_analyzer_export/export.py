@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .repository.signature import Signature
-from .repository.staging import Staging, added, choose_number, staging
-from .repository.versions import RECORD, locked, on_disk, remember, serve_from_next_start, writing
+from .repository.staging import Staging, add, choose_number, staging
+from .repository.versions import RECORD, locked, writing
 from .spec import ENSEMBLE
 
 if TYPE_CHECKING:
@@ -102,19 +102,12 @@ def add_version(
         ServingError: The signature is invalid, or its key cannot be used; the repository is unchanged.
     """
     signature = signature or Signature(repository)
-    with staging(repository, plan) as staged:
+    with staging(repository, [network.name for network in plan.networks]) as staged:
         written = write(staged)
         repository.mkdir(parents=True, exist_ok=True)
         with locked(repository), signature.renewed():
             export = _complete(plan, repository, staged, written, version, checked)
-            with added(staged, repository, export.version, shown=deliver is not None):
-                signature.renew()  # a Triton that starts meanwhile accepts the repository
-                if deliver is not None:
-                    deliver(repository, export.version)
-                else:
-                    before = on_disk(repository)
-                    serve_from_next_start(repository, export.version)
-                    remember(repository, export.version, before)
+            add(staged, repository, export.version, signature, deliver)
     return export
 
 
@@ -134,7 +127,7 @@ def dry_run(
         ExportError: The export would fail.
     """
     with tempfile.TemporaryDirectory(prefix="car-analyzer-export-") as folder, writing(Path(folder)):
-        staged = Staging(Path(folder), plan)
+        staged = Staging(Path(folder), [network.name for network in plan.networks])
         return _complete(plan, repository, staged, write(staged), version, checked)
 
 
@@ -147,7 +140,7 @@ def _complete(
     }
     number = choose_number(repository, staged.models, version)
     models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
-    export_id = staged.write(number, models)
+    export_id = staged.write(plan, number, models)
     for name, facts in records.items():
         _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
     summary = {"model": ENSEMBLE, "version": number, "export_id": export_id, "models": models}

@@ -194,4 +194,4 @@ def _answer(plan: Plan, question: str, details: list[Any], progress: Callable[[s
         return check_before_publishing(plan, source, minimum, progress)
     (folder,) = details
     tempfile.tempdir = str(folder)  # temporary files of a killed process are removed with the folder
-    return write_networks(plan, Staging(folder, plan), progress)
+    return write_networks(plan, Staging(folder, [network.name for network in plan.networks]), progress)

@@ -113,6 +113,44 @@ def test_fields_of_later_versions_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "logits"),
+    [
+        ({"labels": ["a", "b", "c"]}, (1.0, 3.0, 2.0)),
+        ({"threshold": 0.9}, (0.0, 2.0)),
+        ({"threshold": 0.1, "positive": "clean"}, (0.0, 2.0)),
+        ({"unsure": [0.3, 0.9]}, (0.0, 2.0)),
+        ({"activation": "sigmoid"}, (0.5,)),
+        ({"labels": ["dent", "scratch"], "activation": "multilabel", "threshold": 0.8}, (2.0, 1.0)),
+    ],
+)
+def test_a_temperature_changes_the_confidence_and_no_label(fields: dict[str, Any], logits: tuple[float, ...]) -> None:
+    served = spec(**fields).read(tensor(*logits))
+    calibrated = spec(**fields, temperature=4).read(tensor(*logits))
+    divided = spec(**{**fields, "threshold": None, "unsure": None}).read(tensor(*(logit / 4 for logit in logits)))
+    assert (calibrated.label, calibrated.labels, calibrated.logits) == (served.label, served.labels, logits)
+    assert calibrated.probabilities == divided.probabilities
+    assert abs(calibrated.confidence - 0.5) < abs(served.confidence - 0.5)
+    assert spec(**fields, temperature=1).read(tensor(*logits)) == served
+
+
+def test_one_logit_has_a_bias_too() -> None:
+    head = spec(activation="sigmoid", temperature=2, bias=-1).read(tensor(1.0))
+    # The label is that of the logit as it is; its calibrated confidence may be below one half.
+    assert (head.label, head.logits) == ("dirty", (1.0,))
+    assert head.confidence == pytest.approx(sigmoid(-0.5))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"temperature": value} for value in (0, -1, "2", True, None, 1e400, 1e-300)]
+    + [{"bias": 1}, {"activation": "sigmoid", "bias": "1"}],
+)
+def test_a_malformed_calibration_is_an_error(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="temperature|bias"):
+        spec(**fields)
+
+
+@pytest.mark.parametrize(
     ("text", "word"),
     [
         (None, "car-analyzer export"),

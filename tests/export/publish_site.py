@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from car_analyzer import TLS
 from car_analyzer.config import Endpoint
-from car_analyzer_export.cli import publish, rollback
+from car_analyzer_export.cli import calibrate, publish, rollback
 from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository import versions
@@ -89,7 +89,7 @@ class Site:
         (self.folder / "key").write_text(key)
         flags = ["--repository", self.repository, "--url", url or self.server.grpc_url]
         flags += ["--admin-key-file", self.folder / "key"] if key else []
-        main = {"publish": publish.main, "rollback": rollback.main}[command]
+        main = {"publish": publish.main, "rollback": rollback.main, "calibrate": calibrate.main}[command]
         code = main([str(argument) for argument in (*flags, *arguments)])
         assert self.capture is not None
         printed = self.capture.readouterr()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from car_analyzer import CarAnalyzer
 from car_analyzer_export.errors import PublishError
@@ -67,6 +69,39 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
     assert site.loaded() == {**{model: {first} for model in models}, "tires": set()}
     # The configurations leave their number open: it remains the one that the server chose.
     assert {*processes, site.server.instances("preprocess")} == {decoding_processes(site.server.settings.cores)}
+
+
+def test_calibrated_confidences_are_served_at_once(site: Site, tmp_path: Path) -> None:
+    """With the same labels; until a rollback, or a newer export, which has no temperature."""
+    before = site.again()
+    assert site.run("publish", "--version", before)[0] == 0
+    photos, rows, chance = [], ["file,cleanliness"], random.Random(1)
+    for number in range(60):
+        photos.append(tmp_path / f"{number}.png")
+        red, green, blue = (chance.randrange(256) for _ in range(3))
+        Image.new("RGB", (70, 70), (red, green, blue)).save(photos[-1])
+    with CarAnalyzer(site.server.grpc_url) as analyzer:
+        plain = [analyzer.analyze(photo) for photo in photos]
+        for photo, analysis in zip(photos * 4, plain * 4, strict=True):
+            given = analysis.cleanliness.label
+            (other,) = {*HEADS["cleanliness"]} - {given}
+            rows.append(f"{photo},{other if chance.random() < 0.3 else given}")  # the network is surer than that
+        (tmp_path / "labels.csv").write_text("\n".join(rows))
+        code, printed = site.run("calibrate", tmp_path / "labels.csv")
+        assert code == 0, printed
+        assert "cleanliness calibrated, labels unchanged" in printed
+        served = site.served()
+        assert site.on_disk() == served > before
+        for photo, analysis in zip(photos, plain, strict=True):
+            calibrated = analyzer.analyze(photo)
+            assert calibrated.version == str(served)
+            assert calibrated.cleanliness.label == analysis.cleanliness.label
+            assert calibrated.cleanliness.confidence != analysis.cleanliness.confidence
+            assert calibrated.condition == analysis.condition
+        assert site.run("rollback")[0] == 0
+        assert analyzer.analyze(photos[0]).cleanliness == plain[0].cleanliness
+    assert "temperature" in str(versions.configs_of(site.repository, served)["car_analyzer"])
+    assert "temperature" not in str(versions.configs_of(site.repository, site.place(104))["car_analyzer"])
 
 
 def test_a_new_head_comes_and_goes(site: Site, sample_photos: list[Path]) -> None:

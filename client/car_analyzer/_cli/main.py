@@ -33,6 +33,7 @@ COMMANDS = {
     "gateway": Command("car_analyzer_gateway._cli", "gateway", "start an HTTP gateway for web apps"),
     "tune": Command("car_analyzer_export.cli.tune", "export", "find the settings with the highest throughput here"),
     "check": Command("car_analyzer_export.cli.check", "export", "compare the answers with labelled photos"),
+    "calibrate": Command("car_analyzer_export.cli.calibrate", "export", "correct confidences with labelled photos"),
 }
 
 EXAMPLES = f"""\

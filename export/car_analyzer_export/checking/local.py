@@ -83,12 +83,12 @@ class LocalNetwork:
         return {head.name: rows for head, rows in zip(self.heads, found, strict=True)}
 
 
-def open_networks(repository: Path, served: Mapping[str, Head], wanted: Collection[str]) -> list[LocalNetwork]:
+def open_networks(repository: Path, served: Mapping[str, Head] | None, wanted: Collection[str]) -> list[LocalNetwork]:
     """Loads networks of the version that a repository's configurations name.
 
     Args:
         repository: The model repository.
-        served: The heads of the server.
+        served: The heads of the server; None without one.
         wanted: Only networks with one of these heads are loaded.
 
     Raises:
@@ -98,7 +98,8 @@ def open_networks(repository: Path, served: Mapping[str, Head], wanted: Collecti
         text = (repository / ENSEMBLE / "config.pbtxt").read_text(encoding="utf-8")
         config = text_format.Parse(text, pb.ModelConfig())
         heads = parse_heads(config.parameters["heads"].string_value or None, ENSEMBLE)
-        _check_same(repository, heads, served)
+        if served is not None:
+            _check_same(repository, heads, served)
         steps = [step for step in config.ensemble_scheduling.step if step.model_name != PREPROCESS]
         outputs = {head.output for head in heads if head.name in wanted}
         return [_open(repository, step, heads) for step in steps if outputs & set(step.output_map.values())]

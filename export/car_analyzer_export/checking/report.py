@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING
 
-import jinja2
 from PIL import Image, ImageOps
 
 from ..preprocess.photo import FORMATS, MAX_PIXELS
 from .advice import describe
+from .page import write_page
 from .text import count, summary
 
 if TYPE_CHECKING:
@@ -78,21 +77,15 @@ def write_report(outcome: Outcome, file: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"summary": summary, "count": count, "describe": describe}
-    source = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     cards = sorted(map(_card, outcome.answers), key=lambda card: card.rank)
-    page = environment.from_string(source).stream(
-        outcome=outcome,
-        best=_best,
-        cards=cards[:MOST_PHOTOS],
-        left_out=max(0, len(cards) - MOST_PHOTOS),
-        wrong=sum(card.wrong for card in cards),
-    )
-    with file.open("w", encoding="utf-8") as target:
-        target.writelines(page)
+    values = {
+        "outcome": outcome,
+        "best": _best,
+        "cards": cards[:MOST_PHOTOS],
+        "left_out": max(0, len(cards) - MOST_PHOTOS),
+        "wrong": sum(card.wrong for card in cards),
+    }
+    write_page(file, __package__, {"summary": summary, "count": count, "describe": describe}, values)
 
 
 def _best(judgement: Judgement) -> list[Hypothesis]:

@@ -80,7 +80,7 @@ class Comparison:
 
     def __init__(self, fits: Sequence[Fit]) -> None:
         truths = np.array(fits[0].truths)
-        folds = _folds(fits[0].truths)
+        folds = folds_of(fits[0].truths)
         self._held_out = [folds == fold for fold in np.unique(folds)]
         self._right = {id(fit): np.array(fit.right, bool) for fit in fits}
         labels = [truths == label for label in np.unique(truths)]
@@ -137,7 +137,7 @@ def paired_interval(won: int, lost: int, photos: int, tried: int = 1) -> tuple[f
     return max(-1.0, gain - reach), min(1.0, gain + reach)
 
 
-def _folds(truths: Sequence[str]) -> npt.NDArray[np.int_]:
+def folds_of(truths: Sequence[str]) -> npt.NDArray[np.int_]:
     """The fold of each photo; each has photos of all labels.
 
     Neighbours are in the same fold, since they often show the same car.

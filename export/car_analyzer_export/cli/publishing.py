@@ -34,9 +34,12 @@ SWITCH_STEPS = 4
 STILL_SERVED = "the previous version is still served"
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
+_URL_HELP = f"grpc:// or grpcs://; default: ${URL_VARIABLE} or {DEFAULT_URL}"
+
+
+def add_server_options(parser: argparse.ArgumentParser, url_help: str = _URL_HELP) -> None:
     """Adds the options for the running Triton and for access to it."""
-    parser.add_argument("--url", metavar="URL", help=f"grpc:// or grpcs://; default: ${URL_VARIABLE} or {DEFAULT_URL}")
+    parser.add_argument("--url", metavar="URL", help=url_help)
     parser.add_argument(
         "--admin-key-file",
         type=Path,

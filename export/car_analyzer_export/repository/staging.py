@@ -19,12 +19,25 @@ from .. import preprocess
 from ..errors import PublishError
 from ..spec import ENSEMBLE, PREPROCESS
 from .config import config_texts, heads_text, label_texts, views_text
-from .versions import CONFIGS, RECORD, UNFINISHED, exported, locked, withdraw, write, writing
+from .versions import (
+    CONFIGS,
+    RECORD,
+    UNFINISHED,
+    exported,
+    locked,
+    on_disk,
+    remember,
+    serve_from_next_start,
+    withdraw,
+    write,
+    writing,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..spec import Plan
+    from .signature import Signature
 
 # Placeholder for the version's number until it is chosen. No model can have this name.
 _NEW_VERSION = ".version"
@@ -55,20 +68,23 @@ class Written:
 class Staging:
     """A folder in which a version is assembled before it gets its number and is moved into the repository.
 
-    Attributes:
+    Args:
         folder: Its path.
+        networks: The names of the version's networks.
+
+    Attributes:
         configs: Model → its configuration, after `write`.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, networks: Sequence[str]) -> None:
         self.folder = folder
         self.configs: dict[str, str] = {}
-        self._plan = plan
+        self._networks = networks
 
     @property
     def models(self) -> list[str]:
         """The models in the order in which they are moved: the ensemble last, since it needs the others."""
-        return [PREPROCESS, *(network.name for network in self._plan.networks), ENSEMBLE]
+        return [PREPROCESS, *self._networks, ENSEMBLE]
 
     def version_folder(self, model: str) -> Path:
         """The folder for a model's new version; creates it."""
@@ -76,10 +92,11 @@ class Staging:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write(self, number: int, networks: dict[str, str]) -> str:
+    def write(self, plan: Plan, number: int, networks: dict[str, str]) -> str:
         """Writes everything but the networks: configurations, labels and the preprocess step.
 
         Args:
+            plan: What is exported.
             number: The version's number.
             networks: Network name → SHA-256 of its `model.onnx`.
 
@@ -87,16 +104,16 @@ class Staging:
             The export id: 16 hexadecimal digits, a hash of everything that affects the answers.
         """
         source = resources.files(preprocess)
-        files = _DALI_FILES if self._plan.preprocess == "dali" else _PILLOW_FILES
+        files = _DALI_FILES if plan.preprocess == "dali" else _PILLOW_FILES
         step = {file: source.joinpath(origin).read_text(encoding="utf-8") for file, origin in files.items()}
-        step["views.json"] = views_text(self._plan)
-        answering = json.dumps([step, networks, heads_text(self._plan)], sort_keys=True)
+        step["views.json"] = views_text(plan)
+        answering = json.dumps([step, networks, heads_text(plan)], sort_keys=True)
         export_id = hashlib.sha256(answering.encode()).hexdigest()[:16]
-        self.configs = config_texts(self._plan, number, export_id)
+        self.configs = config_texts(plan, number, export_id)
         for model, text in self.configs.items():
             # Stored with the version until it is served: each model has only one config.pbtxt.
             write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)
-        for model, labels in label_texts(self._plan).items():
+        for model, labels in label_texts(plan).items():
             for file, text in labels.items():
                 write(self.version_folder(model) / file, text)
         record = json.dumps({"model": PREPROCESS, "version": number, "export_id": export_id}, indent=2) + "\n"
@@ -106,8 +123,8 @@ class Staging:
 
 
 @contextlib.contextmanager
-def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
-    """Creates a staging folder for a repository, and removes it in any case.
+def staging(repository: Path, networks: Sequence[str]) -> Iterator[Staging]:
+    """Creates a staging folder for a repository, and removes it in any case. `networks`: see `Staging`.
 
     Raises:
         PublishError: The repository, or the staging folder beside it, cannot be written.
@@ -119,7 +136,7 @@ def staging(repository: Path, plan: Plan) -> Iterator[Staging]:
             folder = Path(tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=place))
             cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
             cleanup.enter_context(locked(folder))
-        yield Staging(folder, plan)
+        yield Staging(folder, networks)
 
 
 def choose_number(repository: Path, models: list[str], wanted: int | None) -> int:
@@ -134,6 +151,37 @@ def choose_number(repository: Path, models: list[str], wanted: int | None) -> in
     if number in taken:
         raise PublishError(f"{repository} has a version {number} already; leave out --version to get {max(taken) + 1}.")
     return number
+
+
+def add(
+    staged: Staging,
+    repository: Path,
+    number: int,
+    signature: Signature,
+    deliver: Callable[[Path, int], None] | None = None,
+) -> None:
+    """Moves a staged version into the repository and serves it; withdraws it if that fails.
+
+    Args:
+        staged: The version.
+        repository: The model repository; it must be locked.
+        number: The version's number.
+        signature: The repository's.
+        deliver: Called with the repository and the number, to serve the version now. By default, Triton serves it when
+            it starts.
+
+    Raises:
+        PublishError: The version cannot be served.
+        OSError: The repository cannot be written. It is unchanged.
+    """
+    with added(staged, repository, number, shown=deliver is not None):
+        signature.renew()  # a Triton that starts meanwhile accepts the repository
+        if deliver is not None:
+            deliver(repository, number)
+        else:
+            before = on_disk(repository)
+            serve_from_next_start(repository, number)
+            remember(repository, number, before)
 
 
 @contextlib.contextmanager

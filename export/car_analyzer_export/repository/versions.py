@@ -38,7 +38,7 @@ RECORD = "export.json"
 WITHDRAWN = "withdrawn.json"
 # Marks a version that is being published. If it is there without a running publication, the process was killed.
 UNFINISHED = "unfinished"
-_HISTORY = "served.json"
+HISTORY = "served.json"
 
 
 def exported(model: Path) -> set[int]:
@@ -161,7 +161,7 @@ def steps(configs: Configs) -> list[str]:
 def remember(repository: Path, version: int, before: int | None) -> None:
     """Records which version a version replaced."""
     if before is not None and before != version:
-        write(_folder(repository, version) / _HISTORY, json.dumps({"replaced": before}) + "\n")
+        write(_folder(repository, version) / HISTORY, json.dumps({"replaced": before}) + "\n")
 
 
 def version_before(repository: Path, version: int) -> int:
@@ -172,7 +172,7 @@ def version_before(repository: Path, version: int) -> int:
     """
     versions = complete(repository)
     try:
-        before = int(json.loads((_folder(repository, version) / _HISTORY).read_text(encoding="utf-8"))["replaced"])
+        before = int(json.loads((_folder(repository, version) / HISTORY).read_text(encoding="utf-8"))["replaced"])
     except (OSError, ValueError, KeyError, TypeError):
         lower = [number for number in versions if number < version]
         if not lower:
