@@ -42,7 +42,7 @@ exit codes: 0 published, 1 nothing published (the message says why), 2 wrong usa
 """
 
 # Options that replace the value of the same name in the spec.
-_SPEC_OPTIONS = ("photos", "precision", "target", "accelerator", "engine_cache", "preprocess")
+_SPEC_OPTIONS = ("photos", "precision", "target", "accelerator", "engine_cache", "preprocess", "explain")
 
 
 def main(argv: list[str]) -> int:
@@ -105,6 +105,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preprocess", choices=["pillow", "dali"], help="dali: decode on a GPU where there is one; default: pillow"
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        default=None,
+        help="also serve class activation maps of the networks that have them: which parts of a photo an answer is "
+        "based on",
     )
     add_check_options(parser)
 

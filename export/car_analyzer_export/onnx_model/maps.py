@@ -1,0 +1,233 @@
+"""Adds class activation maps (arXiv:1512.04150) to an ONNX model: what each place of the photo adds to each logit.
+
+In many networks the last feature map is averaged, and a linear layer makes the logits of the average. The same layer
+without its bias, applied to each place of the feature map, gives the map of each logit: its average, plus the bias, is
+the logit. The new nodes share the layer's weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from ..spec import HeadPlan, NetworkPlan
+
+# These change only the shape of pooled features, or round them for int8.
+_PASSING = frozenset(
+    ("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "QuantizeLinear", "DequantizeLinear")
+)
+_SHIFTS = frozenset(("Add", "Sub"))
+_LINEAR = frozenset(("Gemm", "MatMul", "Mul", "Div", "Gather", "Slice", "Split", "Cast"))
+# The features may be the second operand of these.
+_SECOND = {"Add": [1], "Mul": [1]}
+_CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+_PICTURES = 7
+# How far a map's average and the logit may differ, apart from the bias, as a share of the largest logit. int8 rounds
+# the average, but not the map.
+_TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.2}
+
+
+def add_maps(
+    file: Path, plan: NetworkPlan, pixels: npt.NDArray[np.uint8], precision: str = "fp32"
+) -> dict[str, list[int]]:
+    """Gives a model one more output for each head that has a class activation map: float32 [batch, logits, h, w].
+
+    A head has one if its logits are a linear layer of the averages over a feature map. The logits do not change by a
+    bit; a map that would change them, or is not what they are made of, is left out.
+
+    Args:
+        file: The model, with a dynamic batch.
+        plan: Its network.
+        pixels: Pictures to compare logits and maps on, uint8 [count, height, width, 3]; a few are used.
+        precision: Of the model.
+
+    Returns:
+        Head name → the shape of its map, without the batch.
+
+    Raises:
+        OSError: The file cannot be read or written.
+    """
+    names = [plan.output_name(head) for head in plan.heads]
+    pictures = {"pixels": pixels[:_PICTURES]}
+    expected: list[Any] = []
+    maps: dict[str, list[int]] = {}
+    draft = file.with_name("maps.onnx")
+    for position, head in enumerate(plan.heads):
+        model = onnx.load(file)
+        shape = _Graph(model).add_map(plan, head)
+        if shape is None:
+            continue
+        expected = expected or _run(file, names, pictures) or []
+        onnx.save(model, draft)
+        found = _run(draft, [*names, plan.map_name(head)], pictures)
+        if found is None or not all(map(np.array_equal, found, expected)):
+            continue
+        if _averages_to(found[-1], found[position], shape, _TOLERANCES[precision]):
+            draft.replace(file)
+            maps[head.name] = shape
+    draft.unlink(missing_ok=True)
+    return maps
+
+
+def _run(file: Path, names: list[str], inputs: dict[str, Any]) -> list[Any] | None:
+    """The outputs of a model; None if it is invalid: the shapes behind the pool are not what they seem to be."""
+    try:
+        onnx.checker.check_model(file, full_check=True)
+        outputs: list[Any] = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(names, inputs)
+    except Exception:  # noqa: BLE001 - each of the checkers has exceptions of its own
+        return None
+    return outputs
+
+
+def _averages_to(
+    maps: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], shape: list[int], tolerance: float
+) -> bool:
+    """Whether the logits are the averages of the maps plus a bias, the same for every picture."""
+    if list(maps.shape[1:]) != shape:
+        return False
+    biases = logits - maps.mean((2, 3))
+    # Not `difference > tolerance`: NaN must fail, too.
+    return bool(np.ptp(biases, axis=0).max() <= tolerance * max(1.0, float(np.abs(logits).max())))
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """A feature map that is averaged over all its places."""
+
+    features: str
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A linear node behind the pool, the position of the input that is not constant, and the output that is read."""
+
+    node: onnx.NodeProto
+    position: int
+    output: str
+
+    def without_bias(self, features: str, prefix: str) -> onnx.NodeProto:
+        """A copy of the node that takes other features; the names of its outputs get a prefix."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(self.node)
+        if copy.op_type == "Gemm":
+            del copy.input[2:]
+        copy.input[self.position] = features
+        copy.output[:] = [f"{prefix}/{output}" for output in copy.output]
+        return copy
+
+
+class _Graph:
+    """The graph of a model, which is changed."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._graph = model.graph
+        self._makers = {output: node for node in model.graph.node for output in node.output}
+        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        self._shapes = {
+            value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+            for value in (*inferred.value_info, *inferred.output)
+        }
+
+    def add_map(self, plan: NetworkPlan, head: HeadPlan) -> list[int] | None:
+        """Adds the nodes and the output of a head's map; returns its shape, or None if it has none."""
+        layers: list[_Layer] = []
+        pool = self._trace(plan.output_name(head), layers)
+        if pool is None:
+            return None
+        name = plan.map_name(head)
+        shape = [head.logits, pool.height, pool.width]
+        rows = helper.make_tensor(f"{name}/rows", onnx.TensorProto.INT64, [2], [-1, pool.channels])
+        places = helper.make_tensor(f"{name}/places", onnx.TensorProto.INT64, [4], [-1, *shape[1:], head.logits])
+        nodes = [
+            helper.make_node("Transpose", [pool.features], [f"{name}/channels_last"], perm=_CHANNELS_LAST),
+            helper.make_node("Reshape", [f"{name}/channels_last", rows.name], [f"{name}/features"]),
+        ]
+        last = f"{name}/features"
+        for layer in reversed(layers):
+            nodes.append(layer.without_bias(last, name))
+            last = f"{name}/{layer.output}"
+        nodes += [
+            helper.make_node("Reshape", [last, places.name], [f"{name}/logits_last"]),
+            helper.make_node("Transpose", [f"{name}/logits_last"], [name], perm=_CHANNELS_FIRST),
+        ]
+        for number, node in enumerate(nodes):
+            node.name = f"{name}/{number}"
+        self._graph.node.extend(nodes)
+        self._graph.initializer.extend([rows, places])
+        self._graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape]))
+        return shape
+
+    def _trace(self, name: str, layers: list[_Layer]) -> _Pool | None:
+        """Follows a tensor back to the pool; collects the linear layers on the way, the last one first."""
+        while (node := self._makers.get(name)) is not None:
+            if (pool := self._pool(node)) is not None:
+                return pool
+            inputs = [position for position, part in enumerate(node.input) if part and not self._is_constant(part)]
+            if node.op_type in _PASSING:
+                inputs = [0]
+            elif node.op_type not in _LINEAR | _SHIFTS or inputs not in ([0], _SECOND.get(node.op_type)):
+                return None
+            elif node.op_type in _LINEAR:
+                layers.append(_Layer(node, inputs[0], name))
+            name = node.input[inputs[0]]
+        return None
+
+    def _is_constant(self, name: str) -> bool:
+        if name in self._initializers:
+            return True
+        node = self._makers.get(name)
+        return node is not None and all(self._is_constant(part) for part in node.input if part)
+
+    def _pool(self, node: onnx.NodeProto) -> _Pool | None:
+        source = self._averaged(node)
+        shape = self._shapes.get(source or "", [])
+        # A map of one place says nothing.
+        if source is None or len(shape) != 4 or not all(shape[1:]) or shape[2] * shape[3] == 1:
+            return None
+        return _Pool(source, *shape[1:])
+
+    def _averaged(self, node: onnx.NodeProto) -> str | None:
+        """What a node averages over height and width; None for other nodes."""
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        source = str(node.input[0]) if node.input else ""
+        shape = self._shapes.get(source, [])
+        if node.op_type == "GlobalAveragePool":
+            return source
+        if node.op_type == "AveragePool":
+            whole = list(attributes["kernel_shape"]) == shape[2:] and not any(attributes.get("pads", ()))
+            return source if whole else None
+        if node.op_type != "ReduceMean":
+            return None
+        axes = attributes.get("axes", self._value(node.input[1]) if len(node.input) > 1 else None)
+        if axes is None or not shape:
+            return None
+        averaged = {int(axis) % len(shape) for axis in axes}
+        if len(shape) == 4 and averaged == {2, 3}:
+            return source
+        before = self._makers.get(source)
+        if len(shape) == 3 and averaged == {2} and before is not None and before.op_type == "Reshape":
+            return str(before.input[0])  # height and width were flattened
+        return None
+
+    def _value(self, name: str) -> npt.NDArray[np.int64] | None:
+        if name in self._initializers:
+            return numpy_helper.to_array(self._initializers[name])
+        node = self._makers.get(name)
+        if node is None or node.op_type != "Constant":
+            return None
+        value = helper.get_attribute_value(node.attribute[0])
+        return np.atleast_1d(numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value)
