@@ -228,8 +228,19 @@ def print_export(plan: Plan, export: Export, checked: Checked | None) -> None:
         for head in network.heads:
             print(f"  {head.name}: {' / '.join(head.labels)} ({head.activation})")
         _print_verification(export.networks[network.name])
+    if plan.explain:
+        print(_explained(plan, export))
     if checked is not None:
         print(printable_text(checked))
+
+
+def _explained(plan: Plan, export: Export) -> str:
+    """Which heads have class activation maps."""
+    maps = {head for facts in export.networks.values() for head in facts["maps"]}
+    mapped = [head.name for head, _ in plan.heads() if head.name in maps]
+    others = [head.name for head, _ in plan.heads() if head.name not in maps]
+    ways = [("by class activation maps", mapped), ("by occlusion, since their networks have no such map", others)]
+    return "explained " + "; ".join(f"{way}: {', '.join(heads)}" for way, heads in ways if heads)
 
 
 def _print_verification(facts: dict[str, Any]) -> None:

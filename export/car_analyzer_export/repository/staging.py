@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..spec import Plan
+    from .config import Maps
 
 # Placeholder for the version's number until it is chosen. No model can have this name.
 _NEW_VERSION = ".version"
@@ -76,12 +77,13 @@ class Staging:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write(self, number: int, networks: dict[str, str]) -> str:
+    def write(self, number: int, networks: dict[str, str], maps: Maps) -> str:
         """Writes everything but the networks: configurations, labels and the preprocess step.
 
         Args:
             number: The version's number.
             networks: Network name → SHA-256 of its `model.onnx`.
+            maps: The class activation maps of the networks.
 
         Returns:
             The export id: 16 hexadecimal digits, a hash of everything that affects the answers.
@@ -92,7 +94,7 @@ class Staging:
         step["views.json"] = views_text(self._plan)
         answering = json.dumps([step, networks, heads_text(self._plan)], sort_keys=True)
         export_id = hashlib.sha256(answering.encode()).hexdigest()[:16]
-        self.configs = config_texts(self._plan, number, export_id)
+        self.configs = config_texts(self._plan, number, export_id, maps)
         for model, text in self.configs.items():
             # Stored with the version until it is served: each model has only one config.pbtxt.
             write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)
