@@ -141,6 +141,47 @@ def test_one_logit(tmp_path: Path, scripted: bool) -> None:
     assert_map(found, logits, network.head, 20 * feature_maps(plan, "features"))
 
 
+JOINT = (
+    HeadPlan("cleanliness", ("clean", "dirty"), groups=((0, 1), (2, 3))),
+    HeadPlan("condition", ("intact", "damaged"), groups=((0, 2), (1, 3))),
+)
+
+
+def test_heads_that_join_classes(tmp_path: Path) -> None:
+    network = zoo.seeded(lambda: zoo.Small(4), 7)
+    plan = plan_of(network, *JOINT)
+    file, before, shapes = exported(plan, tmp_path)
+    *logits, cleanliness, condition = run(
+        file, "cleanliness_logits", "condition_logits", "cleanliness_map", "condition_map"
+    )
+    assert all(map(np.array_equal, logits, before))
+    assert shapes == {"cleanliness": [2, 9, 9], "condition": [2, 9, 9]}
+    classes = 20 * applied(network.head, feature_maps(plan, "features"))
+    outputs = torch.from_numpy(classes.mean((2, 3)) + network.head.bias.detach().numpy())
+    for found, head in ((cleanliness, JOINT[0]), (condition, JOINT[1])):
+        for label, group in enumerate(head.groups or ()):
+            shares = outputs[:, list(group)].softmax(dim=1).numpy()
+            expected = (classes[:, list(group)] * shares[:, :, None, None]).sum(1)
+            np.testing.assert_allclose(found[:, label], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("head", "last"),
+    [
+        (replace(CONDITION, probabilities=True), nn.Softmax(dim=1)),
+        (replace(CONDITION, probabilities=True, activation="multilabel"), nn.Sigmoid()),
+    ],
+)
+def test_networks_that_give_probabilities(tmp_path: Path, head: HeadPlan, last: nn.Module) -> None:
+    network = zoo.seeded(lambda: nn.Sequential(zoo.Small(), last), 8)
+    plan = plan_of(network, head)
+    file, before, shapes = exported(plan, tmp_path)
+    logits, found = run(file, "logits", "map")
+    assert np.array_equal(logits, before[0])
+    assert shapes == {"condition": [2, 9, 9]}
+    np.testing.assert_allclose(found, 20 * applied(network[0].head, feature_maps(plan, "0.features")), atol=1e-3)
+
+
 class Pooled(zoo.Small):
     """Pools, or makes logits of what it pooled, in another way."""
 

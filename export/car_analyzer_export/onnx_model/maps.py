@@ -7,12 +7,13 @@ the logit. The new nodes share the layer's weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from onnx import helper, numpy_helper
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _LINEAR = frozenset(("Gemm", "MatMul", "Mul", "Div", "Gather", "GatherND", "Slic
 _SECOND = {"Add": [1], "Mul": [1]}
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _PICTURES = 7
+# Excludes a class from a softmax.
+_LEAST = -1e30
 # The steps of half precision, as a share.
 _HALF_STEP = 2**-10
 # How far a map's average and the logit may differ, apart from the bias, as a share of the largest logit. int8 rounds
@@ -44,9 +47,12 @@ def add_maps(
 ) -> dict[str, list[int]]:
     """Gives a model one more output for each head that has a class activation map: float32 [batch, logits, h, w].
 
-    A head has one if its logits are a linear layer of the averages over a feature map. The logits stay the same, bit by
-    bit; in fp16 on a CPU they may change by a rounding step. A map that would change them, or is not what they are made
-    of, is left out.
+    A head has one if its logits are a linear layer of the averages over a feature map: the map's averages and the
+    logits differ by the bias. If the network gives probabilities, the map is that of the logits before its softmax or
+    sigmoid. If a head joins classes, its map is the mean of their maps, weighted by their probabilities.
+
+    The logits stay the same, bit by bit; in fp16 on a CPU they may change by a rounding step. A map that would change
+    them, or is not what they are made of, is left out.
 
     Args:
         file: The model, with a dynamic batch.
@@ -67,17 +73,21 @@ def add_maps(
     draft = file.with_name("maps.onnx")
     for position, head in enumerate(plan.heads):
         model = onnx.load(file)
-        shape = _Graph(model).add_map(plan, head)
-        if shape is None:
+        added = _Graph(model).add_map(plan, head)
+        if added is None:
             continue
         expected = expected or _run(file, names, pictures) or []
         onnx.save(model, draft)
-        found = _run(draft, [*names, plan.map_name(head)], pictures)
-        if found is None or not all(_same(one, other, precision) for one, other in zip(found, expected, strict=False)):
+        found = _run(draft, names, pictures)
+        if found is None or not all(_same(one, other, precision) for one, other in zip(found, expected, strict=True)):
             continue
-        if _averages_to(found[-1], found[position], shape, _TOLERANCES[precision]):
+        model.graph.output.extend(added.compared)
+        onnx.save(model, probe := file.with_name("probe.onnx"))
+        compared = _run(probe, [value.name for value in added.compared], pictures)
+        probe.unlink()
+        if compared and _is_right(head, found[position], compared[0], compared[1], _TOLERANCES[precision]):
             draft.replace(file)
-            maps[head.name] = shape
+            maps[head.name] = added.shape
     draft.unlink(missing_ok=True)
     return maps
 
@@ -99,15 +109,30 @@ def _same(logits: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], pr
     return bool(np.array_equal(logits, expected))
 
 
-def _averages_to(
-    maps: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], shape: list[int], tolerance: float
+def _is_right(
+    head: HeadPlan,
+    logits: npt.NDArray[np.float32],
+    classes: npt.NDArray[np.float32],
+    maps: npt.NDArray[np.float32],
+    tolerance: float,
 ) -> bool:
-    """Whether the logits are the averages of the maps plus a bias, the same for every picture."""
-    if list(maps.shape[1:]) != shape:
-        return False
-    biases = logits - maps.mean((2, 3))
-    # Not `difference > tolerance`: NaN must fail, too.
-    return bool(np.ptp(biases, axis=0).max() <= tolerance * max(1.0, float(np.abs(logits).max())))
+    """Whether the classes are the averages of their maps plus a bias, and the head's logits are made of the classes."""
+    accepted = tolerance * max(1.0, float(np.abs(classes).max()), float(np.abs(logits).max()))
+    made = replace(head, output=None, probabilities=False).read(torch.from_numpy(classes)).numpy()
+    others = logits - made
+    if head.probabilities and head.activation == "softmax":  # these change by the same number for all labels
+        others = others - others.mean(axis=1, keepdims=True)
+    biases = classes - maps.mean((2, 3))
+    # Not `difference > accepted`: NaN must fail, too.
+    return bool(np.abs(others).max() <= accepted and np.ptp(biases, axis=0).max() <= accepted)
+
+
+@dataclass(frozen=True)
+class _Added:
+    """A map that was added: its shape, and the outputs with a head's classes and their maps, to compare."""
+
+    shape: list[int]
+    compared: list[onnx.ValueInfoProto]
 
 
 @dataclass(frozen=True)
@@ -118,6 +143,26 @@ class _Pool:
     channels: int
     height: int
     width: int
+
+
+def _joined(name: str, classes: str, maps: str) -> list[onnx.NodeProto]:
+    """The maps of labels that join classes: the mean of their classes' maps, weighted by the classes' probabilities.
+
+    The weights are the derivatives of a label's logit, which is a logarithm of the sum of exponentials.
+    """
+    steps = [
+        ("Unsqueeze", [classes, f"{name}/axis"], "each"),
+        ("Add", [f"{name}/each", f"{name}/masks"], "masked"),
+        ("Softmax", [f"{name}/masked"], "weights"),
+        ("Reshape", [maps, f"{name}/flat_shape"], "flat"),
+        ("MatMul", [f"{name}/weights", f"{name}/flat"], "joined"),
+    ]
+    nodes = [helper.make_node(kind, inputs, [f"{name}/{output}"]) for kind, inputs, output in steps]
+    return [*nodes, helper.make_node("Reshape", [f"{name}/joined", f"{name}/joined_shape"], [name])]
+
+
+def _floats(name: str, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape])
 
 
 @dataclass(frozen=True)
@@ -152,34 +197,64 @@ class _Graph:
             for value in (*inferred.value_info, *inferred.output)
         }
 
-    def add_map(self, plan: NetworkPlan, head: HeadPlan) -> list[int] | None:
-        """Adds the nodes and the output of a head's map; returns its shape, or None if it has none."""
+    def add_map(self, plan: NetworkPlan, head: HeadPlan) -> _Added | None:
+        """Adds the nodes and the output of a head's map, if it has one."""
         layers: list[_Layer] = []
-        pool = self._trace(plan.output_name(head), layers)
+        source, pool = self._find(plan, head, layers)
         if pool is None:
             return None
         name = plan.map_name(head)
-        shape = [head.logits, pool.height, pool.width]
-        rows = helper.make_tensor(f"{name}/rows", onnx.TensorProto.INT64, [2], [-1, pool.channels])
-        places = helper.make_tensor(f"{name}/places", onnx.TensorProto.INT64, [4], [-1, *shape[1:], head.logits])
+        size = [pool.height, pool.width]
+        classes, maps, rows, last = (f"{name}/{part}" for part in ("classes", "classes_map", "rows", "features"))
+        constants = {"rows_shape": [-1, pool.channels], "map_shape": [-1, *size, head.classes]}
         nodes = [
-            helper.make_node("Transpose", [pool.features], [f"{name}/channels_last"], perm=_CHANNELS_LAST),
-            helper.make_node("Reshape", [f"{name}/channels_last", rows.name], [f"{name}/features"]),
+            helper.make_node("Transpose", [pool.features], [rows], perm=_CHANNELS_LAST),
+            helper.make_node("Reshape", [rows, f"{name}/rows_shape"], [last]),
         ]
-        last = f"{name}/features"
         for layer in reversed(layers):
             nodes.append(layer.without_bias(last, name))
             last = f"{name}/{layer.output}"
         nodes += [
-            helper.make_node("Reshape", [last, places.name], [f"{name}/logits_last"]),
-            helper.make_node("Transpose", [f"{name}/logits_last"], [name], perm=_CHANNELS_FIRST),
+            helper.make_node("Reshape", [last, f"{name}/map_shape"], [f"{name}/channels_last"]),
+            helper.make_node("Transpose", [f"{name}/channels_last"], [f"{name}/channels_first"], perm=_CHANNELS_FIRST),
+            helper.make_node("Cast", [f"{name}/channels_first"], [maps], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Cast", [source], [classes], to=onnx.TensorProto.FLOAT),
         ]
+        if head.groups:
+            nodes += _joined(name, classes, maps)
+            constants |= {"flat_shape": [-1, head.classes, size[0] * size[1]], "joined_shape": [-1, head.logits, *size]}
+            constants |= {"axis": [1]}
+            masks = np.full((head.logits, head.classes), _LEAST, np.float32)
+            for label, group in enumerate(head.groups):
+                masks[label, list(group)] = 0
+            self._graph.initializer.append(numpy_helper.from_array(masks, f"{name}/masks"))
+        else:
+            nodes.append(helper.make_node("Identity", [maps], [name]))
         for number, node in enumerate(nodes):
             node.name = f"{name}/{number}"
         self._graph.node.extend(nodes)
-        self._graph.initializer.extend([rows, places])
-        self._graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape]))
-        return shape
+        self._graph.initializer.extend(
+            helper.make_tensor(f"{name}/{key}", onnx.TensorProto.INT64, [len(value)], value)
+            for key, value in constants.items()
+        )
+        shape = [head.logits, *size]
+        self._graph.output.append(_floats(name, *shape))
+        return _Added(shape, [_floats(classes, head.classes), _floats(maps, head.classes, *size)])
+
+    def _find(self, plan: NetworkPlan, head: HeadPlan, layers: list[_Layer]) -> tuple[str, _Pool | None]:
+        """Finds what a head's logits are made of: the network's classes, and the pool that these come from.
+
+        The classes are the logits, unless the network gives probabilities, or the head joins classes.
+        """
+        wanted = [plan.output_name(head)]
+        for name in wanted:
+            if self._shapes.get(name, [])[1:] == [head.classes]:
+                layers.clear()
+                if (pool := self._trace(name, layers)) is not None:
+                    return name, pool
+            if (head.groups or head.probabilities) and name in self._makers:
+                wanted += [part for part in self._makers[name].input if part and part not in wanted]
+        return "", None
 
     def _trace(self, name: str, layers: list[_Layer]) -> _Pool | None:
         """Follows a tensor back to the pool; collects the linear layers on the way, the last one first."""
@@ -233,11 +308,11 @@ class _Graph:
             return str(before.input[0])  # height and width were flattened
         return None
 
-    def _value(self, name: str) -> npt.NDArray[np.int64] | None:
-        if name in self._initializers:
-            return numpy_helper.to_array(self._initializers[name])
+    def _value(self, name: str) -> list[int] | None:
         node = self._makers.get(name)
-        if node is None or node.op_type != "Constant":
-            return None
-        value = helper.get_attribute_value(node.attribute[0])
-        return np.atleast_1d(numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value)
+        value: Any = self._initializers.get(name)
+        if node is not None and node.op_type == "Constant":
+            value = helper.get_attribute_value(node.attribute[0])
+        if isinstance(value, onnx.TensorProto):
+            value = numpy_helper.to_array(value)
+        return None if value is None else [int(one) for one in np.ravel(value)]
