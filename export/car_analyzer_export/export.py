@@ -140,10 +140,13 @@ def _complete(
     }
     number = choose_number(repository, staged.models, version)
     models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
-    export_id = staged.write(plan, number, models)
+    maps = {head: shape for facts in records.values() for head, shape in facts.get("maps", {}).items()}
+    export_id = staged.write(plan, number, models, maps)
     for name, facts in records.items():
         _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
     summary = {"model": ENSEMBLE, "version": number, "export_id": export_id, "models": models}
+    if plan.explain:
+        summary["explain"] = {head.name: "map" if head.name in maps else "occlusion" for head, _ in plan.heads()}
     _write_record(staged.version_folder(ENSEMBLE), summary | plan.about)
     return Export(repository, number, export_id, records, {**plan.skipped, **written.skipped})
 

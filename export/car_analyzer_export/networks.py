@@ -14,6 +14,7 @@ import numpy as np
 from .errors import ExportError
 from .onnx_model.fixed_batches import fix_batch_sizes
 from .onnx_model.graph import OPSET, write_onnx
+from .onnx_model.maps import add_maps
 from .onnx_model.precision import MAX_PICTURES, convert
 from .onnx_model.verify import BATCHES, check_repeats, compare, compare_padded
 from .photo_folder import PhotoFolder
@@ -72,6 +73,7 @@ def _export_network(
             if photos is not None:
                 pictures = np.stack(read_photos(network.view, photos, MAX_PICTURES))
             precision = {"precision": convert(file, plan.precision, network, pictures, symmetric=for_tensorrt)}
+        maps = {"maps": add_maps(file, network, pixels, plan.precision)} if plan.explain else {}
         padding = {}
         if sizes:
             padded = file.with_name("padded.onnx")
@@ -83,6 +85,7 @@ def _export_network(
     return (
         network.describe()
         | precision
+        | maps
         | padding
         | {
             "batch_sizes": sizes,

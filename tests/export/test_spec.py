@@ -77,6 +77,7 @@ def test_one_number_is_a_square() -> None:
         (lambda: spec(heads={"../up": HEAD}), "../up"),
         (lambda: spec(heads={"preprocess": HEAD}), "preprocess"),
         (lambda: spec(heads={"car_analyzer": HEAD}), "car_analyzer"),
+        (lambda: spec(heads={"car_analyzer_explain": HEAD}), "car_analyzer_explain"),
         (lambda: head(weight="b.pth"), "heads.cleanliness.weight"),
         (lambda: head(labels=[]), "heads.cleanliness.labels"),
         (lambda: head(labels=["clean", "clean"]), "heads.cleanliness.labels"),

@@ -42,7 +42,7 @@ exit codes: 0 published, 1 nothing published (the message says why), 2 wrong usa
 """
 
 # Options that replace the value of the same name in the spec.
-_SPEC_OPTIONS = ("photos", "precision", "target", "accelerator", "engine_cache", "preprocess")
+_SPEC_OPTIONS = ("photos", "precision", "target", "accelerator", "engine_cache", "preprocess", "explain")
 
 
 def main(argv: list[str]) -> int:
@@ -105,6 +105,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preprocess", choices=["pillow", "dali"], help="dali: decode on a GPU where there is one; default: pillow"
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        default=None,
+        help="also serve class activation maps of the networks that have them: which parts of a photo an answer is "
+        "based on",
     )
     add_check_options(parser)
 
@@ -221,8 +228,19 @@ def print_export(plan: Plan, export: Export, checked: Checked | None) -> None:
         for head in network.heads:
             print(f"  {head.name}: {' / '.join(head.labels)} ({head.activation})")
         _print_verification(export.networks[network.name])
+    if plan.explain:
+        print(_explained(plan, export))
     if checked is not None:
         print(printable_text(checked))
+
+
+def _explained(plan: Plan, export: Export) -> str:
+    """Which heads have class activation maps."""
+    maps = {head for facts in export.networks.values() for head in facts["maps"]}
+    mapped = [head.name for head, _ in plan.heads() if head.name in maps]
+    others = [head.name for head, _ in plan.heads() if head.name not in maps]
+    ways = [("by class activation maps", mapped), ("by occlusion, since their networks have no such map", others)]
+    return "explained " + "; ".join(f"{way}: {', '.join(heads)}" for way, heads in ways if heads)
 
 
 def _print_verification(facts: dict[str, Any]) -> None:

@@ -88,6 +88,7 @@ def plan_export(
         skipped,
         spec.description,
         spec.demo,
+        spec.explain,
     )
 
 

@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from ..spec import ENSEMBLE, PREPROCESS, describe_head
+from ..spec import ENSEMBLE, EXPLAIN, PREPROCESS, describe_head
 from . import gpu
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..preprocess.view import View
     from ..spec import HeadPlan, NetworkPlan, Plan
+
+    # Head name → the shape of its class activation map, [logits, height, width]; heads without one are missing.
+    Maps = Mapping[str, list[int]]
 
 # Parameter of the official ONNX Runtime backend.
 INTRA_OP_THREADS = "intra_op_thread_count"
@@ -27,12 +32,14 @@ SMALLEST_PREFERRED = {"any": 4, "gpu": 8}
 HEADER = "# Written by `car-analyzer export`; the next export overwrites it.\n"
 
 
-def config_texts(plan: Plan, version: int, export_id: str) -> dict[str, str]:
-    """The config.pbtxt of every model for a version: model name → text."""
+def config_texts(plan: Plan, version: int, export_id: str, maps: Maps | None = None) -> dict[str, str]:
+    """The config.pbtxt of every model for a version: model name → text. `EXPLAIN` is among them if there are maps."""
+    maps = maps or {}
     configs = [
         _preprocess(plan, version),
-        *(_network(plan, network, version) for network in plan.networks),
-        _ensemble(plan, version, export_id),
+        *(_network(plan, network, version, maps) for network in plan.networks),
+        _ensemble(ENSEMBLE, plan, version, export_id, maps),
+        *([_ensemble(EXPLAIN, plan, version, export_id, maps)] if maps else []),
     ]
     return {config.name: as_text(config) for config in configs}
 
@@ -47,6 +54,22 @@ def heads_text(plan: Plan) -> str:
     return json.dumps(
         {
             head.name: describe_head(head) | {"exif_rotation": network.view.exif_rotation}
+            for head, network in plan.heads()
+        }
+    )
+
+
+def explain_text(plan: Plan, maps: Maps) -> str:
+    """How clients explain each head's answer, as JSON: by its map, or by sending the network changed pixels."""
+    return json.dumps(
+        {
+            head.name: {
+                "network": network.name,
+                "output": network.output_name(head),
+                "pixels": plan.views[network.view],
+                "view": asdict(network.view),
+                "map": f"{head.name}_map" if head.name in maps else None,
+            }
             for head, network in plan.heads()
         }
     )
@@ -106,7 +129,7 @@ def _preprocess(plan: Plan, version: int) -> Any:
     )
 
 
-def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
+def _network(plan: Plan, network: NetworkPlan, version: int, maps: Maps) -> Any:
     on_gpu = plan.target == "gpu"
     # ONNX Runtime would plan memory for each batch size, and keep all of these plans.
     parameters = {"enable_mem_pattern": "0"} | (gpu.cuda_parameters(plan) if on_gpu else {})
@@ -132,7 +155,8 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
         output=[
             _logits(network.output_name(head), head, f"{version}/{_labels_file(network, head)}")
             for head in network.heads
-        ],
+        ]
+        + [_map(network.map_name(head), maps[head.name]) for head in network.heads if head.name in maps],
         # Without a kind, Triton uses a GPU if there is one. Without a count, it would start two instances on a CPU.
         instance_group=[pb.ModelInstanceGroup(count=plan.limits.network_instances)],
         parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
@@ -147,36 +171,45 @@ def _network(plan: Plan, network: NetworkPlan, version: int) -> Any:
     )
 
 
-def _ensemble(plan: Plan, version: int, export_id: str) -> Any:
+def _ensemble(name: str, plan: Plan, version: int, export_id: str, maps: Maps) -> Any:
     about = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plan.about.items()}
-    parameters = {"heads": heads_text(plan), "export_id": export_id, **about}
+    parameters = {"heads": heads_text(plan), "explain": explain_text(plan, maps), "export_id": export_id, **about}
+    with_maps = maps if name == EXPLAIN else {}
     steps = [
         pb.ModelEnsembling.Step(
             model_name=PREPROCESS,
             model_version=version,
             input_map={"image": "image"},
-            output_map={name: name for name in plan.views.values()},
+            output_map={pixels: pixels for pixels in plan.views.values()},
         ),
         *(
             pb.ModelEnsembling.Step(
                 model_name=network.name,
                 model_version=version,
                 input_map={"pixels": plan.views[network.view]},
-                output_map={network.output_name(head): f"{head.name}_logits" for head in network.heads},
+                output_map={
+                    **{network.output_name(head): f"{head.name}_logits" for head in network.heads},
+                    **{network.map_name(head): f"{head.name}_map" for head in network.heads if head.name in with_maps},
+                },
             )
             for network in plan.networks
         ),
     ]
     return pb.ModelConfig(
-        name=ENSEMBLE,
+        name=name,
         platform="ensemble",
         version_policy=_only(version),
         max_batch_size=plan.limits.max_batch_size,
         input=[pb.ModelInput(name="image", data_type=pb.TYPE_STRING, dims=[1])],
-        output=[_logits(f"{head.name}_logits", head, f"{version}/{head.name}_labels.txt") for head, _ in plan.heads()],
+        output=[_logits(f"{head.name}_logits", head, f"{version}/{head.name}_labels.txt") for head, _ in plan.heads()]
+        + [_map(f"{head.name}_map", with_maps[head.name]) for head, _ in plan.heads() if head.name in with_maps],
         parameters={name: pb.ModelParameter(string_value=value) for name, value in parameters.items()},
         ensemble_scheduling=pb.ModelEnsembling(step=steps),
     )
+
+
+def _map(name: str, shape: list[int]) -> Any:
+    return pb.ModelOutput(name=name, data_type=pb.TYPE_FP32, dims=shape)
 
 
 def _logits(name: str, head: HeadPlan, labels_file: str) -> Any:

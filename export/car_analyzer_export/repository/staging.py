@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..spec import Plan
+    from .config import Maps
     from .signature import Signature
 
 # Placeholder for the version's number until it is chosen. No model can have this name.
@@ -92,13 +93,14 @@ class Staging:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write(self, plan: Plan, number: int, networks: dict[str, str]) -> str:
+    def write(self, plan: Plan, number: int, networks: dict[str, str], maps: Maps) -> str:
         """Writes everything but the networks: configurations, labels and the preprocess step.
 
         Args:
             plan: What is exported.
             number: The version's number.
             networks: Network name → SHA-256 of its `model.onnx`.
+            maps: The class activation maps of the networks.
 
         Returns:
             The export id: 16 hexadecimal digits, a hash of everything that affects the answers.
@@ -109,7 +111,7 @@ class Staging:
         step["views.json"] = views_text(plan)
         answering = json.dumps([step, networks, heads_text(plan)], sort_keys=True)
         export_id = hashlib.sha256(answering.encode()).hexdigest()[:16]
-        self.configs = config_texts(plan, number, export_id)
+        self.configs = config_texts(plan, number, export_id, maps)
         for model, text in self.configs.items():
             # Stored with the version until it is served: each model has only one config.pbtxt.
             write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from car_analyzer.heads import HeadSpec, parse_heads
 
 from ..errors import PublishError
-from ..spec import ENSEMBLE, PREPROCESS
+from ..spec import ENSEMBLE, EXPLAIN, PREPROCESS
 from .config import as_text
 from .signature import Signature
 from .staging import Staging, add, choose_number, staging
@@ -95,11 +95,12 @@ def _write(
     for name, values in calibration.items():
         plain = {key: value for key, value in heads[name].items() if key not in _CALIBRATION}
         heads[name] = plain | dict(values)
-    parameters["heads"].string_value = json.dumps(heads)
     # Another id than the copied version's: clients that have read its heads must read the new ones.
     identity = json.dumps([parameters["export_id"].string_value, heads], sort_keys=True)
     export_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    parameters["export_id"].string_value = export_id
+    for name in {ENSEMBLE, EXPLAIN} & configs.keys():
+        configs[name].parameters["heads"].string_value = json.dumps(heads)
+        configs[name].parameters["export_id"].string_value = export_id
     _renumber(configs, version, number)
     for model in staged.models:
         folder = staged.version_folder(model)

@@ -3,6 +3,9 @@
 Each model has a folder for each version. The ensemble's holds the files of the version as a whole: the record of the
 export, the configurations of all models, and the reference photos. The `config.pbtxt` of each model names the version
 that is served.
+
+The ensemble with class activation maps is in the repository only while a version that has maps is served: Triton loads
+every model when it starts, and this one needs the steps of its version.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from car_analyzer_server import signals
 
 from ..errors import PublishError
-from ..spec import ENSEMBLE
+from ..spec import ENSEMBLE, EXPLAIN
 from .config import as_text
 from .side_by_side import IncompatibleError, side_by_side
 
@@ -39,6 +42,8 @@ WITHDRAWN = "withdrawn.json"
 # Marks a version that is being published. If it is there without a running publication, the process was killed.
 UNFINISHED = "unfinished"
 HISTORY = "served.json"
+# Where the ensemble with maps is assembled, and put aside; Triton ignores it, and so do signatures.
+_ASIDE = f"{ENSEMBLE}/.{EXPLAIN}.export-"
 
 
 def exported(model: Path) -> set[int]:
@@ -93,7 +98,8 @@ def on_disk(repository: Path) -> int | None:
         # The configurations of a clean checkout name version 1, too, but no export.
         if _export_id(ensemble) != _export_id(_parse(_read(stored), ENSEMBLE)):
             return None
-        models = [config_on_disk(repository, name) for name in steps({ENSEMBLE: ensemble})]
+        explaining = [EXPLAIN] if stored.with_name(f"{EXPLAIN}.pbtxt").is_file() else []
+        models = [config_on_disk(repository, name) for name in (*steps({ENSEMBLE: ensemble}), *explaining)]
         return version if all(list(model.version_policy.specific.versions) == [version] for model in models) else None
     except PublishError:
         return None
@@ -127,9 +133,32 @@ def serve_from_next_start(repository: Path, version: int) -> None:
             keep_changes(repository, before, undo)
         for name in steps(new):
             _replace(repository / name / "config.pbtxt", _merged(repository, name, new[name]) or texts[name], undo)
+        _explain(repository, version, texts.get(EXPLAIN), undo)
         for name in (ENSEMBLE, *steps(new)):
             _replace(repository / name / "config.pbtxt", texts[name], undo)
         undo.pop_all()
+        shutil.rmtree(repository / f"{_ASIDE}old", ignore_errors=True)
+
+
+def _explain(repository: Path, version: int, text: str | None, undo: contextlib.ExitStack) -> None:
+    """Makes the ensemble with maps serve a version or, without its configuration, removes it."""
+    model, aside = repository / EXPLAIN, repository / f"{_ASIDE}old"
+    if text is None:
+        if model.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            model.rename(aside)
+            undo.callback(aside.rename, model)
+        return
+    new = repository / f"{_ASIDE}new"
+    shutil.rmtree(new, ignore_errors=True)
+    # A model without a configuration keeps Triton from starting, so it comes and goes in one rename.
+    place = model if model.exists() else new
+    for labels in _folder(repository, version).glob("*_labels.txt"):
+        write(place / str(version) / labels.name, _read(labels))
+    _replace(place / "config.pbtxt", text, undo)
+    if place == new:
+        new.rename(model)
+        undo.callback(model.rename, new)
 
 
 def keep_changes(repository: Path, version: int, undo: contextlib.ExitStack) -> None:

@@ -4,10 +4,11 @@ Imports no PyTorch.
 """
 
 from .plan import HeadPlan, NetworkPlan, Plan, describe_head, normalised
-from .tables import ENSEMBLE, PREPROCESS, WELL_KNOWN_LABELS, Head, Limits, Network, Spec
+from .tables import ENSEMBLE, EXPLAIN, PREPROCESS, WELL_KNOWN_LABELS, Head, Limits, Network, Spec
 
 __all__ = [
     "ENSEMBLE",
+    "EXPLAIN",
     "PREPROCESS",
     "WELL_KNOWN_LABELS",
     "Head",

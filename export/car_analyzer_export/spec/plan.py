@@ -146,6 +146,10 @@ class NetworkPlan:
         """The model's output for a head: `logits`, unless the network has several heads."""
         return "logits" if len(self.heads) == 1 else f"{head.name}_logits"
 
+    def map_name(self, head: HeadPlan) -> str:
+        """The model's output for a head's class activation map, if it has one."""
+        return "map" if len(self.heads) == 1 else f"{head.name}_map"
+
     def describe(self) -> dict[str, Any]:
         """The plan as JSON-ready values."""
         return {
@@ -187,6 +191,7 @@ class Plan:
         preprocess: See `spec.Spec`.
         description: See `spec.Spec`.
         demo: See `spec.Spec`.
+        explain: See `spec.Spec`.
         skipped: Unreadable files in the folder of photos → the reason; see `PhotoFolder`.
         views: View → the output of the preprocess step that has its pixels.
     """
@@ -203,6 +208,7 @@ class Plan:
     skipped: Mapping[str, str] = field(default_factory=dict)
     description: str | None = None
     demo: bool = False
+    explain: bool = False
     views: dict[View, str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -21,6 +21,8 @@ else:
     import tomli as tomllib
 
 ENSEMBLE = "car_analyzer"
+# The ensemble that also returns class activation maps.
+EXPLAIN = f"{ENSEMBLE}_explain"
 PREPROCESS = "preprocess"
 
 # Labels in logit order for the two default heads.
@@ -28,7 +30,9 @@ WELL_KNOWN_LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 # Names of other models in the repository, and of keys in the answer that belong to no head.
-_RESERVED_NAMES = frozenset({ENSEMBLE, PREPROCESS, "processing_time_ms", "image", "error", "ok", "heads", "to_dict"})
+_RESERVED_NAMES = frozenset(
+    {ENSEMBLE, EXPLAIN, PREPROCESS, "processing_time_ms", "image", "error", "ok", "heads", "to_dict"}
+)
 
 _BatchSize = Annotated[int, Field(ge=1, le=1024)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
@@ -240,6 +244,7 @@ class Spec(_Table):
         networks: By name. A head with weights has a network of the same name.
         description: What the models are, for whoever reads their answers; one line.
         demo: The answers are not to be relied on; the page, health checks and logs say so.
+        explain: Also serve class activation maps, for the networks that have them.
         photo_size: For networks that have none.
         photos: A folder of photos to compare ONNX Runtime with PyTorch on, and faster preprocessing with exact; without
             it, generated pictures are used.
@@ -255,6 +260,7 @@ class Spec(_Table):
     networks: dict[str, Network]
     description: _Sentence | None = None
     demo: bool = False
+    explain: bool = False
     photo_size: tuple[_Side, _Side] | None = None
     photos: Path | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from car_analyzer_server import signals
 
 from ...errors import PublishError, TritonRequestError
-from ...spec import ENSEMBLE, PREPROCESS
+from ...spec import ENSEMBLE, EXPLAIN, PREPROCESS
 from ..side_by_side import IncompatibleError, side_by_side
 from ..versions import (
     config_on_disk,
@@ -163,7 +163,7 @@ class Switch:
 
     def _both(self, old: Configs, new: Configs) -> Configs:
         try:
-            return {name: side_by_side(old[name], new[name]) if name in old else new[name] for name in steps(new)}
+            return _merged(old, new)
         except IncompatibleError as error:
             raise PublishError(
                 f"Versions {self.before} and {self.version} cannot be loaded side by side: {error}. To serve version "
@@ -178,16 +178,21 @@ class Switch:
         self.triton.unload(TRIAL)
 
     def _serve(self, new: Configs) -> None:
-        self.triton.load(new[ENSEMBLE])
+        self._load_ensembles(new)
         references = read_references(self.repository, self.version)
         self.difference = max(self.difference, references.check(self.triton, ENSEMBLE))
+
+    def _load_ensembles(self, configs: Configs) -> None:
+        for name in (ENSEMBLE, EXPLAIN):
+            if name in configs:
+                self.triton.load(configs[name])
 
     def _restore(self, old: Configs, new: Configs, on_disk_before: int, unused: Configs) -> str | None:
         """Restores the previous version in Triton and on disk; returns a sentence if that fails."""
         failure = None
         try:
             if self.triton.served() != self.before:
-                self.triton.load(old[ENSEMBLE])
+                self._load_ensembles(old)
                 self.triton.wait_until_gone(ENSEMBLE, self.version)
             # Only now: an ensemble is unloaded with its steps.
             self.triton.unload(TRIAL)
@@ -214,8 +219,9 @@ class Switch:
             progress(f"version {self.version} is served; waiting for the last requests of version {self.before}")
             # Triton reports when the ensemble is unloaded, but not its instances that loading the steps has replaced.
             time.sleep(_longest(old))
-            if not self.triton.wait_until_gone(ENSEMBLE, self.before):
-                raise TritonRequestError("It still has requests.")
+            for name in (ENSEMBLE, EXPLAIN):
+                if not self.triton.wait_until_gone(name, self.before):
+                    raise TritonRequestError("It still has requests.")
             for name in steps(new):
                 self.triton.load(new[name])
             for name in set(steps(old)) - set(steps(new)):
@@ -224,6 +230,12 @@ class Switch:
             self.notes.append(f"Version {self.before} is still in memory. {error}")
         except KeyboardInterrupt:
             self.notes.append(f"Interrupted before version {self.before} was unloaded; it is still in memory.")
+
+
+def _merged(old: Configs, new: Configs) -> Configs:
+    if (EXPLAIN in old) != (EXPLAIN in new):
+        raise IncompatibleError("only one of them was exported with --explain, and has class activation maps")
+    return {name: side_by_side(old[name], new[name]) if name in old else new[name] for name in steps(new)}
 
 
 def _longest(configs: Configs) -> float:

@@ -50,17 +50,19 @@ class TritonPythonModel:
         inputs = {name: [_array(request, name) for request in requests] for name in self._inputs}
         sizes = [len(array) for array in inputs[self._inputs[0]]]
         joined = {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in inputs.items()}
+        wanted = [set(request.requested_output_names()) for request in requests]
+        names = [name for name in self._outputs if any(name in one for one in wanted)]
         if self._on_gpu:
-            outputs = accelerators.run_bound(self._session, joined, self._outputs, "cuda", self._device)
+            outputs = accelerators.run_bound(self._session, joined, names, "cuda", self._device)
         else:
-            outputs = self._session.run(self._outputs, joined)
+            outputs = self._session.run(names, joined)
         guard.end(start)
         shares = [np.split(output, np.cumsum(sizes)[:-1]) for output in outputs]
         return [
             pb_utils.InferenceResponse(
-                [pb_utils.Tensor(name, share) for name, share in zip(self._outputs, answer, strict=True)]
+                [pb_utils.Tensor(name, share) for name, share in zip(names, answer, strict=True) if name in asked]
             )
-            for answer in zip(*shares, strict=True)
+            for asked, answer in zip(wanted, zip(*shares, strict=True), strict=True)
         ]
 
 
