@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import shutil
 import time
 from pathlib import Path
@@ -88,6 +89,15 @@ def edit(repository: Path, model: str, change: Callable[[Any], None]) -> None:
     config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
     change(config)
     file.write_text(text_format.MessageToString(config))
+
+
+def make_explainable(config: Any, repository: Path) -> None:
+    """Have the answers of the demo models explained by occlusion, if the export does not say how."""
+    view = json.loads((repository / "preprocess" / "1" / "views.json").read_text())["pixels"]
+    source = {"output": "logits", "pixels": "pixels", "view": view, "map": None}
+    heads = {name: {"network": name, **source} for name in ("cleanliness", "condition")}
+    if "explain" not in config.parameters:
+        config.parameters["explain"].string_value = json.dumps(heads)
 
 
 # Nothing about preprocessing is left to the export: to have it decided takes seconds, and has tests of its own.
@@ -196,9 +206,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
 
 
 @pytest.fixture(scope="session")
-def server(repository: Path) -> Iterator[SimpleNamespace]:
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A real Triton on free ports, for the whole session."""
-    with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as running:
+    served = shutil.copytree(repository, tmp_path_factory.mktemp("served") / "model_repository")
+    edit(served, "car_analyzer", lambda config: make_explainable(config, repository))
+    with Server(Settings(served, http_port=0, grpc_port=0, metrics_port=0)) as running:
         yield SimpleNamespace(
             grpc_url=running.grpc_url,
             http_url=running.http_url,

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._results import Head
 from .errors import ConfigurationError, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 UNSURE = "unsure"
 ADVICE = "update car-analyzer on this side, or export the model again"
@@ -20,10 +23,10 @@ ADVICE = "update car-analyzer on this side, or export the model again"
 
 @dataclass(frozen=True)
 class Tensor:
-    """An output for one photo: its shape with the batch axis first, and its values in row order."""
+    """An output: its shape with the batch axis first, and its values in row order; those of UINT8 are its bytes."""
 
     shape: tuple[int, ...]
-    values: tuple[float, ...]
+    values: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -71,23 +74,24 @@ class HeadSpec:
             raise ServerError(f"{self.output} has shape {list(tensor.shape)}; {self.name} needs [1, {self.classes}]")
         if not all(map(math.isfinite, tensor.values)):
             raise ServerError(f"{self.output} is not finite: {list(tensor.values)}")
+        logits = tuple(tensor.values)
         match self.activation:
             case "softmax":
-                probabilities = softmax(tensor.values)
+                probabilities = softmax(logits)
             case "sigmoid":
-                probabilities = [sigmoid(-tensor.values[0]), sigmoid(tensor.values[0])]
+                probabilities = [sigmoid(-logits[0]), sigmoid(logits[0])]
             case _:
-                probabilities = [sigmoid(logit) for logit in tensor.values]
+                probabilities = [sigmoid(logit) for logit in logits]
         named = dict(zip(self.labels, probabilities, strict=True))
         if self.activation == "multilabel":
             threshold = 0.5 if self.threshold is None else self.threshold
             found = tuple(label for label, probability in named.items() if probability >= threshold)
             # The confidence in all yes/no decisions together is that of the least certain one.
             confidence = min(p if label in found else 1 - p for label, p in named.items())
-            return Head(", ".join(found), confidence, named, tensor.values, found)
+            return Head(", ".join(found), confidence, named, logits, found)
         label = self._choose(named)
         confidence = max(probabilities) if label == UNSURE else named[label]
-        return Head(label, confidence, named, tensor.values)
+        return Head(label, confidence, named, logits)
 
     def _choose(self, probabilities: dict[str, float]) -> str:
         positive = probabilities[self.positive]
@@ -109,11 +113,13 @@ class ServedModel:
         export_id: The export's id; None for an older export, which has none.
         version: The ensemble's version; None if its config allows several.
         heads: Its heads, in display order.
+        explain: How to explain their answers, as JSON; None for an older export.
     """
 
     export_id: str | None
     version: str | None
     heads: tuple[HeadSpec, ...]
+    explain: str | None = None
 
     @property
     def exif_rotation(self) -> bool | None:
