@@ -27,16 +27,20 @@ from .errors import (
 
 if typing.TYPE_CHECKING:
     from ._client import AsyncCarAnalyzer
+    from ._explanation import Explanation
+    from ._geometry import Box
     from ._sync import CarAnalyzer
 
 __all__ = [
     "TLS",
     "Analysis",
     "AsyncCarAnalyzer",
+    "Box",
     "CarAnalyzer",
     "CarAnalyzerError",
     "ConfigurationError",
     "DeadlineExceededError",
+    "Explanation",
     "Failure",
     "Head",
     "Health",
@@ -53,12 +57,18 @@ __all__ = [
 
 
 def __getattr__(name: str) -> typing.Any:
-    # The clients need asyncio, which takes longer to import than all the rest; `car-analyzer --help` does not.
-    modules = {"AsyncCarAnalyzer": "._client", "CarAnalyzer": "._sync"}
+    # The clients need asyncio and explanations numpy, which take longer to import than all the rest;
+    # `car-analyzer --help` needs neither.
+    modules = {
+        "AsyncCarAnalyzer": "._client",
+        "Box": "._geometry",
+        "CarAnalyzer": "._sync",
+        "Explanation": "._explanation",
+    }
     if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = client = getattr(importlib.import_module(modules[name], __name__), name)
-    return client
+    globals()[name] = found = getattr(importlib.import_module(modules[name], __name__), name)
+    return found
 
 
 def __dir__() -> list[str]:

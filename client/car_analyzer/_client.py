@@ -87,7 +87,9 @@ class AsyncCarAnalyzer:
         """The server's URL, complete with scheme and port."""
         return str(self._endpoint)
 
-    async def analyze(self, photo: Photo, *, timeout: float | None = None, request_id: str | None = None) -> Analysis:
+    async def analyze(
+        self, photo: Photo, *, timeout: float | None = None, request_id: str | None = None, explain: bool = False
+    ) -> Analysis:
         """Analyse one photo.
 
         Args:
@@ -96,6 +98,9 @@ class AsyncCarAnalyzer:
                 reads them, with its own network access and credentials: check URLs that come from strangers first.
             timeout: The time limit in seconds; None for the client's own.
             request_id: Appears in Triton's logs and traces.
+            explain: Also find out where in the photo each answer comes from: `analysis.condition.explanation`. A head
+                without class activation maps is explained with 64 covered copies of the photo, which its network
+                computes, too.
 
         Raises:
             PhotoError: The photo cannot be read, or is not a photo.
@@ -104,7 +109,7 @@ class AsyncCarAnalyzer:
             ModelNotReadyError: The model is not loaded.
             ServerError: The server failed.
             ConfigurationError: The timeout is invalid, a library for the URL is missing, or the model's config does not
-                describe its outputs as expected.
+                describe its outputs as expected, or not how to explain them.
         """
         deadline = Deadline(self._timeout if timeout is None else seconds(timeout))
         try:
@@ -112,7 +117,7 @@ class AsyncCarAnalyzer:
         except asyncio.TimeoutError as error:
             raise deadline.error("reading the photo") from error
         return await retry_call(
-            lambda left: self._analyze_once(data, request_id or "", left),
+            lambda left: self._analyze_once(data, request_id or "", left, explain=explain),
             deadline,
             self._retry,
             lambda: self._service.has_answered,
@@ -197,9 +202,9 @@ class AsyncCarAnalyzer:
     ) -> None:
         await self.close()
 
-    async def _analyze_once(self, photo: bytes, request_id: str, timeout: float) -> Analysis:
+    async def _analyze_once(self, photo: bytes, request_id: str, timeout: float, *, explain: bool) -> Analysis:
         deadline = Deadline(timeout)
-        return await self._use(lambda service: service.analyze(photo, request_id, deadline))
+        return await self._use(lambda service: service.analyze(photo, request_id, deadline, explain=explain))
 
     async def _use(self, work: Callable[[Triton | Gateway], Awaitable[T]]) -> T:
         """Do some work at the server. Its first answer shows whether it is a Triton or a gateway."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from ._explanation import Explanation
     from .errors import CarAnalyzerError
 
 
@@ -23,6 +24,7 @@ class Head:
             If the model was calibrated, they and `confidence` are calibrated.
         logits: The network's output, in the model's order; never calibrated.
         labels: Multilabel heads only: all labels that apply; `label` is these, joined by commas.
+        explanation: Where in the photo the answer comes from; only with `analyze(…, explain=True)`.
     """
 
     label: str
@@ -30,6 +32,7 @@ class Head:
     probabilities: Mapping[str, float]
     logits: tuple[float, ...]
     labels: tuple[str, ...] | None = None
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Analysis:
 
     Attributes:
         heads: Head name to `Head`, in the model's display order; also for names that are not valid attributes.
-        processing_time_ms: Milliseconds from sending the photo to receiving the answer.
+        processing_time_ms: Milliseconds from sending the photo to receiving the answer; explaining it comes after that.
         version: The version of the ensemble that answered; each repository counts from 1.
         export_id: The unique id of the export that answered; None for an older export, which has no id.
         exif_rotation: Whether all networks saw the photo turned by its EXIF orientation; False: at least one saw it as
@@ -101,13 +104,16 @@ class Analysis:
 
         Returns:
             `{"cleanliness": "dirty", "cleanlinessConfidence": 0.97, …, "processingTime": 41.3}`: confidences to
-            four digits, milliseconds to one.
+            four digits, milliseconds to one. Explained answers add `explanations`: head to `Explanation.to_dict()`.
         """
         flat: dict[str, Any] = {}
         for name, head in self.heads.items():
             flat[name] = head.label if head.labels is None else list(head.labels)
             flat[f"{name}Confidence"] = round(head.confidence, 4)
         flat["processingTime"] = round(self.processing_time_ms, 1)
+        explained = {name: head.explanation for name, head in self.heads.items() if head.explanation is not None}
+        if explained:
+            flat["explanations"] = {name: explanation.to_dict() for name, explanation in explained.items()}
         if with_model:
             flat["modelVersion"] = self.version
             if self.export_id is not None:

@@ -75,7 +75,9 @@ class CarAnalyzer:
         """The server's URL, complete with scheme and port."""
         return self._url
 
-    def analyze(self, photo: Photo, *, timeout: float | None = None, request_id: str | None = None) -> Analysis:
+    def analyze(
+        self, photo: Photo, *, timeout: float | None = None, request_id: str | None = None, explain: bool = False
+    ) -> Analysis:
         """Analyse one photo.
 
         Args:
@@ -84,6 +86,9 @@ class CarAnalyzer:
                 reads them, with its own network access and credentials: check URLs that come from strangers first.
             timeout: The time limit in seconds; None for the client's own.
             request_id: Appears in Triton's logs and traces.
+            explain: Also find out where in the photo each answer comes from: `analysis.condition.explanation`. A head
+                without class activation maps is explained with 64 covered copies of the photo, which its network
+                computes, too.
 
         Raises:
             PhotoError: The photo cannot be read, or is not a photo.
@@ -92,9 +97,9 @@ class CarAnalyzer:
             ModelNotReadyError: The model is not loaded.
             ServerError: The server failed.
             ConfigurationError: The timeout is invalid, a library for the URL is missing, or the model's config does not
-                describe its outputs as expected.
+                describe its outputs as expected, or not how to explain them.
         """
-        return self._run(lambda client: client.analyze(photo, timeout=timeout, request_id=request_id))
+        return self._run(lambda client: client.analyze(photo, timeout=timeout, request_id=request_id, explain=explain))
 
     def analyze_many(
         self, photos: Iterable[Photo], *, concurrency: int = 8, timeout: float | None = None

@@ -40,8 +40,8 @@ class Triton:
         self._confirmed_at = 0.0
         self.has_answered = False
 
-    async def analyze(self, photo: bytes, request_id: str, deadline: Deadline) -> Analysis:
-        """Analyse one photo, in one attempt."""
+    async def analyze(self, photo: bytes, request_id: str, deadline: Deadline, *, explain: bool = False) -> Analysis:
+        """Analyse one photo, and explain the answers if wanted, in one attempt."""
         try:
             served, answer, elapsed = await self._infer(photo, request_id, deadline)
         except UnreachableError:
@@ -53,6 +53,10 @@ class Triton:
             self.has_answered = True
             raise
         heads = {head.name: head.read(answer.outputs.get(head.output)) for head in served.heads}
+        if explain:
+            from ._explain import Explainer  # needs numpy, which takes long to import
+
+            heads = await Explainer(self._connect(), self._model, served, photo, request_id, deadline).explain(heads)
         return Analysis(heads, elapsed * 1000, answer.model_version, served.export_id, served.exif_rotation)
 
     async def health(self, timeout: float) -> Health:
@@ -132,4 +136,4 @@ class Triton:
                 raise OverloadedError(f"version {version} was replaced while it answered") from error
             raise
         heads = parse_heads(config.parameters.get("heads"), self._model)
-        return ServedModel(config.parameters.get("export_id"), config.version, heads)
+        return ServedModel(config.parameters.get("export_id"), config.version, heads, config.parameters.get("explain"))

@@ -21,6 +21,7 @@ CODES = {
     "photo.invalid": "the file is damaged, or not a photo in an accepted format",
     "configuration.invalid": "a setting is invalid, or a library is missing",
     "model.unsuitable": "the served model does not take photos, or does not describe its outputs",
+    "model.not_explainable": "the served model was exported without what explaining its answers needs",
     "model.not_ready": "the model is unknown to the server, or not loaded",
     "service.unreachable": "no server answers at the URL",
     "service.overloaded": "the server is too busy",

@@ -25,10 +25,10 @@ LEAST_TEMPERATURE = 1e-6
 
 @dataclass(frozen=True)
 class Tensor:
-    """An output for one photo: its shape with the batch axis first, and its values in row order."""
+    """An output: its shape with the batch axis first, and its values in row order; those of UINT8 are its bytes."""
 
     shape: tuple[int, ...]
-    values: tuple[float, ...]
+    values: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,18 @@ class HeadSpec:
             raise ServerError(f"{self.output} has shape {list(tensor.shape)}; {self.name} needs [1, {self.classes}]")
         if not all(map(math.isfinite, tensor.values)):
             raise ServerError(f"{self.output} is not finite: {list(tensor.values)}")
-        chosen = self._probabilities(tensor.values)
-        calibrated = self._probabilities([logit / self.temperature + self.bias for logit in tensor.values])
+        logits = tuple(tensor.values)
+        chosen = self._probabilities(logits)
+        calibrated = self._probabilities([logit / self.temperature + self.bias for logit in logits])
         if self.activation == "multilabel":
             threshold = 0.5 if self.threshold is None else self.threshold
             found = tuple(label for label, probability in chosen.items() if probability >= threshold)
             # The confidence in all yes/no decisions together is that of the least certain one.
             confidence = min(p if label in found else 1 - p for label, p in calibrated.items())
-            return Head(", ".join(found), confidence, calibrated, tensor.values, found)
+            return Head(", ".join(found), confidence, calibrated, logits, found)
         label = self._choose(chosen)
         confidence = max(calibrated.values()) if label == UNSURE else calibrated[label]
-        return Head(label, confidence, calibrated, tensor.values)
+        return Head(label, confidence, calibrated, logits)
 
     def _probabilities(self, logits: Sequence[float]) -> dict[str, float]:
         match self.activation:
@@ -123,11 +124,13 @@ class ServedModel:
         export_id: The export's id; None for an older export, which has none.
         version: The ensemble's version; None if its config allows several.
         heads: Its heads, in display order.
+        explain: How to explain their answers, as JSON; None for an older export.
     """
 
     export_id: str | None
     version: str | None
     heads: tuple[HeadSpec, ...]
+    explain: str | None = None
 
     @property
     def exif_rotation(self) -> bool | None:

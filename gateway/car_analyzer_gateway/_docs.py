@@ -39,7 +39,8 @@ EXAMPLES = {
     "/analyze": (
         "curl -F image=@car.jpg http://localhost:5000/analyze\n"
         "curl -F image=@front.jpg -F image=@back.jpg http://localhost:5000/analyze\n"
-        "curl -H 'Content-Type: image/jpeg' --data-binary @car.jpg http://localhost:5000/analyze"
+        "curl -H 'Content-Type: image/jpeg' --data-binary @car.jpg http://localhost:5000/analyze\n"
+        "curl -F image=@car.jpg 'http://localhost:5000/analyze?explain=1'"
     ),
     "/health": "curl http://localhost:5000/health",
     "/metrics": "curl http://localhost:5000/metrics",

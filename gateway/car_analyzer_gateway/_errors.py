@@ -141,6 +141,12 @@ def from_sdk(error: CarAnalyzerError, timeout: float) -> GatewayError:
         case ModelNotReadyError():
             status, kind, message = 503, "not_ready", "The model is not loaded; try again in a moment."
             headers = {"Retry-After": "5"}
+        case ConfigurationError(code="model.not_explainable"):
+            status, kind, message = (
+                502,
+                "model",
+                "The model cannot explain its answers; export it with a newer version.",
+            )
         case ConfigurationError():
             status, kind, message = 502, "model", "The model server has a model that this gateway cannot read."
         case _:

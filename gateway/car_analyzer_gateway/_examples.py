@@ -45,6 +45,7 @@ ERRORS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "service.failed": "The model server failed on this photo.",
             "model.unsuitable": "The model server has a model that this gateway cannot read.",
+            "model.not_explainable": "The model cannot explain its answers; export it with a newer version.",
             "configuration.invalid": "The model server has a model that this gateway cannot read.",
         },
     ),
@@ -70,10 +71,23 @@ ANALYSIS: dict[str, Any] = {
     "conditionConfidence": 0.88,
     "processingTime": 41.3,
 }
+EXPLAINED: dict[str, Any] = {
+    **ANALYSIS,
+    "explanations": {
+        "condition": {
+            "method": "occlusion",
+            "labels": ["intact"],
+            "box": {"left": 80.0, "top": 0.0, "width": 480.0, "height": 480.0},
+            "photo": {"width": 640, "height": 480, "orientation": 1},
+            "overlay": "data:image/png;base64,iVBORw0KGgo…",
+        }
+    },
+}
 FAILED = {"error": ERRORS["400"][1]["photo.invalid"], "code": "photo.invalid"}
 ANSWERS: dict[str, Any] = {
     "one photo": {"value": ANALYSIS},
     "several photos, one of them damaged": {"value": [ANALYSIS, FAILED]},
+    "one photo, with explain=1": {"value": EXPLAINED},
     "one photo, other heads": {
         "value": {"damage": ["dent", "scratch"], "damageConfidence": 0.81, "processingTime": 38.9}
     },

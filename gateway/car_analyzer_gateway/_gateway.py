@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from car_analyzer import Analysis, AsyncCarAnalyzer, CarAnalyzerError, Retry
 
 from ._byte_budget import ByteBudget
 from ._errors import GatewayError, bad_request, busy, from_sdk, stopping
+from ._explanations import Turns, explanations
 from ._logs import logger
 from ._memory import CompletedPhotos, FailedPhotos
 from ._metrics import Metrics
@@ -21,8 +21,6 @@ from ._tracing import Tracing
 from ._upload import Photo, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
@@ -32,6 +30,9 @@ if TYPE_CHECKING:
 RETRY = Retry(attempts=6, connect_patience=2.0, reconnect_patience=2.0)
 # Below the default timeout of a Kubernetes probe, one second.
 HEALTH_S = 0.9
+HEAD_FIELDS = ("label", "confidence", "probabilities", "logits", "labels")
+# An explanation can take a network's time for 65 photos. Further ones wait, so that they do not hold up other callers.
+EXPLAINED_AT_ONCE = 2
 
 
 class Gateway:
@@ -56,6 +57,7 @@ class Gateway:
         self.in_flight = 0
         self._logs_answers = settings.access_log == "answers"
         self._pending = 0
+        self._explaining = Turns(EXPLAINED_AT_ONCE)
         self._completed_photos = CompletedPhotos()
         self._failed_photos = FailedPhotos()
 
@@ -73,11 +75,12 @@ class Gateway:
         """`POST /analyze`."""
         if self.stopping:
             raise stopping()
-        to_dict = _full_dict if _is_full(request.query_params) else Analysis.to_dict
+        is_full = _has(request.query_params, "detail", "full")
+        explain = _has(request.query_params, "explain", "1")
         timeout = _timeout(request.query_params, self.settings.timeout)
         self.in_flight += 1
         try:
-            answers = await self._analyze_all(request, timeout)
+            answers = await self._analyze_all(request, timeout, explain=explain)
         finally:
             self.in_flight -= 1
         analyses = [answer for answer in answers if isinstance(answer, Analysis)]
@@ -90,11 +93,15 @@ class Gateway:
             ]
         if (rotations := {analysis.exif_rotation for analysis in analyses}) and None not in rotations:
             headers["Exif-Rotation"] = str(rotations == {True}).lower()
-        if len(answers) > 1:
-            return JSONResponse([self._list_entry(answer, to_dict) for answer in answers], headers=headers)
-        if isinstance(answers[0], GatewayError):
+        if len(answers) == 1 and isinstance(answers[0], GatewayError):
             raise answers[0]
-        return JSONResponse(to_dict(answers[0]), headers=headers)
+        bodies = [self._body(answer, is_full=is_full) for answer in answers]
+        if explain:
+            for body, answer in zip(bodies, answers, strict=True):
+                if isinstance(answer, Analysis):
+                    # In a thread: drawing takes a while.
+                    body["explanations"] = await asyncio.to_thread(explanations, answer, with_maps=is_full)
+        return JSONResponse(bodies if len(bodies) > 1 else bodies[0], headers=headers)
 
     async def health(self, _request: Request) -> Response:
         """`GET /health`."""
@@ -125,7 +132,7 @@ class Gateway:
         await self.client.close()
         await self.tracing.close()
 
-    async def _analyze_all(self, request: Request, timeout: float) -> list[Analysis | GatewayError]:
+    async def _analyze_all(self, request: Request, timeout: float, *, explain: bool) -> list[Analysis | GatewayError]:
         upload = Upload(request.headers, request.receive, self.settings, self.budget, timeout)
         tasks: list[asyncio.Task[Analysis | GatewayError]] = []
         try:
@@ -139,7 +146,7 @@ class Gateway:
                     if self._logs_answers:
                         request.state.log_fields.setdefault("photo_bytes", []).append(len(photo.data))
                     name = request.state.request_id if not tasks else f"{request.state.request_id}-{len(tasks) + 1}"
-                    tasks.append(self._start(photo, name, upload))
+                    tasks.append(self._start(photo, name, upload, explain=explain))
                     # The name would keep the photo in memory until the next one arrives.
                     del photo
                     _raise_service_error([task.result() for task in tasks if task.done()])
@@ -151,8 +158,10 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, photo: Photo, request_id: str, upload: Upload) -> asyncio.Task[Analysis | GatewayError]:
-        task = asyncio.create_task(self._analyze(photo.data, request_id, upload))
+    def _start(
+        self, photo: Photo, request_id: str, upload: Upload, *, explain: bool
+    ) -> asyncio.Task[Analysis | GatewayError]:
+        task = asyncio.create_task(self._analyze(photo.data, request_id, upload, explain=explain))
         self._pending += 1
         # A callback, because a task that is cancelled early never starts.
         size, reservation = len(photo.data), photo.reservation
@@ -165,12 +174,17 @@ class Gateway:
         task.add_done_callback(on_done)
         return task
 
-    async def _analyze(self, photo: bytes, request_id: str, upload: Upload) -> Analysis | GatewayError:
+    async def _analyze(
+        self, photo: bytes, request_id: str, upload: Upload, *, explain: bool
+    ) -> Analysis | GatewayError:
         if not photo:
             return GatewayError(400, "photo", "The photo is empty: it has 0 bytes.", code="photo.empty")
         try:
             with self.tracing.photo(len(photo), request_id):
-                analysis = await self.client.analyze(photo, timeout=upload.time_left, request_id=request_id)
+                async with self._explaining.take(upload) if explain else contextlib.nullcontext():
+                    analysis = await self.client.analyze(
+                        photo, timeout=upload.time_left, request_id=request_id, explain=explain
+                    )
         except CarAnalyzerError as error:
             answer = from_sdk(error, upload.timeout)
             self._failed_photos.add(len(photo))
@@ -178,20 +192,18 @@ class Gateway:
         self.metrics.count_analysis(analysis)
         return analysis
 
-    def _list_entry(
-        self, answer: Analysis | GatewayError, to_dict: Callable[[Analysis], dict[str, Any]]
-    ) -> dict[str, Any]:
+    def _body(self, answer: Analysis | GatewayError, *, is_full: bool) -> dict[str, Any]:
         if isinstance(answer, GatewayError):
             self.metrics.errors.labels(answer.kind).inc()
             return answer.body()
-        return to_dict(answer)
+        return _full_dict(answer) if is_full else answer.to_dict()
 
 
-def _is_full(query: QueryParams) -> bool:
-    detail = query.get("detail")
-    if detail not in (None, "full"):
-        raise bad_request("The parameter detail has one value, full; leave it out for the short answer.")
-    return detail is not None
+def _has(query: QueryParams, name: str, only: str) -> bool:
+    value = query.get(name)
+    if value not in (None, only):
+        raise bad_request(f"The parameter {name} has one value, {only}; leave it out for the short answer.")
+    return value is not None
 
 
 def _timeout(query: QueryParams, limit: float) -> float:
@@ -206,7 +218,7 @@ def _timeout(query: QueryParams, limit: float) -> float:
 
 def _full_dict(analysis: Analysis) -> dict[str, Any]:
     """The JSON of `?detail=full`, which has all that the SDK's results have."""
-    heads = {name: dataclasses.asdict(head) for name, head in analysis.heads.items()}
+    heads = {name: {field: getattr(head, field) for field in HEAD_FIELDS} for name, head in analysis.heads.items()}
     return {**analysis.to_dict(with_model=True), "heads": heads}
 
 

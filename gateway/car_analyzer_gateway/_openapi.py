@@ -34,17 +34,19 @@ SCHEMAS: dict[str, Any] = {
                 "description": "Milliseconds from sending the photo to Triton to receiving its answer.",
             },
             "heads": {"$ref": "#/components/schemas/Heads"},
+            "explanations": {"$ref": "#/components/schemas/Explanations"},
             "modelVersion": {"type": "string", "description": "With `detail=full` only: the ensemble's version."},
             "exportId": {"type": "string", "description": "With `detail=full` only: the export's unique id."},
         },
         "additionalProperties": {
             "description": "Other heads: a label, the list of labels of a multilabel head, or a confidence.",
-            # A generated type has one index signature for all properties, so it has to admit `heads`.
+            # A generated type has one index signature for all properties, so it has to admit these.
             "anyOf": [
                 {"type": "string"},
                 {"type": "array", "items": {"type": "string"}},
                 {"type": "number"},
                 {"$ref": "#/components/schemas/Heads"},
+                {"$ref": "#/components/schemas/Explanations"},
             ],
         },
     },
@@ -73,6 +75,60 @@ SCHEMAS: dict[str, Any] = {
                 "type": ["array", "null"],
                 "description": "Multilabel heads only: all labels that apply.",
                 "items": {"type": "string"},
+            },
+        },
+    },
+    "Explanations": {
+        "type": "object",
+        "description": "With `explain=1` only: where in the photo each head's answer comes from.",
+        "additionalProperties": {"$ref": "#/components/schemas/Explanation"},
+    },
+    "Explanation": {
+        "type": "object",
+        "description": "The photo here is the upright one, as browsers show it.",
+        "required": ["method", "labels", "box", "photo", "overlay"],
+        "properties": {
+            "method": {
+                "type": "string",
+                "enum": ["cam", "occlusion"],
+                "description": "`cam`: a class activation map; `occlusion`: what changes when parts are covered.",
+            },
+            "labels": {
+                "type": "array",
+                "description": "The labels that the map explains: those of the answer.",
+                "items": {"type": "string"},
+            },
+            "box": {
+                "type": "object",
+                "description": "The part of the photo that `overlay` covers, in pixels of the photo.",
+                "required": ["left", "top", "width", "height"],
+                "properties": {name: {"type": "number"} for name in ("left", "top", "width", "height")},
+            },
+            "photo": {
+                "type": "object",
+                "required": ["width", "height", "orientation"],
+                "properties": {
+                    "width": {"type": "integer"},
+                    "height": {"type": "integer"},
+                    "orientation": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": 8,
+                        "description": "The EXIF orientation of the file; 1: it is stored upright.",
+                    },
+                },
+            },
+            "overlay": {
+                "type": "string",
+                "description": "A data URL of a transparent PNG, to be stretched over `box`.",
+            },
+            "maps": {
+                "type": "object",
+                "description": "With `detail=full` only: the map of each label of the head, row by row, in logits.",
+                "additionalProperties": {
+                    "type": "array",
+                    "items": {"type": "array", "items": {"type": "number"}},
+                },
             },
         },
     },
@@ -187,6 +243,12 @@ def _analyze(settings: Settings) -> dict[str, Any]:
                 "in": "query",
                 "description": "Adds `heads`, with probabilities and logits, and `modelVersion` and `exportId`.",
                 "schema": {"type": "string", "enum": ["full"]},
+            },
+            {
+                "name": "explain",
+                "in": "query",
+                "description": "Adds `explanations`: where answers come from in the photo; up to 65 times as long.",
+                "schema": {"type": "string", "enum": ["1"]},
             },
             {
                 "name": "timeout",

@@ -16,7 +16,10 @@ import termios
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
+from car_analyzer import ConfigurationError
+from car_analyzer._cli.overlays import Overlays
 from tests.conftest import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -64,6 +67,32 @@ def test_one_photo_is_one_object(url: str, sample_photos: list[Path]) -> None:
     assert fields["condition"] in ("intact", "damaged")
     assert 0.5 <= fields["cleanlinessConfidence"] <= 1
     assert fields["processingTime"] > 0
+
+
+def test_explanations_are_pictures(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
+    maps = tmp_path / "new" / "maps"
+    (fields,) = lines(run("analyze", sample_photos[2], "--url", url, "--explain", maps))
+    assert list(fields) == [*KEYS, "explanations"]
+    files = [maps / f"{sample_photos[2].name}.{head}.png" for head in ("cleanliness", "condition")]
+    assert sorted(maps.iterdir()) == files
+    for file, explanation in zip(files, fields["explanations"].values(), strict=True):
+        assert explanation["file"] == str(file)
+        assert explanation["method"] in ("cam", "occlusion")
+        with Image.open(file) as picture, Image.open(sample_photos[2]) as photo:
+            assert picture.size == photo.size
+    table = run("analyze", sample_photos[2], tmp_path / "none.jpg", "--url", url, "--table", "--explain", maps, code=1)
+    assert f"{fields['explanations']['condition']['method']}: {files[1]}".encode() in table.stdout
+    content = sample_photos[2].read_bytes()
+    (fields,) = lines(run("analyze", "-", "--url", url, "--explain", maps, input=content))
+    assert fields["explanations"]["condition"]["file"] == str(maps / "stdin.condition.png")
+
+
+def test_pictures_of_explanations_stay_in_their_folder(tmp_path: Path) -> None:
+    overlays = Overlays(str(tmp_path / "maps"), ["a/car.jpg", "b/car.png", "a/car.jpg"])
+    assert overlays.path("a/car.jpg", "../../x") == str(tmp_path / "maps" / "car.jpg.______x.png")
+    with pytest.raises(ConfigurationError, match="a/car.jpg and b/car.jpg have the same name"):
+        Overlays(str(tmp_path / "other"), ["a/car.jpg", "b/car.jpg"])
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_model_that_answered_on_request(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
@@ -276,6 +305,10 @@ def test_a_bar_for_people_and_only_for_many(url: str, sample_photos: list[Path])
         ["analyze", "car.jpg", "--concurrency", "none"],
         ["analyze", "car.jpg", "--url", "ftp://triton"],
         ["analyze", "car.jpg", "--with-model", "--table"],
+        ["analyze", "--from", "list.txt", "--explain", "maps"],
+        ["analyze", "https://example.com/car.jpg", "--explain", "maps"],
+        ["analyze", "car.jpg", "--explain", "/dev/null"],
+        ["analyze", "front/car.jpg", "rear/car.jpg", "--explain", "maps"],
         ["health", "--url", "grpc://user:secret@triton"],
         ["health", "car.jpg"],
         ["health", "--wait", "0"],

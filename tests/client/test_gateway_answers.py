@@ -48,6 +48,7 @@ def gateway_with(*response: Any) -> Gateway:
         (413, "photo.too_large", PhotoError),
         (400, "photo.empty", PhotoError),
         (502, "model.unsuitable", ConfigurationError),
+        (502, "model.not_explainable", ConfigurationError),
         (503, "model.not_ready", ModelNotReadyError),
         (503, "service.unreachable", UnreachableError),
         (503, "service.overloaded", OverloadedError),
@@ -116,3 +117,9 @@ async def test_the_limit_of_the_gateway_is_not_the_clients() -> None:
     gateway, deadline = gateway_with(504, error), Deadline(600)
     with pytest.raises(DeadlineExceededError, match="within 30 seconds"):
         await retry_call(lambda _: gateway.analyze(b"photo", "", deadline), deadline, Retry(), lambda: True)
+
+
+async def test_an_older_gateway_explains_nothing() -> None:
+    body = {"heads": {}, "modelVersion": "1"}
+    with pytest.raises(ServerError, match="did not explain the answers; update the gateway"):
+        await gateway_with(200, body).analyze(b"photo", "", Deadline(60), explain=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from car_analyzer import (
     Analysis,
@@ -19,14 +24,15 @@ from car_analyzer import (
     UnreachableError,
 )
 from car_analyzer._cli.main import main
+from car_analyzer_gateway._explanations import Turns
 from tests.conftest import PATIENCE_S
 
 from .conftest import HEALTHY, Gateway
+from .test_openapi import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import SimpleNamespace
 
     from reliability.proxy import Proxy
 
@@ -49,6 +55,56 @@ async def test_results_are_those_of_triton(
     assert direct[0].export_id
     async with AsyncCarAnalyzer(gateway.url) as client:
         assert [timeless(answer) async for answer in client.analyze_many(photos)] == direct
+
+
+def test_explanations_are_those_of_triton(
+    gateway: Gateway, server: SimpleNamespace, sample_photos: list[Path], tmp_path: Path
+) -> None:
+    with CarAnalyzer(server.grpc_url) as triton, CarAnalyzer(gateway.url) as analyzer:
+        direct, answer = (client.analyze(sample_photos[1], explain=True) for client in (triton, analyzer))
+    assert timeless(answer).heads.keys() == direct.heads.keys()
+    for name in direct:
+        mine, theirs = answer[name].explanation, direct[name].explanation
+        assert mine is not None
+        assert theirs is not None
+        assert mine == theirs
+        assert mine.maps.keys() == theirs.maps.keys()
+        assert all(np.allclose(mine.maps[label], theirs.maps[label], atol=1e-3) for label in mine.maps)
+    assert main(["analyze", str(sample_photos[1]), "--url", gateway.url, "--explain", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_explanations_for_a_web_page(gateway: Gateway, photo: bytes) -> None:
+    answer = gateway.analyze(photo, params="explain=1").json()
+    assert matches("Analysis", answer)
+    assert list(answer)[-2:] == ["processingTime", "explanations"]
+    for head in ("cleanliness", "condition"):
+        explanation = answer["explanations"][head]
+        assert explanation["labels"] == [answer[head]]
+        assert explanation["box"] == {"left": 0, "top": 0, "width": 640, "height": 480}
+        assert explanation["photo"] == {"width": 640, "height": 480, "orientation": 1}
+        kind, _, content = explanation["overlay"].partition(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert picture.mode == "RGBA"
+    whole, bad = gateway.analyze(photo, b"no photo", params="explain=1&detail=full").json()
+    assert matches("Analysis", whole)
+    assert whole["explanations"]["condition"]["maps"].keys() == {"intact", "damaged"}
+    assert bad["code"] == "photo.invalid"
+    assert "explanations" not in gateway.analyze(photo, params="detail=full").json()
+
+
+async def test_a_turn_that_does_not_come_in_time() -> None:
+    turns = Turns(1)
+    upload: Any = SimpleNamespace(time_left=PATIENCE_S)
+    async with turns.take(upload):
+        upload.time_left = 0.001
+        with pytest.raises(DeadlineExceededError, match="explained"):
+            async with turns.take(upload):
+                pass
+    upload.time_left = PATIENCE_S
+    async with turns.take(upload):
+        pass
 
 
 def test_the_photo_is_sent_once(gateway: Gateway, photo: bytes) -> None:
@@ -114,7 +170,10 @@ def test_the_deadline_is_passed_on(
         proxy.thaw()
 
 
-@pytest.mark.parametrize("query", ["detail=", "detail=more", "timeout=", "timeout=soon", "timeout=-1", "timeout=nan"])
+@pytest.mark.parametrize(
+    "query",
+    ["detail=", "detail=more", "timeout=", "timeout=soon", "timeout=-1", "timeout=nan", "explain=yes"],
+)
 def test_parameters_that_are_invalid(gateway: Gateway, photo: bytes, query: str) -> None:
     response = gateway.analyze(photo, params=query)
     assert response.status_code == 400

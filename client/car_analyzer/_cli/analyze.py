@@ -18,6 +18,7 @@ from ..errors import CarAnalyzerError, ConfigurationError, ModelNotReadyError, P
 from ..folders import STANDARD_INPUT, Entry, find_photos
 from . import sources
 from .output import JsonOutput, Output, Progress, TableOutput
+from .overlays import Overlays
 from .pipeline import map_concurrently
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Job:
         ordered: Answers come in the order of the photos, not as they are complete.
         retry: How failed attempts are repeated.
         fatal: Errors that stop the run. Any other error is the answer for its photo.
+        overlays: Where the pictures of `--explain` go; None without it.
     """
 
     entries: Iterable[Entry]
@@ -49,6 +51,7 @@ class Job:
     ordered: bool
     retry: Retry
     fatal: tuple[type[CarAnalyzerError], ...]
+    overlays: Overlays | None = None
 
 
 def analyze(arguments: argparse.Namespace) -> int:
@@ -117,6 +120,8 @@ def _wrong_usage(arguments: argparse.Namespace, *, is_bulk: bool) -> str | None:
         return "--with-model adds keys to the JSON; it cannot be combined with --table"
     if is_bulk and STANDARD_INPUT in arguments.photos:
         return "a photo on standard input has no name; it cannot be combined with --from, --output or URLs"
+    if is_bulk and arguments.explain is not None:
+        return "--explain names its pictures after all photos; it cannot be combined with --from, --output or URLs"
     if arguments.retry_errors and arguments.output is None:
         return "--retry-errors needs the --output of the previous run"
     return None
@@ -125,10 +130,14 @@ def _wrong_usage(arguments: argparse.Namespace, *, is_bulk: bool) -> str | None:
 def _interactive_job(arguments: argparse.Namespace) -> Job:
     entries = find_photos(arguments.photos, recursive=arguments.recursive)
     is_single = len(arguments.photos) == 1 and entries == [Entry(arguments.photos[0])]
-    output = TableOutput() if arguments.table else JsonOutput(with_names=not is_single, with_model=arguments.with_model)
-    return Job(
-        entries, lambda: len(entries), sources.read_argument, output, True, INTERACTIVE_RETRY, (UnreachableError,)
-    )
+    photos = [entry.name for entry in entries if entry.error is None]
+    overlays = None if arguments.explain is None else Overlays(arguments.explain, photos)
+    output: Output = JsonOutput(with_names=not is_single, with_model=arguments.with_model, overlays=overlays)
+    if arguments.table:
+        output = TableOutput(overlays)
+    # A model that cannot explain one photo cannot explain the others.
+    fatal = (UnreachableError,) if overlays is None else (UnreachableError, ConfigurationError)
+    return Job(entries, lambda: len(entries), sources.read_argument, output, True, INTERACTIVE_RETRY, fatal, overlays)
 
 
 def _bulk_job(arguments: argparse.Namespace) -> Job:
@@ -156,11 +165,15 @@ def _run(job: Job, analyzer: CarAnalyzer, concurrency: int) -> None:
         try:
             if entry.error is not None:
                 raise PhotoError(entry.error, code="photo.unreadable")
-            return analyzer.analyze(job.read(entry.name))
+            photo = job.read(entry.name)
+            analysis = analyzer.analyze(photo, explain=job.overlays is not None)
+            if job.overlays is not None:
+                job.overlays.write(entry.name, photo, analysis)
         except CarAnalyzerError as error:
             # Tracebacks would keep the photo in memory.
             error.__cause__ = error.__context__ = None
             return Failure(error.with_traceback(None))
+        return analysis
 
     with Progress(job.count) as progress:
 

@@ -73,7 +73,7 @@ class AnswerFile(Output):
     def write(self, name: str, outcome: Analysis | Failure) -> None:
         """Append one answer."""
         # In one write: a kill leaves the whole line, or an incomplete last line.
-        self._file.write(json.dumps({"image": name, **self._fields(outcome)}).encode() + b"\n")
+        self._file.write(json.dumps({"image": name, **self._fields(name, outcome)}).encode() + b"\n")
         self._file.flush()
 
     def _read_names(self) -> None:

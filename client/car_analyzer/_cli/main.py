@@ -52,6 +52,7 @@ examples:
   car-analyzer analyze car.jpg                    one JSON object
   car-analyzer analyze photos/ front.png          JSON Lines, each with its "image" first
   car-analyzer analyze photos/ --recursive --table
+  car-analyzer analyze car.jpg --explain maps/    where the answers come from, as maps/car.jpg.condition.png
   curl -s https://example.com/car.jpg | car-analyzer analyze -
   car-analyzer analyze --from list.txt --output answers.jsonl
   car-analyzer analyze s3://bucket/photos/ --recursive --output answers.jsonl --concurrency 32
@@ -171,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("--table", action="store_true", help="print a table instead of JSON")
     analyze.add_argument(
         "--with-model", action="store_true", help="add modelVersion and exportId to the JSON: which model answered"
+    )
+    analyze.add_argument(
+        "--explain",
+        metavar="FOLDER",
+        help="also write a picture for each photo and head: where the answer comes from, as car.jpg.condition.png",
     )
     analyze.add_argument("--recursive", action="store_true", help="also search folders within folders")
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from .._results import Analysis, Failure
+    from .._results import Analysis, Failure, Head
+    from .overlays import Overlays
 
 
 class Output:
@@ -19,16 +20,18 @@ class Output:
 
     Args:
         with_model: The JSON of each analysis says which model answered.
+        overlays: Where the pictures of `--explain` are; None without it.
 
     Attributes:
         analysed: How many photos have an analysis.
         failed: How many photos have an error.
     """
 
-    def __init__(self, *, with_model: bool = False) -> None:
+    def __init__(self, *, with_model: bool = False, overlays: Overlays | None = None) -> None:
         self.analysed = 0
         self.failed = 0
         self._with_model = with_model
+        self._overlays = overlays
 
     def __enter__(self) -> Output:
         return self
@@ -55,8 +58,14 @@ class Output:
     def close(self) -> None:
         """Print what was held back, and release resources."""
 
-    def _fields(self, outcome: Analysis | Failure) -> dict[str, Any]:
-        return outcome.to_dict(with_model=self._with_model) if outcome.ok else outcome.to_dict()
+    def _fields(self, name: str, outcome: Analysis | Failure) -> dict[str, Any]:
+        if not outcome.ok:
+            return outcome.to_dict()
+        fields = outcome.to_dict(with_model=self._with_model)
+        if self._overlays is not None:
+            for head, explanation in fields["explanations"].items():
+                explanation["file"] = self._overlays.path(name, head)
+        return fields
 
 
 class JsonOutput(Output):
@@ -65,15 +74,16 @@ class JsonOutput(Output):
     Args:
         with_names: Begin each line with the photo's name; otherwise only errors have it.
         with_model: See `Output`.
+        overlays: See `Output`.
     """
 
-    def __init__(self, *, with_names: bool, with_model: bool) -> None:
-        super().__init__(with_model=with_model)
+    def __init__(self, *, with_names: bool, with_model: bool, overlays: Overlays | None = None) -> None:
+        super().__init__(with_model=with_model, overlays=overlays)
         self._with_names = with_names
 
     def write(self, name: str, outcome: Analysis | Failure) -> None:
         """Print one line."""
-        fields = self._fields(outcome)
+        fields = self._fields(name, outcome)
         # As ASCII: a file's name may not be valid text in any encoding.
         print(json.dumps({"image": name, **fields} if self._with_names or not outcome.ok else fields), flush=True)
 
@@ -81,8 +91,8 @@ class JsonOutput(Output):
 class TableOutput(Output):
     """An aligned table on standard output, printed at the end, when the widths are known."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, overlays: Overlays | None = None) -> None:
+        super().__init__(overlays=overlays)
         self._rows: list[tuple[str, Analysis | Failure]] = []
 
     def write(self, name: str, outcome: Analysis | Failure) -> None:
@@ -93,7 +103,7 @@ class TableOutput(Output):
         """Print the table."""
         heads = list(dict.fromkeys(head for _, outcome in self._rows if outcome.ok for head in outcome.heads))
         rows = [["photo", *heads, "    ms"]] if heads else []
-        rows += [list(map(_printable, _row(name, outcome, heads))) for name, outcome in self._rows]
+        rows += [list(map(_printable, self._row(name, outcome, heads))) for name, outcome in self._rows]
         # An error fills the rest of its line, so it has no influence on the widths.
         names = max((len(row[0]) for row in rows), default=0)
         widths = [max(len(row[column]) for row in rows if len(row) > 2) for column in range(1, len(heads) + 1)]
@@ -102,13 +112,19 @@ class TableOutput(Output):
             print("  ".join([name.ljust(names), *padded, *cells[len(padded) :]]).rstrip())
         sys.stdout.flush()
 
+    def _row(self, name: str, outcome: Analysis | Failure, heads: list[str]) -> list[str]:
+        if not outcome.ok:
+            return [name, str(outcome.error)]
+        texts = [self._cell(name, head, outcome.heads.get(head)) for head in heads]
+        return [name, *texts, f"{outcome.processing_time_ms:6.1f}"]
 
-def _row(name: str, outcome: Analysis | Failure, heads: list[str]) -> list[str]:
-    if not outcome.ok:
-        return [name, str(outcome.error)]
-    found = [outcome.heads.get(head) for head in heads]
-    texts = ["" if head is None else f"{head.label} {head.confidence:.1%}" for head in found]
-    return [name, *texts, f"{outcome.processing_time_ms:6.1f}"]
+    def _cell(self, photo: str, name: str, head: Head | None) -> str:
+        if head is None:
+            return ""
+        text = f"{head.label} {head.confidence:.1%}"
+        if self._overlays is None or head.explanation is None:
+            return text
+        return f"{text} ({head.explanation.method}: {self._overlays.path(photo, name)})"
 
 
 def _printable(text: str) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import CarAnalyzerError, ConfigurationError, PhotoError, ServerError, UnreachableError
+from ..heads import Tensor
 from ..triton_messages import Cause, clean_message, has_cause
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ..config import Endpoint
-    from ..heads import Tensor
     from .http import HttpTransport
 
 # How long opening a connection may take. A server that has not answered by then is down or behind a firewall.
@@ -28,7 +28,7 @@ PHOTO_CODES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One photo's logits, and the version of the ensemble that computed them."""
+    """A model's outputs, and the version that computed them: an ensemble's are the logits of one photo."""
 
     model_version: str
     outputs: Mapping[str, Tensor]
@@ -39,15 +39,17 @@ class ModelConfig:
     """The parts of a model's config that the client uses.
 
     Attributes:
-        parameters: What the export wrote into it: `heads`, the JSON that describes its outputs; `export_id`, but not of
-            older exports; `description` and `demo`, where the spec has them.
+        parameters: What the export wrote into it: `heads`, the JSON that describes its outputs; `export_id` and
+            `explain`, but not of older exports; `description` and `demo`, where the spec has them.
         version: The only version that it allows, or None.
         steps: The models that the ensemble consists of.
+        max_batch_size: The largest batch that the model takes.
     """
 
     parameters: Mapping[str, str]
     version: str | None
     steps: tuple[str, ...]
+    max_batch_size: int
 
 
 class ExportMismatchError(Exception):
@@ -90,6 +92,19 @@ class Transport(Protocol):
             ExportMismatchError: The server has another export. It did not look at the photo.
         """
 
+    async def infer_pixels(
+        self, model: str, version: str, pixels: bytes, shape: tuple[int, ...], *, timeout: float
+    ) -> Answer:
+        """Have one network compute its outputs for a batch of prepared pixels.
+
+        Args:
+            model: The network's name.
+            version: The only version that may answer; empty: the newest.
+            pixels: uint8, RGB.
+            shape: Their shape [batch, height, width, 3].
+            timeout: In seconds.
+        """
+
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         """Read the config of one version; an empty version means the newest."""
 
@@ -115,6 +130,13 @@ def invalid_argument(model: str, message: str) -> CarAnalyzerError:
 def unreachable(endpoint: Endpoint, reason: str) -> UnreachableError:
     """The error for a server that does not answer."""
     return UnreachableError(f"no server answers at {endpoint}: {reason}")
+
+
+def read_tensor(datatype: str, shape: Iterable[int], data: bytes) -> Tensor | None:
+    """A tensor in Triton's binary format: FP32 or UINT8; None for other types, which the client does not use."""
+    if datatype == "UINT8":
+        return Tensor(tuple(shape), data)
+    return Tensor(tuple(shape), read_floats(data)) if datatype == "FP32" else None
 
 
 def read_floats(data: bytes) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -50,14 +51,14 @@ class Gateway:
         self._http = http
         self._url = url
 
-    async def analyze(self, photo: bytes, request_id: str, deadline: Deadline) -> Analysis:
-        """Analyse one photo, in one attempt."""
+    async def analyze(self, photo: bytes, request_id: str, deadline: Deadline, *, explain: bool = False) -> Analysis:
+        """Analyse one photo, and explain the answers if wanted, in one attempt."""
         headers = {"content-type": "application/octet-stream", **trace_context()}
         if request_id:
             headers["x-request-id"] = quote(request_id, safe="._:/+=-")
         start = time.perf_counter()
         timeout = max(deadline.left, 0.001)
-        path = f"/analyze?detail=full&timeout={timeout:.3f}"
+        path = f"/analyze?detail=full&timeout={timeout:.3f}" + ("&explain=1" if explain else "")
         status, answered, content = await self._http.call("POST", path, timeout, photo, headers)
         elapsed = time.perf_counter() - start
         if status == 413 and _error_of(content) is None:
@@ -68,6 +69,10 @@ class Gateway:
         try:
             body = json.loads(content)
             heads = {name: _read_head(head) for name, head in body["heads"].items()}
+            if explain:
+                if "explanations" not in body:
+                    raise ServerError(f"{self._url} did not explain the answers; update the gateway")
+                heads = {name: _explained(head, body["explanations"][name]) for name, head in heads.items()}
             rotation = {"true": True, "false": False}.get(answered.get("exif-rotation", ""))
             return Analysis(heads, elapsed * 1000, body["modelVersion"], body.get("exportId"), rotation)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -95,7 +100,7 @@ class Gateway:
         message, code = error
         if code.startswith("photo."):
             return PhotoError(message, code=code)
-        if code in ("configuration.invalid", "model.unsuitable"):
+        if code in ("configuration.invalid", "model.unsuitable", "model.not_explainable"):
             return ConfigurationError(message, code=code)
         if code == "request.unauthorized":
             return ServerError(f"{message}: send it with headers=")
@@ -109,6 +114,12 @@ def _error_of(content: bytes) -> tuple[str, str] | None:
         return str(body["error"]), str(body["code"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _explained(head: Head, explanation: dict[str, Any]) -> Head:
+    from .._explanation import read_explanation  # needs numpy, which takes long to import
+
+    return replace(head, explanation=read_explanation(explanation))
 
 
 def _read_head(head: dict[str, Any]) -> Head:

@@ -26,7 +26,6 @@ from ..errors import (
     PhotoError,
     ServerError,
 )
-from ..heads import Tensor
 from ..triton_messages import Cause, clean_message, has_cause
 from .base import (
     CONNECT_S,
@@ -34,7 +33,7 @@ from .base import (
     ExportMismatchError,
     ModelConfig,
     invalid_argument,
-    read_floats,
+    read_tensor,
     trace_context,
     unreachable,
 )
@@ -139,8 +138,18 @@ class GrpcTransport:
         request.parameters["timeout"].int64_param = max(1, int(timeout * 1e6))
         if export_id is not None:
             request.parameters["export_id"].string_param = export_id
+        return await self._infer(model, add_photo(request, photo), timeout)
+
+    async def infer_pixels(
+        self, model: str, version: str, pixels: bytes, shape: tuple[int, ...], *, timeout: float
+    ) -> Answer:
+        request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+        request.inputs.add(name="pixels", datatype="UINT8").shape.extend(shape)
+        return await self._infer(model, add_raw(request, pixels), timeout)
+
+    async def _infer(self, model: str, request: bytes, timeout: float) -> Answer:
         try:
-            response = await self._call("ModelInfer", add_photo(request, photo), timeout, trace_context())
+            response = await self._call("ModelInfer", request, timeout, trace_context())
         except grpc.RpcError as error:
             details = error.details() or ""
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
@@ -150,8 +159,8 @@ class GrpcTransport:
             raise self._translate(error) from error.with_traceback(None)
         outputs = {}
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
-            if output.datatype == "FP32":
-                outputs[output.name] = Tensor(tuple(output.shape), read_floats(raw))
+            if (tensor := read_tensor(output.datatype, output.shape, raw)) is not None:
+                outputs[output.name] = tensor
         return Answer(response.model_version, outputs)
 
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
@@ -160,7 +169,8 @@ class GrpcTransport:
         parameters = {name: parameter.string_value for name, parameter in config.parameters.items()}
         versions = config.version_policy.specific.versions
         only = str(versions[0]) if len(versions) == 1 else None
-        return ModelConfig(parameters, only, tuple(step.model_name for step in config.ensemble_scheduling.step))
+        steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
+        return ModelConfig(parameters, only, steps, config.max_batch_size)
 
     async def is_server_ready(self, *, timeout: float) -> bool:
         return bool((await self._query("ServerReady", service_pb2.ServerReadyRequest(), timeout)).ready)
@@ -240,14 +250,18 @@ class GrpcTransport:
 
 
 def add_photo(request: Any, photo: bytes) -> bytes:
-    """Serialise a `ModelInferRequest` with a photo as its tensor.
+    """Serialise a `ModelInferRequest` with a photo as its tensor of one string."""
+    return add_raw(request, struct.pack("<I", len(photo)), photo)
 
-    Protobuf would copy the photo twice more. The fields of a message may follow each other in any order.
+
+def add_raw(request: Any, *parts: bytes) -> bytes:
+    """Serialise a `ModelInferRequest` with the bytes of its tensor.
+
+    Protobuf would copy a photo twice more. The fields of a message may follow each other in any order.
     """
-    element = struct.pack("<I", len(photo))
     # A varint, after the one byte of its tag.
-    size = UInt32Value(value=len(element) + len(photo)).SerializeToString()[1:]
-    return b"".join((request.SerializeToString(), RAW_INPUT_CONTENTS, size, element, photo))
+    size = UInt32Value(value=sum(map(len, parts))).SerializeToString()[1:]
+    return b"".join((request.SerializeToString(), RAW_INPUT_CONTENTS, size, *parts))
 
 
 async def _is_connected(channel: Any) -> bool:

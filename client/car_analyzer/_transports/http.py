@@ -27,7 +27,6 @@ from ..errors import (
     ServerError,
     UnreachableError,
 )
-from ..heads import Tensor
 from ..triton_messages import Cause, clean_message, has_cause
 from .base import (
     CONNECT_S,
@@ -36,7 +35,7 @@ from .base import (
     GatewayFoundError,
     ModelConfig,
     invalid_argument,
-    read_floats,
+    read_tensor,
     trace_context,
     unreachable,
 )
@@ -77,24 +76,38 @@ class HttpTransport:
     async def infer(
         self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
     ) -> Answer:
-        length = len(photo) + 4
-        header: dict[str, Any] = {
-            "inputs": [
-                {"name": "image", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": length}}
-            ],
-            "parameters": {"binary_data_output": True, "timeout": max(1, int(timeout * 1e6))},
-        }
+        header: dict[str, Any] = {"parameters": {"timeout": max(1, int(timeout * 1e6))}}
         if request_id:
             header["id"] = request_id
         if export_id is not None:
             header["parameters"]["export_id"] = export_id
+        image = {"name": "image", "datatype": "BYTES", "shape": [1, 1]}
+        return await self._infer(model, "", header, image, (struct.pack("<I", len(photo)), photo), timeout)
+
+    async def infer_pixels(
+        self, model: str, version: str, pixels: bytes, shape: tuple[int, ...], *, timeout: float
+    ) -> Answer:
+        tensor = {"name": "pixels", "datatype": "UINT8", "shape": shape}
+        return await self._infer(model, version, {"parameters": {}}, tensor, (pixels,), timeout)
+
+    async def _infer(
+        self,
+        model: str,
+        version: str,
+        header: dict[str, Any],
+        tensor: dict[str, Any],
+        parts: tuple[bytes, ...],
+        timeout: float,
+    ) -> Answer:
+        size = sum(map(len, parts))
+        header["inputs"] = [{**tensor, "parameters": {"binary_data_size": size}}]
+        header["parameters"]["binary_data_output"] = True
         text = json.dumps(header).encode()
-        body = b"".join((text, struct.pack("<I", len(photo)), photo))
+        body = b"".join((text, *parts))
         headers = {HEADER_LENGTH: str(len(text)), "content-type": "application/octet-stream", **trace_context()}
-        path = f"/v2/models/{quote(model)}/infer"
-        status, answered, content = await self.call("POST", path, timeout, body, headers)
+        status, answered, content = await self.call("POST", f"{_path(model, version)}/infer", timeout, body, headers)
         if status == 413:
-            too_large = f"{self._endpoint} rejects a photo of {len(photo):,} bytes as too large"
+            too_large = f"{self._endpoint} rejects a photo of {len(parts[-1]):,} bytes as too large"
             raise PhotoError(too_large, code="photo.too_large")
         message = _error_message(content) if status in (400, 404) else None
         if status == 404 and message is not None and has_cause(message, Cause.OTHER_EXPORT):
@@ -109,8 +122,7 @@ class HttpTransport:
             raise ServerError(f"cannot read the answer of {self._endpoint}: {error!r}") from error
 
     async def model_config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
-        path = f"/v2/models/{quote(model)}" + (f"/versions/{quote(version)}" if version else "") + "/config"
-        status, content = await self._get(path, timeout)
+        status, content = await self._get(f"{_path(model, version)}/config", timeout)
         if status != 200:
             raise self._translate(status, content)
         try:
@@ -119,7 +131,8 @@ class HttpTransport:
             parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
             versions = config.get("version_policy", {}).get("specific", {}).get("versions", [])
             only = str(versions[0]) if len(versions) == 1 else None
-            return ModelConfig(parameters, only, tuple(step["model_name"] for step in steps))
+            names = tuple(step["model_name"] for step in steps)
+            return ModelConfig(parameters, only, names, int(config.get("max_batch_size", 0)))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ServerError(f"cannot read the model's config from {self._endpoint}: {error!r}") from error
 
@@ -250,6 +263,10 @@ class HttpTransport:
         return ServerError(f"{clean_message(message)} (status {status})")
 
 
+def _path(model: str, version: str) -> str:
+    return f"/v2/models/{quote(model)}" + (f"/versions/{quote(version)}" if version else "")
+
+
 def _host(endpoint: Endpoint) -> str:
     """The `Host` header."""
     authority = endpoint.authority.removesuffix(f":{DEFAULT_PORTS[endpoint.scheme]}")
@@ -290,8 +307,8 @@ def _read_answer(content: bytes, header_length: int) -> Answer:
     outputs, start = {}, header_length
     for output in header["outputs"]:
         size = output["parameters"]["binary_data_size"]
-        if output["datatype"] == "FP32":
-            values = read_floats(content[start : start + size])
-            outputs[output["name"]] = Tensor(tuple(output["shape"]), values)
+        tensor = read_tensor(output["datatype"], output["shape"], content[start : start + size])
+        if tensor is not None:
+            outputs[output["name"]] = tensor
         start += size
     return Answer(header["model_version"], outputs)

@@ -73,12 +73,13 @@ export interface components {
             /** @description Milliseconds from sending the photo to Triton to receiving its answer. */
             processingTime: number;
             heads?: components["schemas"]["Heads"];
+            explanations?: components["schemas"]["Explanations"];
             /** @description With `detail=full` only: the ensemble's version. */
             modelVersion?: string;
             /** @description With `detail=full` only: the export's unique id. */
             exportId?: string;
         } & {
-            [key: string]: string | string[] | number | components["schemas"]["Heads"];
+            [key: string]: string | string[] | number | components["schemas"]["Heads"] | components["schemas"]["Explanations"];
         };
         /** @description With `detail=full` only: each head's whole answer. */
         Heads: {
@@ -96,6 +97,39 @@ export interface components {
             /** @description Multilabel heads only: all labels that apply. */
             labels: string[] | null;
         };
+        /** @description With `explain=1` only: where in the photo each head's answer comes from. */
+        Explanations: {
+            [key: string]: components["schemas"]["Explanation"];
+        };
+        /** @description The photo here is the upright one, as browsers show it. */
+        Explanation: {
+            /**
+             * @description `cam`: a class activation map; `occlusion`: what changes when parts are covered.
+             * @enum {string}
+             */
+            method: "cam" | "occlusion";
+            /** @description The labels that the map explains: those of the answer. */
+            labels: string[];
+            /** @description The part of the photo that `overlay` covers, in pixels of the photo. */
+            box: {
+                left: number;
+                top: number;
+                width: number;
+                height: number;
+            };
+            photo: {
+                width: number;
+                height: number;
+                /** @description The EXIF orientation of the file; 1: it is stored upright. */
+                orientation: number;
+            };
+            /** @description A data URL of a transparent PNG, to be stretched over `box`. */
+            overlay: string;
+            /** @description With `detail=full` only: the map of each label of the head, row by row, in logits. */
+            maps?: {
+                [key: string]: number[][];
+            };
+        };
         /** @description One entry for each photo, in the order of the form. */
         Analyses: (components["schemas"]["Analysis"] | components["schemas"]["Error"])[];
         Error: {
@@ -107,7 +141,7 @@ export interface components {
          * @description The error for programs. Codes do not change; later versions may have more.
          * @enum {string}
          */
-        ErrorCode: "configuration.invalid" | "model.not_ready" | "model.unsuitable" | "photo.empty" | "photo.invalid" | "photo.too_large" | "photo.unreadable" | "request.invalid" | "request.media_type" | "request.method_not_allowed" | "request.not_found" | "request.timeout" | "request.too_large" | "request.unauthorized" | "service.deadline_exceeded" | "service.failed" | "service.overloaded" | "service.stopping" | "service.unreachable";
+        ErrorCode: "configuration.invalid" | "model.not_explainable" | "model.not_ready" | "model.unsuitable" | "photo.empty" | "photo.invalid" | "photo.too_large" | "photo.unreadable" | "request.invalid" | "request.media_type" | "request.method_not_allowed" | "request.not_found" | "request.timeout" | "request.too_large" | "request.unauthorized" | "service.deadline_exceeded" | "service.failed" | "service.overloaded" | "service.stopping" | "service.unreachable";
         Health: {
             /** @enum {string} */
             status: "OK";
@@ -136,6 +170,8 @@ export interface operations {
             query?: {
                 /** @description Adds `heads`, with probabilities and logits, and `modelVersion` and `exportId`. */
                 detail?: "full";
+                /** @description Adds `explanations`: where answers come from in the photo; up to 65 times as long. */
+                explain?: "1";
                 /** @description Seconds for an answer, after the upload; at most 30, the default. */
                 timeout?: number;
             };

@@ -31,7 +31,7 @@ WELL_KNOWN_LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 # Names of other models in the repository, and of keys in the answer that belong to no head.
 _RESERVED_NAMES = frozenset(
-    {ENSEMBLE, EXPLAIN, PREPROCESS, "processing_time_ms", "image", "error", "ok", "heads", "to_dict"}
+    {ENSEMBLE, EXPLAIN, PREPROCESS, "processing_time_ms", "image", "error", "ok", "heads", "explanations", "to_dict"}
 )
 
 _BatchSize = Annotated[int, Field(ge=1, le=1024)]
