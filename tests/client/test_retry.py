@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from car_analyzer import CarAnalyzerError, OverloadedError, Retry, UnreachableError
+from car_analyzer import CarAnalyzerError, DeadlineExceededError, OverloadedError, Retry, UnreachableError
 from car_analyzer._transports.retry import Deadline, retry_call
 
 # Long limits for slow machines, and short pauses.
@@ -44,3 +44,15 @@ def attempts_of(retry: Retry, failure: CarAnalyzerError, failures: int) -> int:
 )
 def test_attempts(retry: Retry, failure: CarAnalyzerError, attempts: int) -> None:
     assert attempts_of(retry, failure, failures=10) == attempts
+
+
+def test_the_last_moments_do_not_hide_what_the_server_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([600.0, 600.0, 0.05, 0.0, 0.0])
+    monkeypatch.setattr(Deadline, "left", property(lambda _: next(left)))
+    failures = iter([OverloadedError("the queue is full"), UnreachableError("no connection within 0.045 s")])
+
+    async def attempt(_: float) -> None:
+        raise next(failures)
+
+    with pytest.raises(DeadlineExceededError, match="the queue is full"):
+        asyncio.run(retry_call(attempt, Deadline(600), RETRY, lambda: True))

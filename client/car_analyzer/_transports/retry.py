@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 # A gateway has a time limit of its own. If so much time is left, that one was shorter.
 SHORTER_LIMIT_S = 1.0
+# Too short to connect to a server that answers.
+LAST_MOMENTS_S = 0.1
 # At this moment no server can do the work.
 _NO_SERVER = (UnreachableError, ModelNotReadyError)
 
@@ -95,7 +97,9 @@ async def retry_call(
         except CarAnalyzerError as error:
             if not _is_temporary(error):
                 raise
-            last = error
+            # An attempt in the last moments says less than the server's last answer.
+            if last is None or left > LAST_MOMENTS_S:
+                last = error
         no_server = isinstance(last, _NO_SERVER)
         # Of several servers behind one name, another one can take the call.
         shutting_down = isinstance(last, OverloadedError) and has_cause(str(last), Cause.SHUTTING_DOWN)
