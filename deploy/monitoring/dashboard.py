@@ -110,9 +110,9 @@ PANELS = (
         "s",
         (
             (
-                f'sum by (model) (rate(nv_inference_queue_duration_us{{{TRITON},model!="car_analyzer"}}'
+                f'sum by (model) (rate(nv_inference_queue_duration_us{{{TRITON},model!~"car_analyzer.*"}}'
                 "[$__rate_interval])) / 1e6 / sum by (model) "
-                f'(rate(nv_inference_request_success{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))',
+                f'(rate(nv_inference_request_success{{{TRITON},model!~"car_analyzer.*"}}[$__rate_interval]))',
                 "{{model}}",
             ),
             (f"car_analyzer:queue_seconds:rate1m{{{TRITON}}}", "all steps {{release}}"),
@@ -124,9 +124,9 @@ PANELS = (
         "s",
         (
             (
-                f'sum by (model) (rate(nv_inference_compute_infer_duration_us{{{TRITON},model!="car_analyzer"}}'
+                f'sum by (model) (rate(nv_inference_compute_infer_duration_us{{{TRITON},model!~"car_analyzer.*"}}'
                 "[$__rate_interval])) / 1e6 / sum by (model) "
-                f'(rate(nv_inference_request_success{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))',
+                f'(rate(nv_inference_request_success{{{TRITON},model!~"car_analyzer.*"}}[$__rate_interval]))',
                 "{{model}}",
             ),
         ),
@@ -136,9 +136,9 @@ PANELS = (
         "none",
         (
             (
-                f'sum by (model) (rate(nv_inference_count{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))'
+                f'sum by (model) (rate(nv_inference_count{{{TRITON},model!~"car_analyzer.*"}}[$__rate_interval]))'
                 " / sum by (model) "
-                f'(rate(nv_inference_exec_count{{{TRITON},model!="car_analyzer"}}[$__rate_interval]))',
+                f'(rate(nv_inference_exec_count{{{TRITON},model!~"car_analyzer.*"}}[$__rate_interval]))',
                 "{{model}}",
             ),
         ),

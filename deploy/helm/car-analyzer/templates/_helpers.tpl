@@ -157,6 +157,6 @@ timeoutSeconds: 5
 
 {{- /* Seconds that a request waits in a step's queue, on average over requests, not over models. */}}
 {{- define "car-analyzer.queueQuery" -}}
-{{- $pods := printf `namespace="%s",pod=~"%s-triton-.+",model!="car_analyzer"` .Release.Namespace (include "car-analyzer.fullname" .) -}}
+{{- $pods := printf `namespace="%s",pod=~"%s-triton-.+",model!~"car_analyzer.*"` .Release.Namespace (include "car-analyzer.fullname" .) -}}
 sum(rate(nv_inference_queue_duration_us{ {{- $pods -}} }[1m])) / 1e6 / (sum(rate(nv_inference_request_success{ {{- $pods -}} }[1m])) > 0) or vector(0)
 {{- end }}
