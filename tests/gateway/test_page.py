@@ -59,6 +59,18 @@ const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canva
 const isRed = (right, down) => data[4 * (Math.floor(height * down) * width + Math.floor(width * right)) + 1] < 50;
 return [0.1, 0.9].map((down) => [0.1, 0.9].map((right) => isRed(right, down)));
 """
+# The photo as `object-fit: contain` places it in the frame, and the map: left, top, width and height.
+MAP = """
+const frame = document.querySelector(".frame").getBoundingClientRect();
+const { width, height } = document.querySelector(".frame canvas");
+const scale = Math.min(frame.width / width, frame.height / height);
+const photo = [frame.x + (frame.width - width * scale) / 2, frame.y + (frame.height - height * scale) / 2,
+  width * scale, height * scale];
+return [...document.querySelectorAll(".frame .map image")].map((image) => {
+  const map = image.getBoundingClientRect();
+  return { photo, map: [map.x, map.y, map.width, map.height] };
+});
+"""
 # Answers of a service that is not at hand; what is sent is counted.
 STUB = """
 const answers = arguments[0];
@@ -332,6 +344,42 @@ def test_shows_large_photos_small(page: Page, large_photo: bytes, sample_photos:
     assert ["networks see it as stored" in card["text"] for card in cards] == [False, False, True]
     page.wait(lambda: page.browser.find_elements(By.CSS_SELECTOR, ".card:nth-child(2) .frame.blank"))
     assert page.complaints() == []
+
+
+def test_shows_where_an_answer_comes_from(page: Page, sample_photos: list[Path], tmp_path: Path) -> None:
+    tall = tmp_path / "tall.jpg"
+    with Image.open(sample_photos[0]) as photo:
+        photo.resize((300, 500)).save(tall)
+    page.give(tall)
+    page.finished()
+    page.wait(lambda: page.cards()[0]["canvas"])
+    assert page.browser.execute_script(MAP) == []
+    cleanliness, condition = page.browser.find_elements(By.CSS_SELECTOR, ".maps button")
+    assert condition.accessible_name == "Show where: Condition"
+
+    cleanliness.click()
+    page.wait(lambda: page.browser.execute_script(MAP))
+    page.press(Keys.TAB, Keys.ENTER)
+    assert [button.get_attribute("aria-pressed") for button in (cleanliness, condition)] == ["false", "true"]
+    # The demo's networks see the whole photo.
+    ((photo_place, map_place),) = [shown.values() for shown in page.browser.execute_script(MAP)]
+    assert map_place == pytest.approx(photo_place, abs=1)
+    assert min(map_place) > 0
+    page.press(Keys.TAB, Keys.END)
+    assert page.browser.execute_script("return document.querySelector('.map').style.opacity") == "1"
+    condition.send_keys(Keys.SPACE)
+    assert page.browser.execute_script(MAP) == []
+    assert page.complaints() == []
+
+    # A service of an earlier version does not have the parameter, and models of earlier versions cannot explain.
+    code = json.dumps({"error": "cannot", "code": "model.not_explainable"})
+    analysis = answer(condition="intact", conditionConfidence=0.9)
+    page.stub(analysis, analysis, {"status": 502, "body": code})
+    page.give(sample_photos[0])
+    page.finished()
+    for sentence in ("This service does not show where", "The model cannot show where"):
+        page.browser.find_element(By.CSS_SELECTOR, ".card:nth-child(2) .maps button").click()
+        page.wait(lambda sentence=sentence: sentence in page.cards()[1]["text"])
 
 
 def test_takes_what_is_dropped_or_pasted(page: Page, sample_photos: list[Path], tmp_path: Path) -> None:

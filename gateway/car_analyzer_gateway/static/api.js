@@ -11,24 +11,35 @@ export class Refusal extends Error {
 
 // The answer, and whether the networks saw the photo otherwise than the page shows it.
 export async function analyze(file, token, signal) {
+  const { content, headers } = await send("analyze", file, token, signal);
+  const asStored = headers.get("Exif-Rotation") === "false" && (await isTurned(file));
+  return { answer: content, asStored };
+}
+
+// Each head's explanation: where in the photo its answer comes from.
+export async function explanations(file, token, signal) {
+  const { content } = await send("analyze?explain=1", file, token, signal);
+  if (!content.explanations) throw new Refusal({ kind: "notExplained" });
+  return content.explanations;
+}
+
+async function send(url, file, token, signal) {
   const form = new FormData();
   form.append("image", file, file.name);
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let response;
   let body;
   try {
-    response = await fetch("analyze", { method: "POST", body: form, headers, signal });
+    response = await fetch(url, { method: "POST", body: form, headers, signal });
     body = await response.text();
   } catch (error) {
     if (signal.aborted) throw error;
     throw new Refusal({ kind: "network" });
   }
   const content = parse(body);
-  if (response.ok && content) {
-    const asStored = response.headers.get("Exif-Rotation") === "false" && (await isTurned(file));
-    return { answer: content, asStored };
-  }
+  if (response.ok && content) return { content, headers: response.headers };
   if (response.ok) throw new Refusal({ kind: "unreadable" });
+  if (content?.code === "model.not_explainable") throw new Refusal({ kind: "notExplainable" });
   const message = typeof content?.error === "string" ? content.error : null;
   throw new Refusal({ status: response.status, message, retryAfter: seconds(response.headers.get("Retry-After")) });
 }

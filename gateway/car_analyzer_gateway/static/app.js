@@ -1,6 +1,6 @@
 // Ties the page together: photos come in, go to the queue, and their cards follow what becomes of them.
 
-import { health } from "./api.js";
+import { explanations, health } from "./api.js";
 import { Card } from "./card.js";
 import { Filters } from "./filters.js";
 import { takeIn } from "./intake.js";
@@ -28,7 +28,7 @@ function add(files) {
   for (const photo of added) {
     photos.add(photo);
     photo.state = "waiting";
-    cards.set(photo, new Card(photo, { again, remove }));
+    cards.set(photo, new Card(photo, { again, remove, explain }));
   }
   $("cards").append(...added.map((photo) => cards.get(photo).element));
   for (const photo of added) cards.get(photo).show();
@@ -40,6 +40,18 @@ function again(photo) {
   cards.get(photo).focus();
   queue.add([photo]);
   summarise();
+}
+
+async function explain({ file }, signal) {
+  for (;;) {
+    const token = tokens.current;
+    try {
+      return await explanations(file, token, signal);
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      await tokens.replace(token, signal);
+    }
+  }
 }
 
 function remove(photo) {
@@ -100,7 +112,6 @@ function summarise() {
   // They take turns in one place, and so does the focus.
   if (focused === $("cancel") && !queue.busy) $("clear").focus();
   for (const id of ["copy", "download"]) $(id).disabled = !all.some(({ state }) => ["done", "failed"].includes(state));
-  if (!queue.busy) tokens.hide();
   filters.render(all);
   for (const photo of all) cards.get(photo).element.hidden = !filters.matches(photo);
 }

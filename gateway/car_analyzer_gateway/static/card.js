@@ -1,9 +1,11 @@
 // A photo and what is known of it.
 
 import { heads, mood } from "./answer.js";
-import { make } from "./dom.js";
+import { make, makeSvg } from "./dom.js";
+import { complain } from "./errors.js";
+import { Maps } from "./maps.js";
 import { forget, preview } from "./preview.js";
-import { explain, headName, labelName, milliseconds, percent, say } from "./words.js";
+import { headName, labelName, milliseconds, percent, say } from "./words.js";
 
 export class Card {
   #photo;
@@ -12,11 +14,13 @@ export class Card {
   #name;
   #content = make("div", { className: "content" });
   #again;
+  #maps;
 
-  // `again` and `remove` are called with the photo.
-  constructor(photo, { again, remove }) {
+  // `again` and `remove` are called with the photo, and `explain` with a signal, too; it returns explanations.
+  constructor(photo, { again, remove, explain }) {
     this.#photo = photo;
     this.#again = again;
+    this.#maps = new Maps(this.#frame, (signal) => explain(photo, signal));
     this.#remove = make("button", { type: "button", className: "remove" });
     this.#remove.append(cross());
     this.#remove.addEventListener("click", () => remove(photo));
@@ -32,6 +36,7 @@ export class Card {
 
   drop() {
     forget(this.#frame);
+    this.#maps.drop();
     this.element.remove();
   }
 
@@ -52,7 +57,10 @@ export class Card {
 
   #parts() {
     const { state, answer, asStored, error, seconds } = this.#photo;
-    if (state === "done") return asStored ? [note("asStored"), ...describe(answer)] : describe(answer);
+    if (state === "done") {
+      const maps = this.#maps.render(heads(answer).map(({ name }) => name));
+      return asStored ? [note("asStored"), ...describe(answer, maps)] : describe(answer, maps);
+    }
     if (state === "failed") return [...complain(error), this.#retry()];
     if (state === "cancelled") return [note("cancelled"), this.#retry()];
     return [make("p", { className: "note", textContent: say(state, { seconds }) })];
@@ -68,16 +76,10 @@ export class Card {
 
 const note = (key) => make("p", { className: "note", textContent: say(key) });
 
-function complain(error) {
-  const { text, detail } = explain({ kind: error.kind, status: error.status, message: error.detail });
-  const sentence = make("p", { className: "error", textContent: text });
-  return detail ? [sentence, make("p", { className: "detail", lang: "en", textContent: detail })] : [sentence];
-}
-
-function describe(answer) {
+function describe(answer, maps) {
   const list = make("dl", { className: "heads" }, ...heads(answer).map(describeHead));
   const took = Number.isFinite(answer.processingTime) ? milliseconds(answer.processingTime) : null;
-  return took ? [list, make("p", { className: "took", textContent: took })] : [list];
+  return took ? [list, maps, make("p", { className: "took", textContent: took })] : [list, maps];
 }
 
 function describeHead({ name, labels, confidences }) {
@@ -106,11 +108,6 @@ function bar(share, tone) {
 }
 
 function cross() {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("aria-hidden", "true");
-  path.setAttribute("d", "M4 4l8 8M12 4l-8 8");
-  svg.append(path);
-  return svg;
+  const path = makeSvg("path", { d: "M4 4l8 8M12 4l-8 8" });
+  return makeSvg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
 }

@@ -9,3 +9,10 @@ export function make(tag, properties = {}, ...children) {
   element.append(...children.filter((child) => child !== null));
   return element;
 }
+
+export function makeSvg(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}

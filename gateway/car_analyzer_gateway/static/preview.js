@@ -53,7 +53,7 @@ async function draw({ frame, file }) {
     canvas.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
     canvas.setAttribute("aria-hidden", "true");
-    frame.replaceChildren(canvas);
+    frame.prepend(canvas);
   } catch {
     // Not a photo, or one that this browser cannot show (TIFF); the service decides what it is.
     frame.classList.add("blank");

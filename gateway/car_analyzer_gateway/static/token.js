@@ -9,6 +9,7 @@ export class Tokens {
   #label;
   #current = null;
   #asked = null;
+  #waiting = 0;
 
   constructor(form) {
     this.#form = form;
@@ -32,13 +33,18 @@ export class Tokens {
   replace(refused, signal) {
     if (this.#current !== refused) return Promise.resolve();
     this.#asked ??= this.#ask(refused !== null);
-    return new Promise((resolve, reject) => {
+    this.#waiting += 1;
+    const replaced = new Promise((resolve, reject) => {
       this.#asked.promise.then(resolve);
       signal.addEventListener("abort", () => reject(signal.reason));
     });
+    return replaced.finally(() => {
+      this.#waiting -= 1;
+      if (this.#waiting === 0) this.#hide();
+    });
   }
 
-  hide() {
+  #hide() {
     this.#form.hidden = true;
     this.#asked = null;
   }
@@ -64,7 +70,7 @@ export class Tokens {
       // It holds until the page is left.
     }
     const asked = this.#asked;
-    this.hide();
+    this.#hide();
     asked?.settle();
   }
 }
