@@ -72,6 +72,7 @@ class Proxy:
         try:
             self._loop.run_until_complete(self._closing.wait())
             self._loop.run_until_complete(self._refuse())
+            self._loop.run_until_complete(self._end())
         finally:
             self._loop.close()
 
@@ -93,6 +94,14 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end(self) -> None:
+        # A connection that was just accepted gets its task only a few rounds later, and a closed loop leaves it open.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.1)
+        await asyncio.sleep(0)  # aborted connections close in the next round
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
