@@ -309,11 +309,13 @@ class Server:
 
     def _is_ready(self) -> bool:
         try:
-            if self._has_metrics():  # Triton opens their port last
+            ready = self._request("GET", "/v2/health/ready", timeout=5)[0] == 200
+            # Triton opens the port of the metrics last. Only then: one that ends meanwhile may crash.
+            if ready and self._has_metrics():
                 socket.create_connection((reachable(self.settings.host), self.settings.metrics_port), timeout=5).close()
-            return self._request("GET", "/v2/health/ready", timeout=5)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
+        return ready
 
     def _has_metrics(self) -> bool:
         return not any(argument.startswith("--allow-metrics") for argument in self.settings.arguments)
