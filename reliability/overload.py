@@ -21,6 +21,7 @@ import psutil
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from car_analyzer_export.preprocess.backlog import CHECKED_EVERY
 from car_analyzer_server.capacity import set_decoding_processes
 from car_analyzer_server.cores import cores
 
@@ -99,8 +100,8 @@ class Limits:
 
     Attributes:
         waiting: How many requests may wait for the first step, with those that it works on.
-        later: How many may wait for a network: the processes that decode stop at two batches, and each checks this once
-            per batch.
+        later: How many may wait for a network: the processes that decode stop at two batches, and each checks this only
+            now and then.
         queue_s: For how long a request may wait altogether, in seconds: for the first step, and for a head.
     """
 
@@ -115,7 +116,7 @@ class Limits:
         times = {name: policy.default_timeout_microseconds / 1e6 for name, policy in policies.items()}
         instances = sum(group.count for group in first.instance_group)
         self.waiting = policies["preprocess"].max_queue_size + first.max_batch_size * instances
-        self.later = first.max_batch_size * (2 + instances)
+        self.later = 2 * first.max_batch_size + CHECKED_EVERY * instances
         self.queue_s = times.pop("preprocess") + max(times.values())
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from car_analyzer_export.preprocess import backlog
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCE = Path(__file__).parents[2] / "export" / "car_analyzer_export" / "preprocess" / "backlog.py"
 LIMIT = 64
 # As Triton 2.51 writes them.
 METRICS = """\
@@ -53,16 +52,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def backlog() -> Any:
-    spec = importlib.util.spec_from_file_location("backlog", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
 def metrics(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metrics]:
     with Metrics(*request.param) as server:
         monkeypatch.setenv("CAR_ANALYZER_METRICS_URL", f"http://127.0.0.1:{server.server_port}/metrics")
@@ -71,7 +60,7 @@ def metrics(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         server.shutdown()
 
 
-def decode(backlog: Any, photos: int) -> None:
+def decode(photos: int) -> None:
     waiting = backlog.Backlog(["cleanliness", "condition"], LIMIT)
     for _ in range(photos):
         waiting.wait()
@@ -80,28 +69,26 @@ def decode(backlog: Any, photos: int) -> None:
 
 
 @pytest.mark.parametrize("metrics", [(LIMIT, LIMIT + 5, LIMIT - 1)], indirect=True)
-def test_it_waits_until_a_network_has_less_to_do(backlog: Any, metrics: Metrics) -> None:
-    decode(backlog, backlog._CHECKED_EVERY)
+def test_it_waits_until_a_network_has_less_to_do(metrics: Metrics) -> None:
+    decode(backlog.CHECKED_EVERY)
     assert metrics.read == 3
 
 
 @pytest.mark.parametrize("metrics", [(LIMIT - 1,)], indirect=True)
-def test_the_metrics_are_not_read_for_each_photo(backlog: Any, metrics: Metrics) -> None:
-    decode(backlog, 3 * backlog._CHECKED_EVERY)
+def test_the_metrics_are_not_read_for_each_photo(metrics: Metrics) -> None:
+    decode(3 * backlog.CHECKED_EVERY)
     assert metrics.read == 3
 
 
 @pytest.mark.parametrize("metrics", [(10_000,)], indirect=True)
-def test_a_number_that_never_falls_does_not_stop_it_for_ever(
-    backlog: Any, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_that_never_falls_does_not_stop_it_for_ever(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "_LONGEST_S", 0.05)
-    decode(backlog, backlog._CHECKED_EVERY)
+    decode(backlog.CHECKED_EVERY)
     assert metrics.read
 
 
 @pytest.mark.parametrize("address", ["", "http://127.0.0.1:9/metrics"])
-def test_without_metrics_nothing_waits(backlog: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_metrics_nothing_waits(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAR_ANALYZER_METRICS_URL", address)
     monkeypatch.setattr(backlog.time, "sleep", lambda _: pytest.fail("waited"))
-    decode(backlog, 2 * backlog._CHECKED_EVERY)
+    decode(2 * backlog.CHECKED_EVERY)

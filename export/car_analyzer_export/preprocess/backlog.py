@@ -17,7 +17,7 @@ import time
 from urllib.parse import urlsplit
 
 # Reading the metrics takes 0.2 ms, so they are not read for each photo.
-_CHECKED_EVERY = 32
+CHECKED_EVERY = 32
 # The networks take less for a batch on a GPU, and more on a CPU.
 _PAUSE_S = 0.01
 # Networks that take this long do not answer in time anyway; the limit is for wrong numbers.
@@ -44,7 +44,7 @@ class Backlog:
     def wait(self) -> None:
         """Call this before each request; returns when its photos may be decoded."""
         self._decoded += 1
-        if self._connection is None or self._decoded < _CHECKED_EVERY:
+        if self._connection is None or self._decoded < CHECKED_EVERY:
             return
         self._decoded = 0
         deadline = time.monotonic() + _LONGEST_S
