@@ -41,9 +41,9 @@ class Backlog:
         metrics = urlsplit(os.environ.get("CAR_ANALYZER_METRICS_URL", "")).netloc
         self._connection = http.client.HTTPConnection(metrics, timeout=_TIMEOUT_S) if metrics else None
 
-    def wait(self) -> None:
-        """Call this before each request; returns when its photos may be decoded."""
-        self._decoded += 1
+    def wait(self, requests: int = 1) -> None:
+        """Call this before so many requests; returns when their photos may be decoded."""
+        self._decoded += requests
         if self._connection is None or self._decoded < CHECKED_EVERY:
             return
         self._decoded = 0

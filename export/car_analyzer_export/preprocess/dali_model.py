@@ -41,8 +41,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers every request of a batch separately."""
-        for _ in requests:
-            self._pillow.backlog.wait()
+        self._pillow.backlog.wait(len(requests))
         start = guard.begin()
         responses = self._with_dali(requests) if self._decoder is not None else [None] * len(requests)
         if photo_log.IS_ON:
