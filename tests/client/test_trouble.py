@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import multiprocessing
 import os
@@ -33,7 +34,7 @@ from car_analyzer.config import Endpoint
 from tests.conftest import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from reliability.proxy import Proxy
@@ -266,26 +267,49 @@ def test_forked_processes_may_use_the_parents_client(url: str, sample_photos: li
         answers.close()
 
 
+@contextlib.contextmanager
+def _grpc_server(handler: Callable[[bytes, Any], None]) -> Iterator[str]:
+    """The URL of a server that answers every request as `handler` does."""
+    methods = {"ModelConfig": grpc.unary_unary_rpc_method_handler(handler)}
+    handlers = [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods)]
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, handlers=handlers)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"grpc://127.0.0.1:{port}"
+        finally:
+            server.stop(0)
+
+
 def test_a_message_that_is_not_valid_text(sample_photos: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     def abort(_: bytes, context: Any) -> None:
         context.abort(grpc.StatusCode.UNAVAILABLE, b"in ensemble 'car_analyzer', \xe2k](\xc2\x7f")
 
-    refuse = grpc.method_handlers_generic_handler(
-        "inference.GRPCInferenceService", {"ModelConfig": grpc.unary_unary_rpc_method_handler(abort)}
-    )
-    with ThreadPoolExecutor(1) as pool:
-        server = grpc.server(pool, handlers=[refuse])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            with (
-                CarAnalyzer(f"grpc://127.0.0.1:{port}", retry=Retry(attempts=1)) as analyzer,
-                pytest.raises(OverloadedError, match="the server gave no reason"),
-            ):
-                analyzer.analyze(sample_photos[0])
-        finally:
-            server.stop(0)
+    with (
+        _grpc_server(abort) as url,
+        CarAnalyzer(url, retry=Retry(attempts=1)) as analyzer,
+        pytest.raises(OverloadedError, match="the server gave no reason"),
+    ):
+        analyzer.analyze(sample_photos[0])
     assert not caplog.records
+
+
+def test_a_call_that_the_server_cancels_is_repeated(sample_photos: list[Path]) -> None:
+    """As Triton cancels a call that arrives while it ends."""
+    calls = []
+
+    def cancel(_: bytes, context: Any) -> None:
+        calls.append(context)
+        context.cancel()
+
+    with (
+        _grpc_server(cancel) as url,
+        CarAnalyzer(url, retry=Retry(attempts=3, connect_patience=PATIENCE_S)) as analyzer,
+        pytest.raises(UnreachableError, match="the server cancelled the call"),
+    ):
+        analyzer.analyze(sample_photos[0])
+    assert len(calls) == 3
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")

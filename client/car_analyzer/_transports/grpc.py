@@ -244,6 +244,9 @@ class GrpcTransport:
             if has_cause(details, Cause.NO_CONNECTION):
                 return unreachable(self._endpoint, _reason(details))
             return OverloadedError(details)
+        # This client cancels no calls: the server, or a proxy, gave this one up as it ended.
+        if code is grpc.StatusCode.CANCELLED:
+            return unreachable(self._endpoint, "the server cancelled the call")
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and has_cause(details, Cause.STREAM_RESET):
             return unreachable(self._endpoint, details)
         return ServerError(f"{details} ({code.name})")
