@@ -17,6 +17,7 @@ from ._explanations import Turns, explanations
 from ._logs import logger
 from ._memory import CompletedPhotos, FailedPhotos
 from ._metrics import Metrics
+from ._observers import AnsweredPhoto
 from ._tracing import Tracing
 from ._upload import Photo, Upload
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
+    from ._observers import Observer
     from ._settings import Settings
 
 # Enough while a Triton process restarts. After that, callers get the error and decide themselves.
@@ -60,6 +62,7 @@ class Gateway:
         self._explaining = Turns(EXPLAINED_AT_ONCE)
         self._completed_photos = CompletedPhotos()
         self._failed_photos = FailedPhotos()
+        self.observers: list[Observer] = []
 
     @property
     def is_busy(self) -> bool:
@@ -126,9 +129,13 @@ class Gateway:
         health = await self.client.health(HEALTH_S)
         if not health.ready:
             logger.warning("Triton is not ready yet", extra={"fields": {"url": health.url, "reason": health.message}})
+        for observer in self.observers:
+            await observer.open()
 
     async def close(self) -> None:
-        """Close the connection to Triton, and send the last traces."""
+        """Complete what observers have begun, close the connection to Triton, and send the last traces."""
+        for observer in self.observers:
+            await observer.close()
         await self.client.close()
         await self.tracing.close()
 
@@ -190,6 +197,8 @@ class Gateway:
             self._failed_photos.add(len(photo))
             return answer
         self.metrics.count_analysis(analysis)
+        for observer in self.observers:
+            observer.see(AnsweredPhoto(request_id, photo, analysis))
         return analysis
 
     def _body(self, answer: Analysis | GatewayError, *, is_full: bool) -> dict[str, Any]:
