@@ -70,16 +70,17 @@ class Explanation:
         """
         return _png(_heat_map(self.map))
 
-    def on_photo(self, photo: bytes | str | os.PathLike[str]) -> bytes:
-        """Draw the map on the photo, upright and scaled down to at most 1024 pixels a side: a PNG.
+    def on_photo(self, photo: bytes | str | os.PathLike[str], side: int = PICTURE_SIDE) -> bytes:
+        """Draw the map on the photo, upright and scaled down: a PNG.
 
         Args:
             photo: The photo that was analysed: its bytes or its path.
+            side: The picture's longer side has at most so many pixels.
 
         Raises:
             PhotoError: It cannot be read on this side.
         """
-        picture = upright_picture(photo if isinstance(photo, bytes) else read_path(photo), PICTURE_SIDE)
+        picture = upright_picture(photo if isinstance(photo, bytes) else read_path(photo), side)
         across, down = picture.width / self.photo_size[0], picture.height / self.photo_size[1]
         size = max(1, round(self.box.width * across)), max(1, round(self.box.height * down))
         heat = _heat_map(self.map).resize(size, Image.Resampling.BILINEAR)

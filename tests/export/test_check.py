@@ -93,7 +93,8 @@ def test_right_models_are_found_right(run: Any, server: Any, pictures: Path, tmp
     assert len(found["readings"]["condition"]) > 10
 
     text = page.read_text()
-    assert text.count("data:image/jpeg;base64,") == PICTURES
+    mistakes = sum(len(head["mistakes"]) for head in found["heads"].values())
+    assert text.count("data:image/jpeg;base64,") == PICTURES + mistakes
     # Nothing is fetched from anywhere.
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import|<script|<link""", text)
     assert "default-src 'none'" in text
@@ -146,6 +147,21 @@ def test_csv_with_gaps_and_failures(run: Any, server: Any, pictures: Path, tmp_p
     assert "was not tried" in result.words
     assert html.escape("<b>broken.jpg") in page.read_text()
     assert "<b>broken" not in page.read_text()
+
+
+def test_the_report_shows_where_mistakes_come_from(run: Any, server: Any, pictures: Path, tmp_path: Path) -> None:
+    right, wrong = sorted((pictures / "clean_damaged").glob("*.jpg"))[:2]
+    rows = [
+        {"file": right, "cleanliness": "clean", "condition": "damaged"},
+        {"file": wrong, "cleanliness": "clean", "condition": "intact"},
+        {"file": "missing.jpg", "cleanliness": "clean", "condition": "intact"},
+    ]
+    file, page = write_csv(tmp_path / "labels.csv", rows), tmp_path / "check.html"
+    result = run(file, "--url", server.grpc_url, "--repository", server.repository, "--report", page)
+    assert result.code == 0
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") == len([right, wrong]) + 1
+    assert text.count('<figcaption class="soft">Where “damaged” (condition) comes from') == 1
 
 
 def test_another_repository_is_not_believed(run: Any, server: Any, faulty: Any, pictures: Path) -> None:

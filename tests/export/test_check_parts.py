@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from car_analyzer import ConfigurationError
 from car_analyzer.heads import HeadSpec
 from car_analyzer_export.checking.advice import advise
 from car_analyzer_export.checking.alternatives import IMAGENET, Fit, Preprocessing
+from car_analyzer_export.checking.explain import explain_mistakes
 from car_analyzer_export.checking.hypotheses import judge
 from car_analyzer_export.checking.labelled import find_labelled
 from car_analyzer_export.checking.tally import interval
@@ -18,9 +21,6 @@ from car_analyzer_export.errors import CheckError
 from car_analyzer_export.preprocess.view import View
 
 from .labelled_photos import LABELS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,16 @@ def test_interval() -> None:
     assert interval(10, 10) == pytest.approx((0.722, 1), abs=1e-3)
     assert interval(0, 10) == pytest.approx((0, 0.278), abs=1e-3)
     assert interval(50, 100) == pytest.approx((0.404, 0.596), abs=1e-3)
+
+
+def test_a_model_without_explanations_leaves_the_report_without_maps() -> None:
+    def analyze(_photo: Path, *, explain: bool) -> Any:
+        assert explain
+        raise ConfigurationError("the model cannot explain its answers", code="model.not_explainable")
+
+    photo = SimpleNamespace(photo=SimpleNamespace(path=Path("car.jpg")))
+    mistakes = [SimpleNamespace(answer=photo, head="condition", label="damaged")]
+    found, note = explain_mistakes(SimpleNamespace(analyze=analyze), mistakes)  # type: ignore[arg-type]
+    assert found == {}
+    assert note is not None
+    assert note.endswith("has a map of where it comes from: the model cannot explain its answers.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
+from car_analyzer import PhotoError
+
 from ..preprocess.photo import FORMATS, MAX_PIXELS
 from .advice import describe
 from .page import write_page
@@ -17,7 +19,10 @@ from .text import count, summary
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from car_analyzer import Explanation
+
     from .answers import Answer
+    from .explain import Explanations
     from .hypotheses import Hypothesis, Judgement
     from .outcome import Outcome
 
@@ -30,12 +35,13 @@ QUALITY = 72
 
 @dataclass(frozen=True)
 class Verdict:
-    """One head's answer about one photo."""
+    """One head's answer about one photo, and where in the photo it comes from, if that is known."""
 
     head: str
     label: str
     confidence: float
     truth: str | None
+    explanation: Explanation | None = None
 
     @property
     def wrong(self) -> bool:
@@ -70,14 +76,25 @@ class Card:
         """A small JPEG as a data URI; None where Pillow cannot make one."""
         return _thumbnail(self.path)
 
+    @property
+    def maps(self) -> list[tuple[Verdict, str]]:
+        """The explained answers, each with a small JPEG of the photo and the map on it, as a data URI."""
+        drawn = [(verdict, _map(verdict.explanation, self.path)) for verdict in self.verdicts]
+        return [(verdict, picture) for verdict, picture in drawn if picture is not None]
 
-def write_report(outcome: Outcome, file: Path) -> None:
+
+def write_report(outcome: Outcome, file: Path, explanations: Explanations | None = None) -> None:
     """Writes the page.
+
+    Args:
+        outcome: The outcome.
+        file: The HTML file.
+        explanations: Of wrong answers.
 
     Raises:
         OSError: It cannot be written.
     """
-    cards = sorted(map(_card, outcome.answers), key=lambda card: card.rank)
+    cards = sorted((_card(answer, explanations or {}) for answer in outcome.answers), key=lambda card: card.rank)
     values = {
         "outcome": outcome,
         "best": _best,
@@ -94,12 +111,14 @@ def _best(judgement: Judgement) -> list[Hypothesis]:
     return [one for one in judgement.hypotheses if any(one is shown for shown in best)]
 
 
-def _card(answer: Answer) -> Card:
+def _card(answer: Answer, explanations: Explanations) -> Card:
     heads = {} if answer.analysis is None else answer.analysis.heads
+    photo = answer.photo
     verdicts = [
-        Verdict(name, head.label, head.confidence, answer.photo.truth.get(name)) for name, head in heads.items()
+        Verdict(name, head.label, head.confidence, photo.truth.get(name), explanations.get((photo.path, name)))
+        for name, head in heads.items()
     ]
-    return Card(answer.photo.name, answer.error, verdicts, answer.photo.path)
+    return Card(photo.name, answer.error, verdicts, photo.path)
 
 
 def _thumbnail(path: Path) -> str | None:
@@ -110,8 +129,22 @@ def _thumbnail(path: Path) -> str | None:
             image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes large JPEGs at a fraction of their size
             small = ImageOps.exif_transpose(image)
             small.thumbnail((SIDE, SIDE))
-            content = io.BytesIO()
-            small.convert("RGB").save(content, "JPEG", quality=QUALITY)
+            return _data_uri(small)
     except Exception:  # noqa: BLE001 - Pillow raises many types; the page then has no thumbnail
         return None
+
+
+def _map(explanation: Explanation | None, path: Path) -> str | None:
+    if explanation is None:
+        return None
+    try:
+        with Image.open(io.BytesIO(explanation.on_photo(path, SIDE))) as picture:
+            return _data_uri(picture)
+    except PhotoError:
+        return None
+
+
+def _data_uri(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.convert("RGB").save(content, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -48,10 +48,6 @@ def main(argv: list[str]) -> int:
         parser.error(f"--report: there is no folder {arguments.report.parent}")
     try:
         outcome = _check(arguments)
-        if arguments.report:
-            from ..checking.report import write_report
-
-            write_report(outcome, arguments.report)
         _print(outcome, arguments)
     except BrokenPipeError:
         raise  # the reader closed the pipe
@@ -79,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         "--url", metavar="URL", help="of the server; default: $CAR_ANALYZER_URL or grpc://localhost:8001"
     )
     add_repository(parser)
-    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with all photos and answers")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write a page with all photos and answers, and where the wrong ones come from",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
     parser.add_argument(
         "--min-accuracy", type=share, metavar="X", help="from 0 to 1; exit with 1 if a head's accuracy is below"
@@ -106,7 +107,16 @@ def _check(arguments: argparse.Namespace) -> Outcome:
 
         tls = TLS.of(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
         with CarAnalyzer(arguments.url, timeout=arguments.timeout, retry=RETRY, tls=tls) as analyzer:
-            return check(arguments.source, analyzer, arguments.repository, arguments.concurrency, begin, bar.update)
+            outcome = check(arguments.source, analyzer, arguments.repository, arguments.concurrency, begin, bar.update)
+            if arguments.report:
+                from ..checking.explain import explain_mistakes
+                from ..checking.report import write_report
+
+                begin("explaining mistakes", len(outcome.mistakes))
+                explanations, note = explain_mistakes(analyzer, outcome.mistakes, bar.update)
+                outcome.notes.extend([note] if note else [])
+                write_report(outcome, arguments.report, explanations)
+        return outcome
 
 
 def _print(outcome: Outcome, arguments: argparse.Namespace) -> None:
