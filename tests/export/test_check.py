@@ -161,7 +161,7 @@ def test_the_report_shows_where_mistakes_come_from(run: Any, server: Any, pictur
     assert result.code == 0
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") == len([right, wrong]) + 1
-    assert text.count('<figcaption class="soft">Where “damaged” (condition) comes from') == 1
+    assert text.count('<p class="caption soft">Where “damaged” (condition) comes from') == 1
 
 
 def test_another_repository_is_not_believed(run: Any, server: Any, faulty: Any, pictures: Path) -> None:
