@@ -39,18 +39,21 @@ class Materials(NamedTuple):
     network: str
 
 
-def make_materials(network: str, folder: Path, spec: Mapping[str, str] | None = None) -> Materials:
+def make_materials(
+    network: str, folder: Path, spec: Mapping[str, str] | None = None, *, explain: bool = False
+) -> Materials:
     """Makes and exports both networks, unless this exporter has made them already.
 
     Args:
         network: A key of `NETWORKS`.
         folder: Where its folder is made.
         spec: Keys of the spec for both networks, such as `resampling`, where they differ from the defaults.
+        explain: Also export class activation maps.
 
     Raises:
         SpecError: The exporter does not have such a key.
     """
-    home = folder / "-".join((network, *(spec or {}).values()))
+    home = folder / "-".join((network, *(spec or {}).values(), *(["explain"] if explain else [])))
     made = Materials(home / "model_repository", home, network)
     spec = _SPEC | dict(spec or {})
     digest = hashlib.sha256(repr(spec).encode())
@@ -61,7 +64,7 @@ def make_materials(network: str, folder: Path, spec: Mapping[str, str] | None = 
         return made
     shutil.rmtree(made.weights, ignore_errors=True)
     made.weights.mkdir(parents=True, exist_ok=True)
-    lines = []
+    lines = ["explain = true"] if explain else []
     for seed, head in enumerate(HEADS):
         torch.manual_seed(seed)
         module = NETWORKS[network]().eval()
