@@ -25,26 +25,15 @@ from torch import nn
 from tqdm import tqdm
 
 from demo_network import build
-from draw_cars import draw_car
+from draw_cars import COMBINATIONS, draw_jpeg
 
 HEADS = ("cleanliness", "condition")
 # Dirt covers much of a car and is learnt in a few epochs; a crack is small and takes more.
 EPOCHS = (3, 10)
-COMBINATIONS = ("clean_intact", "dirty_intact", "clean_damaged", "dirty_damaged")
 NEEDED = 0.97
 BATCH = 32
-# Each use has its own range of picture numbers, so that no picture is in two of them.
+# Each use has its own range of picture numbers, so that no picture is in two of them. `draw_cars` has another one.
 TRAIN_START, TEST_START, PHOTO_START = 0, 1_000_000, 2_000_000
-
-
-def draw_jpeg(seed: int, number: int, quality: int | None = None) -> bytes:
-    """Draws picture ``number`` of a seed as a JPEG of ``COMBINATIONS[number % 4]``, by default of random quality."""
-    rng = np.random.default_rng((seed, number))
-    varied = int(rng.integers(45, 96))
-    picture = draw_car(rng, dirty=bool(number % 2), damaged=bool(number // 2 % 2))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=quality or varied)
-    return out.getvalue()
 
 
 def load_pixels(jpeg: bytes) -> npt.NDArray[np.uint8]:

@@ -71,14 +71,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn cars, none of which the demo models were trained with, in folders such as `dirty_intact`."""
     sys.path.insert(0, str(EXAMPLES))
     try:
-        from train_demo_models import COMBINATIONS, draw_jpeg
+        from draw_cars import COMBINATIONS, SEED, START, draw_jpeg
     finally:
         sys.path.remove(str(EXAMPLES))
     folder = tmp_path_factory.mktemp("labelled")
     for number in range(PICTURES):
         file = folder / COMBINATIONS[number % 4] / f"{number}.jpg"
         file.parent.mkdir(exist_ok=True)
-        file.write_bytes(draw_jpeg(7, 3_000_000 + number))
+        file.write_bytes(draw_jpeg(SEED, START + number))
     return folder
 
 
