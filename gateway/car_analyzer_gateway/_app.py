@@ -12,8 +12,10 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
+from ._collection import Collection
 from ._docs import DOCS_POLICY, render_docs
 from ._errors import GatewayError
+from ._feedback import Feedback
 from ._gateway import Gateway
 from ._middleware import CorsMiddleware, ErrorMiddleware, RequestMiddleware, TokenMiddleware
 from ._openapi import describe
@@ -58,6 +60,10 @@ def make_app(settings: Settings) -> Starlette:
         Route("/docs", docs),
         *static_routes(),
     ]
+    if settings.collect is not None:
+        collection = Collection(settings, gateway.metrics.registry)
+        gateway.observers.append(collection)
+        routes.append(Route("/feedback", Feedback(collection, settings.upload_timeout).take, methods=["POST"]))
     paths = frozenset(route.path for route in routes)
     logs = settings.access_log != "off"
     middleware = [Middleware(RequestMiddleware, metrics=gateway.metrics, paths=paths, logs=logs)]
@@ -75,7 +81,7 @@ def make_app(settings: Settings) -> Starlette:
         )
     middleware.append(Middleware(ErrorMiddleware))
     if token is not None:
-        protected = None if settings.protect == "all" else frozenset({"/analyze"})
+        protected = None if settings.protect == "all" else frozenset({"/analyze", "/feedback"})
         middleware.append(Middleware(TokenMiddleware, token=token, paths=protected))
 
     @contextlib.asynccontextmanager

@@ -36,6 +36,8 @@ CODES = {
     503: "service.overloaded",
 }
 STOPPING = "service.stopping"
+UNKNOWN_PHOTO = "feedback.unknown_photo"
+INVALID_FEEDBACK = "feedback.invalid"
 BUSY = "The service is busy; try again in a moment."
 
 

@@ -113,7 +113,9 @@ class Gateway:
         health = await self.client.health(HEALTH_S)
         if health.ready:
             known = health.to_dict()
-            body = {key: known[key] for key in ("status", "description", "demo") if key in known}
+            body: dict[str, Any] = {key: known[key] for key in ("status", "description", "demo") if key in known}
+            if self.settings.collect is not None:
+                body["feedback"] = True
             return JSONResponse(body, headers={"Cache-Control": "no-store"})
         logger.warning("not ready", extra={"fields": {"reason": health.message}})
         # Without models, the connection failed: the message contains addresses.

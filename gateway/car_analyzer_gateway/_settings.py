@@ -67,6 +67,16 @@ class Settings(BaseSettings):
     access_log: Literal["off", "requests", "answers"] = Field(
         "requests", description="a log line for each request: off, requests, or answers (also photo sizes and labels)"
     )
+    collect: str | None = Field(
+        None, description="folder or URL such as s3://bucket/cars, to keep photos and feedback in; default: none"
+    )
+    collect_share: float = Field(0.01, ge=0, le=1, description="share of the photos that are kept by chance, or 1%")
+    collect_photos: int = Field(10_000, ge=1, description="maximum number of photos that are kept")
+    collect_bytes: ByteSize = Field(ByteSize(5_000_000_000), ge=1, description="maximum size of all that is kept")
+    collect_days: float = Field(30.0, gt=0, allow_inf_nan=False, description="days after which photos are deleted")
+    collect_recent_bytes: ByteSize = Field(
+        ByteSize(64_000_000), ge=0, description="maximum size of the recent photos in memory that feedback finds"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error; debug also logs health checks"
     )
@@ -76,6 +86,16 @@ class Settings(BaseSettings):
     def _ignore_service_link(cls, value: Any) -> Any:
         # Kubernetes sets CAR_ANALYZER_PORT to such a URL in every pod if there is a service named `car-analyzer`.
         return 5000 if isinstance(value, str) and value.startswith(("tcp://", "udp://")) else value
+
+    @field_validator("collect_share", mode="before")
+    @classmethod
+    def _read_percentage(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            try:
+                return float(value.strip().removesuffix("%")) / 100
+            except ValueError:
+                return value
+        return value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
