@@ -63,7 +63,8 @@ def make_app(settings: Settings) -> Starlette:
     if settings.collect is not None:
         collection = Collection(settings, gateway.metrics.registry)
         gateway.observers.append(collection)
-        routes.append(Route("/feedback", Feedback(collection, settings.upload_timeout).take, methods=["POST"]))
+        feedback = Feedback(collection, settings.upload_timeout)
+        routes += [Route("/feedback", feedback.show), Route("/feedback", feedback.take, methods=["POST"])]
     paths = frozenset(route.path for route in routes)
     logs = settings.access_log != "off"
     middleware = [Middleware(RequestMiddleware, metrics=gateway.metrics, paths=paths, logs=logs)]

@@ -95,6 +95,19 @@ FEEDBACK_ERRORS: Errors = {
         {"service.overloaded": BUSY},
     ),
 }
+CHOICES_ERRORS: Errors = {
+    "400": (
+        "The parameter is missing.",
+        {"request.invalid": "The parameter request_id is missing: the X-Request-ID of an answer."},
+    ),
+    **{status: FEEDBACK_ERRORS[status] for status in ("404", "500", "503")},
+}
+CHOICES: dict[str, Any] = {
+    "heads": {
+        "cleanliness": {"label": "dirty", "labels": ["clean", "dirty"]},
+        "condition": {"label": "intact", "labels": ["intact", "damaged"]},
+    }
+}
 FEEDBACK: dict[str, Any] = {
     "one head": {"value": {"request_id": "abc", "labels": {"condition": "damaged"}}},
     "a multilabel head": {"value": {"request_id": "abc-2", "labels": {"damage": ["dent", "scratch"]}}},

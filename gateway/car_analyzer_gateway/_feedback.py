@@ -1,4 +1,4 @@
-"""`POST /feedback`: what people say about an answer."""
+"""`/feedback`: what people can say about an answer, and what they say."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from ._errors import INVALID_FEEDBACK, UNKNOWN_PHOTO, ClientDisconnectedError, GatewayError
+from ._errors import INVALID_FEEDBACK, UNKNOWN_PHOTO, ClientDisconnectedError, GatewayError, bad_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.requests import Request
 
-    from ._collection import Collection
+    from ._collection import Collection, Photo
 
 MAX_BYTES = 8192
 EXAMPLE = '{"request_id": "abc", "labels": {"condition": "damaged"}}'
@@ -34,15 +34,31 @@ class Feedback:
         self._collection = collection
         self._timeout = timeout
 
+    async def show(self, request: Request) -> Response:
+        """Return each head's answer for a photo, and the labels that feedback may give."""
+        request_id = request.query_params.get("request_id")
+        if not request_id:
+            raise bad_request("The parameter request_id is missing: the X-Request-ID of an answer.")
+        record = (await self._find(request_id)).record
+        heads = {
+            name: {"label": record.answer[name], "labels": list(labels)}
+            for name, labels in record.probabilities.items()
+        }
+        return JSONResponse({"heads": heads}, headers={"Cache-Control": "no-store"})
+
     async def take(self, request: Request) -> Response:
         """Take the labels that a person gave for a photo."""
         request_id, given = _parse(await self._read(request))
+        photo = await self._find(request_id)
+        self._collection.label(photo, _check(given, photo.record.answer, photo.record.probabilities))
+        return Response(status_code=204)
+
+    async def _find(self, request_id: str) -> Photo:
         photo = await self._collection.find(request_id)
         if photo is None:
             message = f"The photo of the request {request_id[:150]!r} is unknown, or was answered too long ago."
             raise GatewayError(404, "feedback", message, code=UNKNOWN_PHOTO)
-        self._collection.label(photo, _check(given, photo.record.answer, photo.record.probabilities))
-        return Response(status_code=204)
+        return photo
 
     async def _read(self, request: Request) -> bytes:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -8,7 +8,7 @@ from car_analyzer import __version__
 from car_analyzer.errors import CODES as SDK_CODES
 
 from ._errors import CODES, INVALID_FEEDBACK, STOPPING, UNKNOWN_PHOTO
-from ._examples import ANSWERS, ERRORS, FEEDBACK, FEEDBACK_ERRORS
+from ._examples import ANSWERS, CHOICES, CHOICES_ERRORS, ERRORS, FEEDBACK, FEEDBACK_ERRORS
 
 if TYPE_CHECKING:
     from ._examples import Errors
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = {"type": "number", "minimum": 0, "maximum": 1}
 
+LABEL = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 SCHEMAS: dict[str, Any] = {
     "Analysis": {
         "type": "object",
@@ -162,6 +163,27 @@ SCHEMAS: dict[str, Any] = {
             "feedback": {"type": "boolean", "description": "True if the gateway takes `POST /feedback`."},
         },
     },
+    "Choices": {
+        "type": "object",
+        "required": ["heads"],
+        "properties": {
+            "heads": {
+                "type": "object",
+                "additionalProperties": {
+                    "type": "object",
+                    "required": ["label", "labels"],
+                    "properties": {
+                        "label": {**LABEL, "description": "The answer; of a multilabel head, the list of its labels."},
+                        "labels": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "What feedback may give.",
+                        },
+                    },
+                },
+            }
+        },
+    },
     "Feedback": {
         "type": "object",
         "required": ["request_id", "labels"],
@@ -175,7 +197,7 @@ SCHEMAS: dict[str, Any] = {
                 "type": "object",
                 "description": "Head to its true label; of a multilabel head, to the list of its true labels.",
                 "minProperties": 1,
-                "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+                "additionalProperties": LABEL,
             },
         },
     },
@@ -224,7 +246,10 @@ def describe(settings: Settings, *, needs_token: bool) -> dict[str, Any]:
         },
         "paths": {
             "/analyze": {"post": _with_token(_analyze(settings), needs=needs_token)},
-            "/feedback": {"post": _with_token(_feedback(), needs=needs_token)},
+            "/feedback": {
+                "get": _with_token(_choices(), needs=needs_token),
+                "post": _with_token(_feedback(), needs=needs_token),
+            },
             "/health": {"get": _with_token(_health(), needs=protects_all)},
             "/metrics": {"get": _with_token(_metrics(), needs=protects_all)},
         },
@@ -293,6 +318,19 @@ def _analyze(settings: Settings) -> dict[str, Any]:
             },
             **errors,
         },
+    }
+
+
+def _choices() -> dict[str, Any]:
+    errors = {status: _error(status, CHOICES_ERRORS) for status in CHOICES_ERRORS}
+    parameter = {"name": "request_id", "in": "query", "required": True, "schema": {"type": "string", "minLength": 1}}
+    content = {"application/json": {"schema": _schema("Choices"), "example": CHOICES}}
+    return {
+        "summary": "What feedback can say about a photo",
+        "description": "Each head's answer for a photo that was analysed a short while ago, and all its labels.",
+        "operationId": "feedbackChoices",
+        "parameters": [parameter],
+        "responses": {"200": {"description": "The labels.", "headers": HEADERS, "content": content}, **errors},
     }
 
 

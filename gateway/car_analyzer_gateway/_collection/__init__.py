@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ._collection import Collection
+from .recent import Photo
 
-__all__ = ["Collection"]
+__all__ = ["Collection", "Photo"]

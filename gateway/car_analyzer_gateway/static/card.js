@@ -26,8 +26,8 @@ export class Card {
   constructor(photo, { again, remove, explain, choose, correct, collects }) {
     this.#photo = photo;
     this.#again = again;
-    this.#makeFeedback = () =>
-      collects() && new Feedback((signal) => choose(photo, signal), (labels, signal) => correct(photo, labels, signal));
+    const take = () => new Feedback((signal) => choose(photo, signal), (labels, signal) => correct(photo, labels, signal));
+    this.#makeFeedback = () => (collects() ? take() : null);
     this.#maps = new Maps(this.#frame, (signal) => explain(photo, signal));
     this.#remove = make("button", { type: "button", className: "remove" });
     this.#remove.append(cross());

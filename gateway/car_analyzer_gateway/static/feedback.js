@@ -46,7 +46,7 @@ export class Feedback {
   #question() {
     const title = make("span", { className: "title", textContent: say("isRight"), attributes: { "aria-hidden": "true" } });
     const group = { role: "group", "aria-label": say("isRight") };
-    const known = Object.fromEntries(this.#heads.filter(({ labels }) => labels[0] !== "unsure").map(toPair));
+    const known = Object.fromEntries(this.#heads.filter(({ labels }) => labels[0] !== "unsure").map(said));
     const right = this.#button("right", () => this.#run(async (signal) => this.#say(known, signal)));
     right.hidden = Object.keys(known).length === 0;
     const wrong = this.#button("wrong", () =>
@@ -65,20 +65,28 @@ export class Feedback {
       this.#choices = null;
       this.#update();
     });
-    const form = make("form", {}, ...fields, make("div", { className: "toggles" }, send, close));
+    const form = make("form", {}, ...fields.map(({ element }) => element), make("div", { className: "toggles" }, send, close));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      const chosen = [...new FormData(form)].filter(([, label]) => label !== "");
-      this.#run(async (signal) => this.#say(Object.fromEntries(chosen), signal));
+      const chosen = Object.fromEntries(fields.map(({ head, read }) => [head, read()]).filter(([, label]) => label !== ""));
+      this.#run(async (signal) => this.#say(chosen, signal));
     });
     return form;
   }
 
   #field(head, { label, labels }) {
+    const title = make("span", { textContent: headName(head) });
+    if (Array.isArray(label)) {
+      const boxes = labels.map((name) => make("input", { type: "checkbox", value: name, checked: label.includes(name) }));
+      const options = boxes.map((box) => make("label", {}, box, labelName(box.value)));
+      const group = { role: "group", "aria-label": headName(head) };
+      const element = make("div", { className: "choice", attributes: group }, title, make("div", {}, ...options));
+      return { head, element, read: () => boxes.filter(({ checked }) => checked).map(({ value }) => value) };
+    }
     const options = labels.map((name) => make("option", { value: name, textContent: labelName(name), selected: name === label }));
     const unknown = make("option", { value: "", textContent: say("cannotTell"), selected: !labels.includes(label) });
-    const select = make("select", { name: head }, unknown, ...options);
-    return make("label", { className: "choice" }, make("span", { textContent: headName(head) }), select);
+    const select = make("select", {}, unknown, ...options);
+    return { head, element: make("label", { className: "choice" }, title, select), read: () => select.value };
   }
 
   #button(key, act) {
@@ -111,4 +119,5 @@ export class Feedback {
   }
 }
 
-const toPair = ({ name, labels }) => [name, labels.join(", ")];
+// A head that can have several labels has a list of them, in feedback as in the answer.
+const said = ({ name, labels, several }) => [name, several ? labels : labels[0]];
