@@ -65,7 +65,7 @@ def test_shows_the_verdicts(page: Page, sample_photos: list[Path]) -> None:
         assert card["labels"] == {"cleanliness": cleanliness.capitalize(), "condition": condition.capitalize()}
         assert len(card["shares"]) == 2
         assert all(50 <= float(share.rstrip("%")) <= 100 for share in card["shares"])
-        assert " ms" in card["text"]
+        assert " ms · model version 1" in card["text"]
     assert page.id("count").text == "8 of 8 done"
     assert page.wait(lambda: "8 of 8" in page.id("announcer").get_attribute("textContent"))
     assert page.complaints() == []

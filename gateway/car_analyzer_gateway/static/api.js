@@ -9,11 +9,12 @@ export class Refusal extends Error {
   }
 }
 
-// The answer, its id, and whether the networks saw the photo otherwise than the page shows it.
+// The answer, its id, the model that gave it, and whether the networks saw the photo otherwise than the page shows it.
 export async function analyze(file, token, signal) {
   const { content, headers } = await upload("analyze", file, token, signal);
   const asStored = headers.get("Exif-Rotation") === "false" && (await isTurned(file));
-  return { answer: content, id: headers.get("X-Request-ID"), asStored };
+  const model = { version: headers.get("Model-Version"), exportId: headers.get("Export-Id") };
+  return { answer: content, id: headers.get("X-Request-ID"), model, asStored };
 }
 
 // Each head's explanation: where in the photo its answer comes from.

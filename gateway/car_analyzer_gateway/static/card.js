@@ -65,14 +65,14 @@ export class Card {
   }
 
   #parts() {
-    const { state, answer, asStored, error, seconds } = this.#photo;
+    const { state, answer, model, asStored, error, seconds } = this.#photo;
     if (state === "done") {
       const found = heads(answer);
       const maps = this.#maps.render(found.map(({ name }) => name));
       if (this.#judged !== answer || !this.#feedback) this.#feedback = this.#makeFeedback();
       this.#judged = answer;
       const feedback = this.#feedback && found.length ? [this.#feedback.render(found)] : [];
-      return [...(asStored ? [note("asStored")] : []), ...describe(answer, maps, feedback)];
+      return [...(asStored ? [note("asStored")] : []), describe(answer), maps, ...feedback, ...source(answer, model)];
     }
     if (state === "failed") return [...complain(error), this.#retry()];
     if (state === "cancelled") return [note("cancelled"), this.#retry()];
@@ -89,10 +89,13 @@ export class Card {
 
 const note = (key) => make("p", { className: "note", textContent: say(key) });
 
-function describe(answer, maps, feedback) {
-  const list = make("dl", { className: "heads" }, ...heads(answer).map(describeHead));
-  const took = Number.isFinite(answer.processingTime) ? milliseconds(answer.processingTime) : null;
-  return [list, maps, ...feedback, ...(took ? [make("p", { className: "took", textContent: took })] : [])];
+const describe = (answer) => make("dl", { className: "heads" }, ...heads(answer).map(describeHead));
+
+// How long it took, and which model answered.
+function source({ processingTime }, { version, exportId }) {
+  const took = Number.isFinite(processingTime) ? [milliseconds(processingTime)] : [];
+  const text = [...took, ...(version ? [say("model", { version })] : [])].join(" · ");
+  return text ? [make("p", { className: "took", textContent: text, title: exportId ?? "" })] : [];
 }
 
 function describeHead({ name, labels, confidences }) {
