@@ -24,6 +24,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/feedback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell what is true of a photo
+         * @description The labels that a person gives for a photo that was analysed a short while ago, for one or more heads. Later feedback replaces earlier. Only gateways with `--collect` have this path: `/health` tells.
+         */
+        post: operations["feedback"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -141,7 +161,7 @@ export interface components {
          * @description The error for programs. Codes do not change; later versions may have more.
          * @enum {string}
          */
-        ErrorCode: "configuration.invalid" | "model.not_explainable" | "model.not_ready" | "model.unsuitable" | "photo.empty" | "photo.invalid" | "photo.too_large" | "photo.unreadable" | "request.invalid" | "request.media_type" | "request.method_not_allowed" | "request.not_found" | "request.timeout" | "request.too_large" | "request.unauthorized" | "service.deadline_exceeded" | "service.failed" | "service.overloaded" | "service.stopping" | "service.unreachable";
+        ErrorCode: "configuration.invalid" | "feedback.invalid" | "feedback.unknown_photo" | "model.not_explainable" | "model.not_ready" | "model.unsuitable" | "photo.empty" | "photo.invalid" | "photo.too_large" | "photo.unreadable" | "request.invalid" | "request.media_type" | "request.method_not_allowed" | "request.not_found" | "request.timeout" | "request.too_large" | "request.unauthorized" | "service.deadline_exceeded" | "service.failed" | "service.overloaded" | "service.stopping" | "service.unreachable";
         Health: {
             /** @enum {string} */
             status: "OK";
@@ -149,6 +169,16 @@ export interface components {
             description?: string;
             /** @description True for demo models: do not rely on their answers. */
             demo?: boolean;
+            /** @description True if the gateway takes `POST /feedback`. */
+            feedback?: boolean;
+        };
+        Feedback: {
+            /** @description The answer's `X-Request-ID`; from the second photo on with its number: `abc-2`. */
+            request_id: string;
+            /** @description Head to its true label; of a multilabel head, to the list of its true labels. */
+            labels: {
+                [key: string]: string | string[];
+            };
         };
         Unavailable: {
             /** @enum {string} */
@@ -293,6 +323,109 @@ export interface operations {
                 headers: {
                     /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
                     "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    feedback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Feedback"];
+            };
+        };
+        responses: {
+            /** @description The feedback was accepted. */
+            204: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The feedback is malformed, or has an unknown head or label. */
+            400: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The photo is unknown, or this gateway takes no feedback. */
+            404: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The feedback took too long to arrive. */
+            408: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The feedback is too large. */
+            413: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The body is not JSON. */
+            415: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description A bug in the gateway. */
+            500: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Too busy: try again later. */
+            503: {
+                headers: {
+                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds until the next attempt. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
