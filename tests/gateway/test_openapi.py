@@ -13,7 +13,7 @@ from car_analyzer_gateway._docs import DOCS_POLICY, render_docs
 from car_analyzer_gateway._openapi import describe
 from car_analyzer_gateway._settings import Settings
 
-DOCUMENT = describe(Settings(), needs_token=False)
+DOCUMENT = describe(Settings(collect="photos"), needs_token=False)
 
 
 def matches(name: str, value: Any) -> bool:
@@ -64,7 +64,9 @@ def test_every_error_has_an_example() -> None:
             assert matches("Error", value)
 
 
-def test_feedback_examples_are_valid() -> None:
+def test_feedback_is_in_the_document_of_gateways_that_collect() -> None:
+    assert "/feedback" not in describe(Settings(), needs_token=False)["paths"]
+    assert "/feedback" in render_docs(DOCUMENT)
     body = DOCUMENT["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]
     assert all(matches("Feedback", example["value"]) for example in body["examples"].values())
     assert not matches("Feedback", {"request_id": "a", "labels": {}})

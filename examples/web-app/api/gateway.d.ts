@@ -24,26 +24,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/feedback": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Tell what is true of a photo
-         * @description The labels that a person gives for a photo that was analysed a short while ago, for one or more heads. Later feedback replaces earlier. Only gateways with `--collect` have this path: `/health` tells.
-         */
-        post: operations["feedback"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/health": {
         parameters: {
             query?: never;
@@ -323,109 +303,6 @@ export interface operations {
                 headers: {
                     /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
                     "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-        };
-    };
-    feedback: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Feedback"];
-            };
-        };
-        responses: {
-            /** @description The feedback was accepted. */
-            204: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description The feedback is malformed, or has an unknown head or label. */
-            400: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The photo is unknown, or this gateway takes no feedback. */
-            404: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The feedback took too long to arrive. */
-            408: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The feedback is too large. */
-            413: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The body is not JSON. */
-            415: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description A bug in the gateway. */
-            500: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Too busy: try again later. */
-            503: {
-                headers: {
-                    /** @description The request's id, as sent or newly created. Logs of the gateway and Triton have it. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds until the next attempt. */
-                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {

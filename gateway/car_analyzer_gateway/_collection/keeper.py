@@ -103,6 +103,9 @@ class Keeper:
         if not self._listed:
             self.drop("error")  # the quotas are not known
             return
+        if self.index.room(1, reason, kept) is None:
+            self.drop("quota")  # before it costs anything: that is usual when the collection is full
+            return
         with self._trouble("write", drops=True):
             if photo.data is not None:
                 data, ending = strip(photo.data)

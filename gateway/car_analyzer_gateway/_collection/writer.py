@@ -61,7 +61,11 @@ class Writer:
             False if the queue is full, or the writer closes.
         """
         with self._changed:
-            if self._closing or len(self._jobs) >= self._max_jobs or self._bytes + size > self._max_bytes:
+            if (
+                self._closing
+                or len(self._jobs) >= self._max_jobs
+                or (self._bytes and self._bytes + size > self._max_bytes)
+            ):
                 return False
             self._bytes += size
             self._jobs.append((job, size))
