@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import threading
 from collections import Counter
 from pathlib import Path
@@ -427,6 +428,7 @@ async def test_storage_that_hangs_costs_neither_time_nor_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("car_analyzer_gateway._collection._collection.PATIENCE_S", 0.05)
+    monkeypatch.setattr("car_analyzer_gateway._collection._collection.STUCK_S", 0.0)
     registry, release, hangs = CollectorRegistry(), threading.Event(), threading.Event()
     collection = Collection(Settings(collect=str(tmp_path)), registry)
     collection._keeper._storage.delete_temporary = lambda: (hangs.set(), release.wait())  # type: ignore[method-assign, assignment]
@@ -440,11 +442,12 @@ async def test_storage_that_hangs_costs_neither_time_nor_memory(
     assert registry.get_sample_value("car_analyzer_collection_dropped_total", {"cause": "queue"}) == 200 - len(
         collection._writer._jobs
     )
-    assert [record.fields["trouble"] for record in caplog.records] == ["queue"]  # type: ignore[attr-defined]
+    assert [record.fields["trouble"] for record in caplog.records] == ["stuck", "queue"]  # type: ignore[attr-defined]
     with pytest.raises(GatewayError, match="busy"):
         collection.label(collection._recent.get("a199"), {"condition": "intact"})  # type: ignore[arg-type]
     await collection.close()  # returns although the thread still hangs
     assert collection._writer._thread.is_alive()
+    assert caplog.records[-1].fields["trouble"] == "stopped"  # type: ignore[attr-defined]
     release.set()
     await asyncio.to_thread(collection._writer._thread.join)
     assert not await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
@@ -521,6 +524,8 @@ def test_a_folder_that_others_remove_meanwhile(tmp_path: Path) -> None:
     storage.delete(path)
     storage.delete(path)
     assert not list(tmp_path.iterdir())
+    shutil.rmtree(tmp_path)
+    assert storage.sizes() == {}
     real, calls = os.open, []
 
     def racing(*arguments: Any, **options: Any) -> int:
