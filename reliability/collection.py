@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import random
-import shutil
 import socket
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from .harness import Row, SkipError, add_repository, announce, export_demo, make_parser, report
+from .harness import Row, SkipError, announce, export_demo, make_parser, report
 from .injection import unshare
 from .reference import EXAMPLES, LABELS
 from .service import Gateway, Service, read_metric
@@ -32,11 +31,6 @@ from .service import Gateway, Service, read_metric
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-EPILOG = """\
-examples:
-  python -m reliability.collection
-  python -m reliability.collection --count 2000 --quota 100
-"""
 # Between these probabilities, `condition` is unsure: about one of the sample photos, which is 96 % damaged.
 BAND = (0.03, 0.97)
 UNSURE = "clean_damaged_2.jpg"
@@ -51,23 +45,20 @@ _SMALL_DISK = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = make_parser("collection", __doc__, EPILOG)
+    parser = make_parser("collection", __doc__)
     parser.add_argument("--count", type=int, default=10_000, help="photos for the quotas; default: %(default)s")
     parser.add_argument("--quota", type=int, default=500, help="photos that are kept; default: %(default)s")
-    add_repository(parser)
     arguments = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="car-analyzer-collection-") as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="car-analyzer-collection-") as name:
         folder = Path(name)
         repository = folder / "model_repository"
-        if arguments.repository:
-            shutil.copytree(arguments.repository, repository)
-        else:
-            export_demo(repository)
+        export_demo(repository)
         _add_unsure_answers(repository)
-        triton = stack.enter_context(Service(repository)).addresses["grpc"]
-        rows = try_quotas(triton, folder / "kept", arguments.count, arguments.quota)
-        rows.append(announce(try_full_disk(triton, folder / "disk", arguments.count // 10)))
-        rows.append(announce(try_dead_bucket(triton, arguments.count // 10)))
+        with Service(repository) as service:
+            triton = service.addresses["grpc"]
+            rows = try_quotas(triton, folder / "kept", arguments.count, arguments.quota)
+            rows.append(announce(try_full_disk(triton, folder / "disk", arguments.count // 10)))
+            rows.append(announce(try_dead_bucket(triton, arguments.count // 10)))
     return report(rows)
 
 
@@ -80,7 +71,7 @@ def try_quotas(triton: str, folder: Path, count: int, quota: int) -> list[Row]:
     unsure = lost = 0
     plain = Gateway(triton, *QUIET)
     collecting = Gateway(triton, *QUIET, f"--collect={folder}", *words)
-    with FolderSampler(folder) as sampler, plain, collecting:
+    with _sampled(folder) as samples, plain, collecting:
         gateways = [("with", collecting), ("without", plain)]
         for start in range(0, count, ROUND):
             photos = list(itertools.islice(turns, min(ROUND, count - start)))
@@ -90,21 +81,16 @@ def try_quotas(triton: str, folder: Path, count: int, quota: int) -> list[Row]:
                 seconds[name] += [duration for duration, _ in answers]
                 lost += sum(labels is None for _, labels in answers)
                 unsure += sum("unsure" in (labels or ()) for _, labels in answers) if name == "with" else 0
-    kept = [path.name for path in folder.rglob("*.jpg")]
+    kept = [name for name in _list(folder) if name.endswith(".jpg")]
     kept_unsure = sum("-unsure-" in name for name in kept)
-    p99 = {name: float(np.percentile(values, 99)) for name, values in seconds.items()}
-    note = f"p99 with a collection is {p99['with'] / p99['without']:.2f} of that without"
+    ratio = np.percentile(seconds["with"], 99) / np.percentile(seconds["without"], 99)
+    most_photos, most_bytes = (max(numbers) for numbers in zip(*samples, strict=True))
+    over = (most_photos > quota) + (most_bytes > max_bytes)
+    note = f"at most {most_photos} photos of {quota}, {most_bytes:,} bytes of {max_bytes:,}"
     rows = [
-        Row("answers", 2 * count, lost, note),
-        Row(
-            "unsure photos", unsure, min(unsure, quota) - kept_unsure, f"{kept_unsure} kept, {len(kept)} photos in all"
-        ),
-        Row(
-            "quotas",
-            sampler.samples,
-            (sampler.photos > quota) + (sampler.bytes > max_bytes),
-            f"at most {sampler.photos} photos of {quota}, {sampler.bytes:,} bytes of {max_bytes:,}",
-        ),
+        Row("answers", 2 * count, lost, f"p99 with a collection is {ratio:.2f} of that without"),
+        Row("unsure", unsure, min(unsure, quota) - kept_unsure, f"{kept_unsure} kept, {len(kept)} photos in all"),
+        Row("quotas", len(samples), over, note),
     ]
     return [announce(row) for row in rows]
 
@@ -140,9 +126,8 @@ def _try_trouble(name: str, gateway: Gateway, count: int) -> Row:
         stopped = time.monotonic() - start
     lines = sum("photos are not collected" in line for line in gateway.lines)
     broken = lost + (code != 0) + (stopped > STOP_S)
-    return Row(
-        name, count, broken, f"{kept:g} kept, {dropped:g} dropped, warnings: {lines}, stopped in {stopped:.1f} s"
-    )
+    note = f"{kept:g} kept, {dropped:g} dropped, warnings: {lines}, stopped in {stopped:.1f} s"
+    return Row(name, count, broken, note)
 
 
 async def _send(url: str, photos: Sequence[bytes]) -> list[tuple[float, list[str] | None]]:
@@ -167,11 +152,10 @@ def _make_turns() -> Iterator[bytes]:
     """Photos without end, of which the network is unsure about some."""
     chance = random.Random(1)
     files = sorted((EXAMPLES / "photos").glob("*.jpg"))
-    photos = {
-        unsure: [file.read_bytes() for file in files if (file.name == UNSURE) == unsure] for unsure in (True, False)
-    }
+    unsure = [file.read_bytes() for file in files if file.name == UNSURE]
+    others = [file.read_bytes() for file in files if file.name != UNSURE]
     while True:
-        yield chance.choice(photos[chance.random() < UNSURE_SHARE])
+        yield chance.choice(unsure if chance.random() < UNSURE_SHARE else others)
 
 
 def _add_unsure_answers(repository: Path) -> None:
@@ -183,38 +167,33 @@ def _add_unsure_answers(repository: Path) -> None:
     file.write_text(text_format.MessageToString(config), encoding="utf-8")
 
 
-class FolderSampler:
-    """Lists a folder again and again, as another program sees it. A context manager.
+@contextlib.contextmanager
+def _sampled(folder: Path) -> Iterator[list[tuple[int, int]]]:
+    """Lists a folder again and again, as another program sees it: photos and bytes at a moment."""
+    samples: list[tuple[int, int]] = []
+    stop = threading.Event()
 
-    Attributes:
-        samples: How often.
-        photos: The most photos at a moment.
-        bytes: The most bytes at a moment.
-    """
+    def sample() -> None:
+        while not stop.wait(0.1):
+            # What is in two listings was there between them.
+            sizes = dict(_list(folder).items() & _list(folder).items())
+            samples.append((sum(name.endswith(".jpg") for name in sizes), sum(sizes.values())))
 
-    def __init__(self, folder: Path) -> None:
-        self.samples = self.photos = self.bytes = 0
-        self._folder = folder
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        thread.join()
 
-    def __enter__(self) -> FolderSampler:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.2):
-            sizes: dict[str, int] = {}
-            for path in self._folder.rglob("*.*"):
-                with contextlib.suppress(FileNotFoundError):
-                    sizes[path.name] = path.stat().st_size
-            self.samples += 1
-            self.photos = max(self.photos, sum(name.endswith(".jpg") for name in sizes))
-            self.bytes = max(self.bytes, sum(sizes.values()))
+def _list(folder: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for path in folder.rglob("*.*"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes[path.name] = path.stat().st_size
+    return sizes
 
 
 if __name__ == "__main__":
