@@ -37,8 +37,7 @@ UNSURE = "clean_damaged_2.jpg"
 UNSURE_SHARE = 0.03
 ROUND = 250
 WORKERS = 4
-# Longer than a gateway waits for its storage at the end.
-STOP_S = 15.0
+STOP_S = 15.0  # longer than a gateway waits for its storage
 QUIET = ("--log-level=warning", "--access-log=off")
 _SMALL_DISK = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
 
