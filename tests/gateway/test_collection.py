@@ -337,6 +337,11 @@ def test_gateways_that_share_a_folder(place: Any) -> None:
     other.label("b", condition="intact")  # which has not noticed
     one.now += LIST_EVERY_S
     one.keeper.refresh()
+    sizes = one.keeper._storage.sizes()
+    assert (len(one.keeper.index), one.keeper.index.bytes) == (3, sum(sizes.values()))
+    assert len(sizes) == 8  # it has two names
+    one.label("b", condition="damaged", cleanliness="dirty")
+    assert one.reasons() == {"share": 2, "wrong": 1}
     assert one.count("collection_dropped_total", cause="error") == 0
 
 
