@@ -71,11 +71,8 @@ FEEDBACK_ERRORS: Errors = {
         {INVALID_FEEDBACK: '"wet" is not a label of condition; its labels are intact, damaged.'},
     ),
     "404": (
-        "The photo is unknown, or this gateway takes no feedback.",
-        {
-            UNKNOWN_PHOTO: "The photo of the request 'abc' is unknown, or was answered too long ago.",
-            "request.not_found": "There is nothing at /feedback.",
-        },
+        "The photo is unknown, or was answered too long ago.",
+        {UNKNOWN_PHOTO: "The photo of the request 'abc' is unknown, or was answered too long ago."},
     ),
     "408": (
         "The feedback took too long to arrive.",

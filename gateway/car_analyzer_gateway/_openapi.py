@@ -246,15 +246,16 @@ def describe(settings: Settings, *, needs_token: bool) -> dict[str, Any]:
         },
         "paths": {
             "/analyze": {"post": _with_token(_analyze(settings), needs=needs_token)},
-            "/feedback": {
-                "get": _with_token(_choices(), needs=needs_token),
-                "post": _with_token(_feedback(), needs=needs_token),
-            },
             "/health": {"get": _with_token(_health(), needs=protects_all)},
             "/metrics": {"get": _with_token(_metrics(), needs=protects_all)},
         },
         "components": {"schemas": SCHEMAS},
     }
+    if settings.collect is not None:
+        document["paths"]["/feedback"] = {
+            "get": _with_token(_choices(), needs=needs_token),
+            "post": _with_token(_feedback(), needs=needs_token),
+        }
     if needs_token:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return document
@@ -341,7 +342,7 @@ def _feedback() -> dict[str, Any]:
         "summary": "Tell what is true of a photo",
         "description": (
             "The labels that a person gives for a photo that was analysed a short while ago, for one or more heads. "
-            "Later feedback replaces earlier. Only gateways with `--collect` have this path: `/health` tells."
+            "Later feedback replaces earlier."
         ),
         "operationId": "feedback",
         "requestBody": {

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # At the end, and for reading a record: longer than a storage needs that works.
 PATIENCE_S = 3.0
+# After so many seconds with one photo, the log says so.
+STUCK_S = 10.0
 
 
 class Collection:
@@ -124,10 +126,14 @@ class Collection:
 
     async def close(self) -> None:
         """Write what waits, as far as the storage takes it within seconds."""
-        await asyncio.to_thread(self._writer.close, PATIENCE_S)
+        left = await asyncio.to_thread(self._writer.close, PATIENCE_S)
+        if left:
+            self._keeper.warn("stopped", f"the storage is too slow: {left} photos were not written")
 
     def _keep(self, photo: Photo, reason: str, labels: Labels | None = None) -> bool:
         job = functools.partial(self._keeper.keep, photo, reason, labels)
+        if self._writer.stuck_s > STUCK_S:
+            self._keeper.warn("stuck", "the storage does not answer")
         if self._writer.add(job, photo.size):
             return True
         self._keeper.drop("queue")

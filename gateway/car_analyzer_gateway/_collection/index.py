@@ -20,7 +20,8 @@ class Entry:
 
     Attributes:
         name: The name of its files.
-        files: The paths of its record, if there is one, and of the photo, in the order to delete them.
+        files: The paths of its record, if there is one, and of the photo, in the order to delete them. A photo with two
+            names has two of each.
         size: Of all its files, in bytes.
     """
 
@@ -119,17 +120,18 @@ def read_listing(sizes: Mapping[str, int]) -> tuple[list[Entry], list[str]]:
     Returns:
         The photos, and the records without a photo: a gateway ended while it deleted them.
     """
+    # By key: if two gateways moved the same photo, or one ended meanwhile, it has two names.
     found: dict[str, tuple[Name, list[str]]] = {}
-    for path in sizes:
+    for path in sorted(sizes):
         if (parsed := parse(path.rpartition("/")[2])) is not None:
             name, ending = parsed
-            files = found.setdefault(path.removesuffix(ending), (name, []))[1]
-            # The record comes first, since it is deleted first.
+            files = found.setdefault(name.key, (name, []))[1]
+            # Records come first, since they are deleted first.
             files.insert(0 if ending == RECORD else len(files), path)
     entries: list[Entry] = []
     orphans: list[str] = []
-    for name, files in sorted(found.values(), key=lambda each: each[0].key):
-        if len(files) == 1 and files[0].endswith(f".{RECORD}"):
+    for _, (name, files) in sorted(found.items()):
+        if files[-1].endswith(f".{RECORD}"):
             orphans += files
         else:
             entries.append(Entry(name, tuple(files), sum(sizes[path] for path in files)))

@@ -103,6 +103,9 @@ class Keeper:
         if not self._listed:
             self.drop("error")  # the quotas are not known
             return
+        if self.index.room(1, reason, kept) is None:
+            self.drop("quota")  # before it costs anything: that is usual when the collection is full
+            return
         with self._trouble("write", drops=True):
             if photo.data is not None:
                 data, ending = strip(photo.data)
@@ -132,7 +135,7 @@ class Keeper:
     def read(self, request_id: str) -> Photo | None:
         """A photo that is kept, without its bytes; None if there is none."""
         entry = self.index.of_request(request_id)
-        if entry is None or len(entry.files) < 2:
+        if entry is None or not entry.files[0].endswith(f".{RECORD}"):
             return None
         with self._trouble("read"):
             record = Record.from_json(self._storage.read(entry.files[0]))

@@ -52,7 +52,7 @@ class LocalFolder:
     def sizes(self) -> dict[str, int]:
         """The sizes of all files."""
         found: dict[str, int] = {}
-        for folder, _, files in os.walk(self._folder):
+        for folder, _, files in os.walk(self._folder, onerror=_raise_unless_missing):
             for name in files:
                 path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # another gateway has deleted it
@@ -90,7 +90,7 @@ class LocalFolder:
             path.unlink(missing_ok=True)
 
     def _make_folder(self, folder: Path) -> None:
-        if folder != self._folder and not folder.is_dir():
+        if not folder.is_dir():
             # With `parents=True`, mkdir would give the parents the default permissions.
             self._make_folder(folder.parent)
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -104,6 +104,12 @@ class LocalFolder:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    # Another gateway may delete a folder that is empty.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class Bucket:

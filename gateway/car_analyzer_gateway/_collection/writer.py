@@ -41,7 +41,7 @@ class Writer:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._closing = False
-        self._abandoned = False
+        self._busy_since: float | None = None
         self._start = start
         self._idle = idle
         self._thread = threading.Thread(target=self._run, name="collection", daemon=True)
@@ -61,23 +61,34 @@ class Writer:
             False if the queue is full, or the writer closes.
         """
         with self._changed:
-            if self._closing or len(self._jobs) >= self._max_jobs or self._bytes + size > self._max_bytes:
+            if (
+                self._closing
+                or len(self._jobs) >= self._max_jobs
+                or (self._bytes and self._bytes + size > self._max_bytes)
+            ):
                 return False
             self._bytes += size
             self._jobs.append((job, size))
             self._changed.notify()
             return True
 
-    def close(self, timeout: float) -> None:
-        """Do the jobs that wait, as far as they are done within a timeout in seconds."""
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds it has been at the same job; 0 if it waits for one."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def close(self, timeout: float) -> int:
+        """Do the jobs that wait, as far as they are done within a timeout in seconds; how many were not begun."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(timeout)
         with self._changed:
-            self._abandoned = True
+            left = len(self._jobs)
             self._jobs.clear()
+        return left
 
     def _run(self) -> None:
         self._do(self._start)
@@ -91,14 +102,17 @@ class Writer:
         idle_at = time.monotonic() + IDLE_S
         with self._changed:
             while not self._jobs:
-                if self._closing or self._abandoned:
+                if self._closing:
                     return None
                 if not self._changed.wait(max(0.0, idle_at - time.monotonic())):
                     return self._idle, 0
             return self._jobs.popleft()
 
     def _do(self, job: Callable[[], None]) -> None:
+        self._busy_since = time.monotonic()
         try:
             job()
         except Exception:  # noqa: BLE001 - the jobs handle the errors of the storage
             logger.exception("This is a bug in the gateway's collection.")
+        finally:
+            self._busy_since = None
