@@ -16,6 +16,7 @@ from .text import count, summary
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import IO
 
     from .answers import Answer
     from .hypotheses import Hypothesis, Judgement
@@ -68,7 +69,7 @@ class Card:
     @property
     def thumbnail(self) -> str | None:
         """A small JPEG as a data URI; None where Pillow cannot make one."""
-        return _thumbnail(self.path)
+        return thumbnail(self.path)
 
 
 def write_report(outcome: Outcome, file: Path) -> None:
@@ -102,9 +103,10 @@ def _card(answer: Answer) -> Card:
     return Card(answer.photo.name, answer.error, verdicts, answer.photo.path)
 
 
-def _thumbnail(path: Path) -> str | None:
+def thumbnail(photo: Path | IO[bytes]) -> str | None:
+    """A small JPEG of a photo as a data URI; None where Pillow cannot make one."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(photo, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
             image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes large JPEGs at a fraction of their size
