@@ -17,6 +17,7 @@ from car_analyzer_gateway import _comparison, _shadow
 from car_analyzer_gateway._app import make_app
 from car_analyzer_gateway._observers import AnsweredPhoto
 from car_analyzer_gateway._settings import Settings, read_settings
+from car_analyzer_gateway._triton_process import TritonProcess
 
 KEY = "an-administrators-key"
 ORDER = {"model": "candidate", "exportId": "new", "servedExportId": "old", "share": 1, "photos": 1000}
@@ -278,3 +279,8 @@ async def test_it_ends_if_nobody_asks(make_site: Callable[..., Site], monkeypatc
     await site.start()
     await site.candidate.closed.wait()
     assert site.shadow.run is None
+
+
+def test_the_triton_of_the_gateway_gets_the_key(tmp_path: Path) -> None:
+    assert f"--admin-key-file={tmp_path}" in TritonProcess("repository", {}, None, tmp_path)._arguments
+    assert not any("key" in argument for argument in TritonProcess("repository", {}, None)._arguments)
