@@ -27,6 +27,7 @@ from car_analyzer_export.spec import Spec
 from car_analyzer_server.capacity import decoding_processes
 from car_analyzer_server.repository import check_repository
 from reliability.publishing import VersionedLoad
+from tests.conftest import until
 from tests.gateway.conftest import running_gateway
 
 if TYPE_CHECKING:
@@ -134,10 +135,19 @@ def test_a_version_is_compared_on_the_gateways_photos_first(
         assert site.loaded() == {**{model: {before} for model in site.loaded()}, "tires": set()}
         headers = {"Authorization": f"Bearer {KEY}"}
         assert gateway.http.get("/shadow", headers=headers).json()["running"] is False
+        # Interrupted, it leaves nothing behind.
+        calibrated = copy_of(site, before, {"condition": {"temperature": 2.0}})
+        process = site.start("", "publish", "--version", calibrated, *shadow, "--shadow-photos", 1_000_000)
+        assert process.stdout is not None
+        until(lambda: "comparing version" in process.stdout.readline())
+        process.terminate()
+        rest, _ = process.communicate(timeout=120)
+        assert (process.returncode, "the previous version is still served" in rest) == (130, True), rest
+        assert site.loaded() == {**{model: {before} for model in site.loaded()}, "tires": set()}
+        assert gateway.http.get("/shadow", headers=headers).json()["running"] is False
         load.wait_for(10)
         assert load.errors() == []
         assert set(load.versions) == {before}
-        calibrated = copy_of(site, before, {"condition": {"temperature": 2.0}})
         code, printed = site.run("publish", "--version", calibrated, *shadow, "--json")
         assert code == 0, printed
         result = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])

@@ -60,9 +60,12 @@ class Gateway:
             )
         self._expect(status, 200, found)
         if found.get("running"):
-            raise PublishError(f"The gateway at {self.url} compares another version already.")
+            raise PublishError(
+                f"The gateway at {self.url} compares another version already. If that publication was killed, the "
+                "gateway ends it after a minute."
+            )
         if found.get("servedExportId") is None:
-            raise PublishError(f"The Triton of the gateway at {self.url} does not answer, or serves no such model.")
+            raise PublishError(f"The Triton of the gateway at {self.url} does not answer, or serves an older export.")
         if found["servedExportId"] != served:
             raise PublishError(
                 f"The gateway at {self.url} does not use this Triton: its Triton serves export "
