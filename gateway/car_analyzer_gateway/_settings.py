@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     access_log: Literal["off", "requests", "answers"] = Field(
         "requests", description="a log line for each request: off, requests, or answers (also photo sizes and labels)"
     )
+    drift: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of photos to compare with those of the last check; 0: off, 1: all",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error; debug also logs health checks"
     )
