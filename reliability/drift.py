@@ -25,9 +25,7 @@ from .harness import Row, announce, make_parser, report
 from .reference import EXAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy.typing as npt
+    from collections.abc import Callable, Sequence
 
 EPILOG = """\
 examples:
@@ -37,7 +35,7 @@ examples:
 """
 WITHIN = 500
 VIEW = View()
-SIZE = (640, 480)
+SIZE = (320, 240)
 PHOTOS = EXAMPLES / "photos"
 
 
@@ -92,7 +90,7 @@ WARMER = (1.12, 1.0, 0.88)
 CHANGES = {
     "night": (PLAIN, Stream(night)),
     "blur": (PLAIN, Stream(blur)),
-    "another camera": (PLAIN, Stream(size=(800, 600), gains=WARMER, quality=70)),
+    "another camera": (PLAIN, Stream(size=(400, 300), gains=WARMER, quality=70)),
     "another white balance": (PLAIN, Stream(gains=WARMER)),
     "red and blue swapped": (PLAIN, Stream(client=swap)),
     "the same, greyish photos": (Stream(greyish), Stream(greyish, client=swap)),
@@ -118,7 +116,7 @@ class Photographer:
     def _observe(self, stream: Stream) -> Observation:
         rng = self._rng
         picture = stream.scene(self._scene(), rng).resize(stream.size)
-        balance = np.array(stream.gains) * 2 ** rng.normal(0, 0.05, 3)
+        balance = [gain * 2 ** rng.normal(0, 0.05) for gain in stream.gains]
         picture = stream.client(_scaled(picture, balance), rng)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=min(97, round(rng.normal(stream.quality, 3))))
@@ -132,7 +130,7 @@ class Photographer:
         share = rng.uniform(0.6, 1)
         width, height = round(share * picture.width), round(share * picture.height)
         left, top = rng.integers(picture.width - width + 1), rng.integers(picture.height - height + 1)
-        picture = _scaled(picture.crop((left, top, left + width, top + height)), 2 ** rng.normal(0, 0.25))
+        picture = _scaled(picture.crop((left, top, left + width, top + height)), [2 ** rng.normal(0, 0.25)] * 3)
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else picture
 
 
@@ -144,8 +142,9 @@ def _read(folder: Path) -> list[Image.Image]:
     return pictures
 
 
-def _scaled(picture: Image.Image, factor: npt.ArrayLike) -> Image.Image:
-    return Image.fromarray((np.asarray(picture) * factor).clip(0, 255).astype(np.uint8))
+def _scaled(picture: Image.Image, gains: Sequence[float]) -> Image.Image:
+    """The picture with red, green and blue multiplied."""
+    return picture.point([min(255, round(value * gain)) for gain in gains for value in range(256)])
 
 
 def main(argv: list[str] | None = None) -> int:
