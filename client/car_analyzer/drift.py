@@ -46,7 +46,6 @@ FALSE_ALARMS, WINDOWS = 0.01, 40
 # What is kept of a sorted sample. The distance of the kept values from the whole sample is at most 1/400.
 MOST_VALUES = 200
 _DIGITS = 4
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 # The difference of red and blue of a grey photo is only rounding, and has no skew.
 _LEAST_SPREAD = 1e-3
 
@@ -206,10 +205,11 @@ def photo_statistics(pixels: npt.NDArray[np.uint8], photo: bytes) -> dict[str, f
         pixels: What the network sees: uint8 RGB, [height, width, 3].
         photo: The bytes of the image file. Only its header is read; if that fails, what is about the file is missing.
     """
-    colours = pixels.astype(np.float32) / 255
-    red, green, blue = (colours[..., channel] for channel in range(3))
-    luminance = colours @ _LUMINANCE
+    # One plane a colour: numpy is several times faster with it.
+    red, green, blue = pixels.transpose(2, 0, 1).astype(np.float32, order="C") / 255
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     red_blue = red - blue
+    saturation = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     found = {
         "brightness": luminance.mean(),
         "contrast": luminance.std(),
@@ -217,7 +217,7 @@ def photo_statistics(pixels: npt.NDArray[np.uint8], photo: bytes) -> dict[str, f
         "red_blue": red_blue.mean(),
         "red_blue_skew": _skew(red_blue),
         "green": (green - (red + blue) / 2).mean(),
-        "saturation": (colours.max(axis=2) - colours.min(axis=2)).mean(),
+        "saturation": saturation.mean(),
     }
     try:
         frame = read_frame(photo)
@@ -247,7 +247,7 @@ def _skew(values: npt.NDArray[np.float32]) -> float:
     """Third standardised moment. Its sign changes when red and blue are swapped, however weak the colours are."""
     centred = values - values.mean()
     spread = float(values.std())
-    return 0.0 if spread < _LEAST_SPREAD else float((centred**3).mean()) / spread**3
+    return 0.0 if spread < _LEAST_SPREAD else float((centred * centred * centred).mean()) / spread**3
 
 
 def _distance(recorded: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> float:
