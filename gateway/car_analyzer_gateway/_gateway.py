@@ -63,6 +63,13 @@ class Gateway:
         self._completed_photos = CompletedPhotos()
         self._failed_photos = FailedPhotos()
         self.observers: list[Observer] = []
+        if settings.drift:
+            from car_analyzer.pixels import PixelSource  # needs numpy, which takes long to import
+
+            from ._drift import Drift
+
+            source = PixelSource(settings.url, settings.model, settings.tls)
+            self.observers.append(Drift(source, self.metrics.registry, settings.drift))
 
     @property
     def is_busy(self) -> bool:

@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     collect_recent_bytes: ByteSize = Field(
         ByteSize(64_000_000), ge=0, description="maximum size of the recent photos in memory that feedback finds"
     )
+    drift: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of photos to compare with those of the last check; 0: off, 1: all",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error; debug also logs health checks"
     )
