@@ -63,11 +63,16 @@ def make_app(settings: Settings) -> Starlette:
         Route("/docs", docs),
         *static_routes(),
     ]
-    if settings.collect is not None:
-        collection = Collection(settings, gateway.metrics.registry)
+    collection = None if settings.collect is None else Collection(settings, gateway.metrics.registry)
+    if collection is not None:
         gateway.observers.append(collection)
         feedback = Feedback(collection, settings.upload_timeout)
         routes += [Route("/feedback", feedback.show), Route("/feedback", feedback.take, methods=["POST"])]
+    if settings.drift:
+        from ._drift import open_drift  # needs numpy, which takes long to import
+
+        keep = None if collection is None else collection.keep
+        gateway.observers.append(open_drift(settings, gateway.metrics.registry, keep))
     if admin_key is not None:
         shadow = Shadow(settings, gateway.client, gateway.metrics)
         gateway.observers.append(shadow)

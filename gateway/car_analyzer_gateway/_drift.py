@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from car_analyzer import CarAnalyzerError, ConfigurationError
 from car_analyzer.drift import LEAST_PHOTOS, Observation, given_answers, photo_statistics
+from car_analyzer.pixels import PixelSource
 
 from ._logs import logger
 
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
     from car_analyzer import Analysis
     from car_analyzer.drift import Comparison, Reference
-    from car_analyzer.pixels import PixelSource
 
     from ._observers import AnsweredPhoto
+    from ._settings import Settings
 
 WINDOW = 250
 TIMEOUT_S = 10.0
@@ -176,6 +177,13 @@ class Drift:
     def _restart(self) -> None:
         self._seen = []
         self._held = _HeldPhotos()
+
+
+def open_drift(
+    settings: Settings, registry: CollectorRegistry, keep: Callable[[AnsweredPhoto, str], None] | None
+) -> Drift:
+    """Create the observer for the gateway's Triton; see `Drift`."""
+    return Drift(PixelSource(settings.url, settings.model, settings.tls), registry, settings.drift, keep)
 
 
 class _HeldPhotos:

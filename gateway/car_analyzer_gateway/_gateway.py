@@ -63,13 +63,6 @@ class Gateway:
         self._completed_photos = CompletedPhotos()
         self._failed_photos = FailedPhotos()
         self.observers: list[Observer] = []
-        if settings.drift:
-            from car_analyzer.pixels import PixelSource  # needs numpy, which takes long to import
-
-            from ._drift import Drift
-
-            source = PixelSource(settings.url, settings.model, settings.tls)
-            self.observers.append(Drift(source, self.metrics.registry, settings.drift))
 
     @property
     def is_busy(self) -> bool:
@@ -206,9 +199,15 @@ class Gateway:
             self._failed_photos.add(len(photo))
             return answer
         self.metrics.count_analysis(analysis)
-        for observer in self.observers:
-            observer.see(AnsweredPhoto(request_id, photo, analysis))
+        self._show(AnsweredPhoto(request_id, photo, analysis))
         return analysis
+
+    def _show(self, answered: AnsweredPhoto) -> None:
+        for observer in self.observers:
+            try:
+                observer.see(answered)
+            except Exception:  # noqa: BLE001 - the answer is right whatever an observer does
+                logger.exception("bug in what looks at answered photos")
 
     def _body(self, answer: Analysis | GatewayError, *, is_full: bool) -> dict[str, Any]:
         if isinstance(answer, GatewayError):

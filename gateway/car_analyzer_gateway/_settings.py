@@ -100,7 +100,7 @@ class Settings(BaseSettings):
         # Kubernetes sets CAR_ANALYZER_PORT to such a URL in every pod if there is a service named `car-analyzer`.
         return 5000 if isinstance(value, str) and value.startswith(("tcp://", "udp://")) else value
 
-    @field_validator("collect_share", mode="before")
+    @field_validator("collect_share", "drift", mode="before")
     @classmethod
     def _read_percentage(cls, value: Any) -> Any:
         if isinstance(value, str) and value.strip().endswith("%"):
