@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,9 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
     processes = []
     with contextlib.ExitStack() as stack:
         urls = (site.server.grpc_url, site.server.http_url)
-        streams = [stack.enter_context(VersionedLoad(url, photos, workers=1, timeout=600)) for url in urls * 2]
+        # Enough for a gap of a moment, and few enough to leave the processor to what they are sent beside.
+        load = partial(VersionedLoad, photos=photos, workers=1, timeout=600, rate=20)
+        streams = [stack.enter_context(load(url)) for url in urls * 2]
 
         def last_requests_end(_configs: Any) -> float:
             processes.append(site.server.instances("preprocess"))
@@ -59,13 +62,13 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
         monkeypatch.setattr(switch, "_longest", last_requests_end)
         for command, served in ((("publish", "--version", second), second), (("rollback",), first)):
             for stream in streams:
-                stream.wait_for(30)
+                stream.wait_for(15)
             code, printed = site.run(*command)
             assert code == 0, printed
             assert f"version {served} is served at {site.server.grpc_url}" in printed
             assert site.served() == site.on_disk() == served
         for stream in streams:
-            stream.wait_for(30)
+            stream.wait_for(15)
     for stream in streams:
         assert stream.errors() == []
         assert set(stream.versions) == {first, second}
