@@ -29,7 +29,9 @@ $(DEMO)/$(ENSEMBLE): examples/demo.toml examples/demo_network.py $(wildcard exam
 	@echo "Exporting the demo models ..." >&2
 	@$(BIN)/car-analyzer export examples/demo.toml --repository $(DEMO) >&2
 
+# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each of hundreds of commands would compile the packages.
 test: lint docs ## Check style and types, then run every test on a real Triton
+	@$(BIN)/python -m compileall -q client export gateway server reliability
 	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 test-fast: lint ## Check style and types, then run the tests that need neither Triton nor an export (about a minute)

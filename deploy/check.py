@@ -78,7 +78,8 @@ class Checks:
         yield "tsc", f"resources of {', '.join(CRDS)}", self._check_types
         monitoring = DEPLOY / "monitoring"
         yield "promtool", "check rules", partial(self._run, "promtool", "check", "rules", CHART / "files" / "rules.yml")
-        yield "promtool", "test rules", partial(self._run, "promtool", "test", "rules", monitoring / "rules_test.yml")
+        tests = sorted(monitoring.glob("*_test.yml"))
+        yield "promtool", "test rules", partial(self._run, "promtool", "test", "rules", *tests)
         yield "promtool", "check config", self._prometheus
 
     def render(self, folder: str) -> str:

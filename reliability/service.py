@@ -107,12 +107,13 @@ class Gateway(Command):
     Args:
         triton: The URL of the Triton behind it.
         arguments: More arguments.
+        prefix: A command that runs it, such as `unshare`.
     """
 
-    def __init__(self, triton: str, *arguments: str) -> None:
+    def __init__(self, triton: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CAR_ANALYZER_")}
         words = ("gateway", "--port=0", "--log-level=error", f"--url={triton}", *arguments)
-        super().__init__(*words, environment=clean)
+        super().__init__(*words, prefix=prefix, environment=clean)
 
     @property
     def url(self) -> str:

@@ -185,14 +185,31 @@ class HeldModel:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A model repository with the demo models as version 1, the same for all workers. Not to be written to."""
+def make_once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Make a folder in the first worker that needs it; the others get the same. Not to be written to."""
     shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    folder = shared / "exported" / "model_repository"
-    with FileLock(shared / "exported.lock"):
-        if not folder.exists():
-            export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), folder)
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        done = shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                make(shared / name)
+                done.touch()
+        return shared / name
+
     return folder
+
+
+@pytest.fixture(scope="session")
+def repository(make_once: Callable[..., Path]) -> Path:
+    """A model repository with the demo models as version 1, the same for all workers. Not to be written to."""
+
+    def make(folder: Path) -> None:
+        export(plan_export(Spec.from_file(EXAMPLES / "demo.toml")), folder / "model_repository")
+
+    return make_once("exported", make) / "model_repository"
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,17 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts], name
 
 
+def label_folder(label: str) -> str:
+    """A label, or the name of a head, as the name of a folder.
+
+    Letters, digits, spaces and hyphens stay, other characters become `_`. A label without letters and digits becomes
+    hexadecimal numbers: `++` is `%2B%2B`.
+    """
+    if re.search(r"[^\W_]", label):
+        return re.sub(r"[^\w -]", "_", label)
+    return "".join(f"%{byte:02X}" for byte in label.encode()) or "%00"
+
+
 def _walk(folder: str, *, recursive: bool) -> list[Entry]:
     try:
         with os.scandir(folder) as listing:

@@ -198,6 +198,12 @@ PANELS = (
         maximum=1,
     ),
     Panel(
+        "Drift of photos",
+        "none",
+        ((f"max by (statistic) (car_analyzer_drift_score{{{GATEWAY}}})", "{{statistic}}"),),
+        "Only with --drift. From 1 on, photos are not like those that the model was checked on.",
+    ),
+    Panel(
         "Sizes of photos",
         "bytes",
         _quantiles("car_analyzer_photo_bytes", GATEWAY),

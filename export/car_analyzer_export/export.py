@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .repository.config import DRIFT
 from .repository.signature import Signature
 from .repository.staging import Staging, add, choose_number, staging
 from .repository.versions import RECORD, locked, writing
@@ -141,12 +142,15 @@ def _complete(
     number = choose_number(repository, staged.models, version)
     models = {name: facts["onnx"]["sha256"] for name, facts in records.items()}
     maps = {head: shape for facts in records.values() for head, shape in facts.get("maps", {}).items()}
-    export_id = staged.write(plan, number, models, maps)
+    drift = checked.drift if checked is not None else None
+    export_id = staged.write(plan, number, models, maps, drift)
     for name, facts in records.items():
         _write_record(staged.version_folder(name), {"model": name, "version": number, **facts})
     summary = {"model": ENSEMBLE, "version": number, "export_id": export_id, "models": models}
     if plan.explain:
         summary["explain"] = {head.name: "map" if head.name in maps else "occlusion" for head, _ in plan.heads()}
+    if drift is not None:
+        summary[DRIFT] = drift.describe()
     _write_record(staged.version_folder(ENSEMBLE), summary | plan.about)
     return Export(repository, number, export_id, records, {**plan.skipped, **written.skipped})
 

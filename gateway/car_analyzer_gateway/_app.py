@@ -12,11 +12,15 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
+from ._collection import Collection
 from ._docs import DOCS_POLICY, render_docs
 from ._errors import GatewayError
+from ._feedback import Feedback
 from ._gateway import Gateway
 from ._middleware import CorsMiddleware, ErrorMiddleware, RequestMiddleware, TokenMiddleware
 from ._openapi import describe
+from ._shadow import PATHS as SHADOW_PATHS
+from ._shadow import Shadow
 from ._static import static_routes
 from ._tracing import TracingMiddleware
 
@@ -41,6 +45,7 @@ def make_app(settings: Settings) -> Starlette:
         ConfigurationError: A setting is invalid.
     """
     token = settings.read_token()
+    admin_key = settings.read_admin_key()
     gateway = Gateway(settings)
     document = describe(settings, needs_token=token is not None)
 
@@ -58,6 +63,20 @@ def make_app(settings: Settings) -> Starlette:
         Route("/docs", docs),
         *static_routes(),
     ]
+    collection = None if settings.collect is None else Collection(settings, gateway.metrics.registry)
+    if collection is not None:
+        gateway.observers.append(collection)
+        feedback = Feedback(collection, settings.upload_timeout)
+        routes += [Route("/feedback", feedback.show), Route("/feedback", feedback.take, methods=["POST"])]
+    if settings.drift:
+        from ._drift import open_drift  # needs numpy, which takes long to import
+
+        keep = None if collection is None else collection.keep
+        gateway.observers.append(open_drift(settings, gateway.metrics.registry, keep))
+    if admin_key is not None:
+        shadow = Shadow(settings, gateway.client, gateway.metrics)
+        gateway.observers.append(shadow)
+        routes += shadow.routes()
     paths = frozenset(route.path for route in routes)
     logs = settings.access_log != "off"
     middleware = [Middleware(RequestMiddleware, metrics=gateway.metrics, paths=paths, logs=logs)]
@@ -75,8 +94,10 @@ def make_app(settings: Settings) -> Starlette:
         )
     middleware.append(Middleware(ErrorMiddleware))
     if token is not None:
-        protected = None if settings.protect == "all" else frozenset({"/analyze"})
-        middleware.append(Middleware(TokenMiddleware, token=token, paths=protected))
+        protected = None if settings.protect == "all" else frozenset({"/analyze", "/feedback"})
+        middleware.append(Middleware(TokenMiddleware, token=token, paths=protected, but=SHADOW_PATHS))
+    if admin_key is not None:
+        middleware.append(Middleware(TokenMiddleware, token=admin_key, paths=SHADOW_PATHS))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
         settings = read_settings(flags)
         if repository is None:
             return _serve(settings, as_json=as_json)
-        settings.read_token()  # fail before Triton is started
-        with TritonProcess(repository, ports, settings.otlp_endpoint) as triton:
+        settings.read_token(), settings.read_admin_key()  # fail before Triton is started
+        with TritonProcess(repository, ports, settings.otlp_endpoint, settings.admin_key_file) as triton:
             code = _serve(settings.model_copy(update={"url": triton.url}), as_json=as_json)
             return FAILED if triton.failed else code
     except ConfigurationError as error:

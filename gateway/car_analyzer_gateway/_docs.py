@@ -42,6 +42,10 @@ EXAMPLES = {
         "curl -H 'Content-Type: image/jpeg' --data-binary @car.jpg http://localhost:5000/analyze\n"
         "curl -F image=@car.jpg 'http://localhost:5000/analyze?explain=1'"
     ),
+    "/feedback": (
+        "curl -H 'Content-Type: application/json' "
+        """-d '{"request_id": "abc", "labels": {"condition": "damaged"}}' http://localhost:5000/feedback"""
+    ),
     "/health": "curl http://localhost:5000/health",
     "/metrics": "curl http://localhost:5000/metrics",
 }
@@ -78,19 +82,19 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
         parts.append(f"<pre>{escape(EXAMPLES[path])}</pre>")
     if path == "/analyze":
         parts.append(TRY_ON_PAGE if needs_token else TRY_FORM)
-    elif not needs_token:
+    elif not needs_token and method == "get":
         parts.append(f'<p>Try it: <a href="{escape(path.lstrip("/"))}">{escape(path)}</a></p>')
     if "requestBody" in operation:
         types = ", ".join(f"<code>{escape(kind)}</code>" for kind in operation["requestBody"]["content"])
         parts.append(f"<p>The body is one of {types}.</p>")
     rows = "".join(_response(status, response) for status, response in operation["responses"].items())
     parts.append(f"<table><tr><th>Status</th><th>Meaning</th><th>Codes</th></tr>{rows}</table>")
-    parts.extend(_examples(operation["responses"]["200"]))
+    parts.extend(_examples(operation["responses"].get("200", {"content": {}})))
     return "".join(parts)
 
 
 def _response(status: str, response: dict[str, Any]) -> str:
-    examples = [example["value"] for body in response["content"].values() for example in _named(body).values()]
+    examples = [example["value"] for body in response.get("content", {}).values() for example in _named(body).values()]
     codes = ", ".join(f"<code>{escape(value['code'])}</code>" for value in examples if "code" in value)
     return f"<tr><td>{status}</td><td>{_text(response['description'])}</td><td>{codes}</td></tr>"
 

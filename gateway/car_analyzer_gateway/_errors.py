@@ -31,11 +31,14 @@ CODES = {
     404: "request.not_found",
     405: "request.method_not_allowed",
     408: "request.timeout",
+    409: "request.conflict",
     413: "request.too_large",
     415: "request.media_type",
     503: "service.overloaded",
 }
 STOPPING = "service.stopping"
+UNKNOWN_PHOTO = "feedback.unknown_photo"
+INVALID_FEEDBACK = "feedback.invalid"
 BUSY = "The service is busy; try again in a moment."
 
 

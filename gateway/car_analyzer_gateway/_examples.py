@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._errors import BUSY, STOPPING
+from ._errors import BUSY, INVALID_FEEDBACK, STOPPING, UNKNOWN_PHOTO
 
 # Each status: what it means, and a sentence for each code.
-ERRORS: dict[str, tuple[str, dict[str, str]]] = {
+Errors = dict[str, tuple[str, dict[str, str]]]
+ERRORS: Errors = {
     "400": (
         "There is no photo, or it cannot be read.",
         {
@@ -62,6 +63,51 @@ ERRORS: dict[str, tuple[str, dict[str, str]]] = {
         "There was no answer within the timeout.",
         {"service.deadline_exceeded": "There was no answer within 30 seconds."},
     ),
+}
+
+FEEDBACK_ERRORS: Errors = {
+    "400": (
+        "The feedback is malformed, or has an unknown head or label.",
+        {INVALID_FEEDBACK: '"wet" is not a label of condition; its labels are intact, damaged.'},
+    ),
+    "404": (
+        "The photo is unknown, or was answered too long ago.",
+        {UNKNOWN_PHOTO: "The photo of the request 'abc' is unknown, or was answered too long ago."},
+    ),
+    "408": (
+        "The feedback took too long to arrive.",
+        {"request.timeout": "The feedback did not arrive within 30 seconds."},
+    ),
+    "413": (
+        "The feedback is too large.",
+        {"request.too_large": "The feedback is too large; at most 8,192 bytes are accepted."},
+    ),
+    "415": (
+        "The body is not JSON.",
+        {"request.media_type": "Send feedback with the Content-Type application/json."},
+    ),
+    "500": ERRORS["500"],
+    "503": (
+        "Too busy: try again later.",
+        {"service.overloaded": BUSY},
+    ),
+}
+CHOICES_ERRORS: Errors = {
+    "400": (
+        "The parameter is missing.",
+        {"request.invalid": "The parameter request_id is missing: the X-Request-ID of an answer."},
+    ),
+    **{status: FEEDBACK_ERRORS[status] for status in ("404", "500", "503")},
+}
+CHOICES: dict[str, Any] = {
+    "heads": {
+        "cleanliness": {"label": "dirty", "labels": ["clean", "dirty"]},
+        "condition": {"label": "intact", "labels": ["intact", "damaged"]},
+    }
+}
+FEEDBACK: dict[str, Any] = {
+    "one head": {"value": {"request_id": "abc", "labels": {"condition": "damaged"}}},
+    "a multilabel head": {"value": {"request_id": "abc-2", "labels": {"damage": ["dent", "scratch"]}}},
 }
 
 ANALYSIS: dict[str, Any] = {

@@ -113,7 +113,9 @@ class Gateway:
         health = await self.client.health(HEALTH_S)
         if health.ready:
             known = health.to_dict()
-            body = {key: known[key] for key in ("status", "description", "demo") if key in known}
+            body: dict[str, Any] = {key: known[key] for key in ("status", "description", "demo") if key in known}
+            if self.settings.collect is not None:
+                body["feedback"] = True
             return JSONResponse(body, headers={"Cache-Control": "no-store"})
         logger.warning("not ready", extra={"fields": {"reason": health.message}})
         # Without models, the connection failed: the message contains addresses.
@@ -197,9 +199,15 @@ class Gateway:
             self._failed_photos.add(len(photo))
             return answer
         self.metrics.count_analysis(analysis)
-        for observer in self.observers:
-            observer.see(AnsweredPhoto(request_id, photo, analysis))
+        self._show(AnsweredPhoto(request_id, photo, analysis))
         return analysis
+
+    def _show(self, answered: AnsweredPhoto) -> None:
+        for observer in self.observers:
+            try:
+                observer.see(answered)
+            except Exception:  # noqa: BLE001 - the answer is right whatever an observer does
+                logger.exception("bug in what looks at answered photos")
 
     def _body(self, answer: Analysis | GatewayError, *, is_full: bool) -> dict[str, Any]:
         if isinstance(answer, GatewayError):

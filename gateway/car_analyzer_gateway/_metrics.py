@@ -53,6 +53,9 @@ class Metrics:
             buckets=CONFIDENCES,
             registry=self.registry,
         )
+        self.shadow = Counter(
+            "car_analyzer_shadow_photos", "Photos for a candidate, by outcome.", ("outcome",), registry=self.registry
+        )
         held = Gauge("car_analyzer_held_bytes", "Bytes set aside for photos in flight.", registry=self.registry)
         held.set_function(lambda: budget.used)
 

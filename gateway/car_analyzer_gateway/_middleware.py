@@ -156,15 +156,19 @@ class TokenMiddleware:
         app: The next application.
         token: The bearer token.
         paths: The protected paths; None for all.
+        but: Paths that need another token.
     """
 
-    def __init__(self, app: ASGIApp, token: bytes, paths: frozenset[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, token: bytes, paths: frozenset[str] | None, but: frozenset[str] = frozenset()
+    ) -> None:
         self._app = app
         self._expected = b"Bearer " + token
         self._paths = paths
+        self._but = but
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (self._paths is None or scope["path"] in self._paths):
+        if scope["type"] == "http" and self._covers(scope["path"]):
             given = Headers(scope=scope).get("authorization", "")
             scheme, _, token = given.partition(" ")
             sent = f"{scheme.capitalize()} {token.strip()}".encode("latin-1", "replace")
@@ -174,6 +178,9 @@ class TokenMiddleware:
                 )
                 raise GatewayError(401, "token", message, headers={"WWW-Authenticate": "Bearer"})
         await self._app(scope, receive, send)
+
+    def _covers(self, path: str) -> bool:
+        return path not in self._but and (self._paths is None or path in self._paths)
 
 
 class CorsMiddleware(cors.CORSMiddleware):

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 from car_analyzer import __version__
 from car_analyzer.errors import CODES as SDK_CODES
 
-from ._errors import CODES, STOPPING
-from ._examples import ANSWERS, ERRORS
+from ._errors import CODES, INVALID_FEEDBACK, STOPPING, UNKNOWN_PHOTO
+from ._examples import ANSWERS, CHOICES, CHOICES_ERRORS, ERRORS, FEEDBACK, FEEDBACK_ERRORS
 
 if TYPE_CHECKING:
+    from ._examples import Errors
     from ._settings import Settings
 
 CONFIDENCE = {"type": "number", "minimum": 0, "maximum": 1}
 
+LABEL = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 SCHEMAS: dict[str, Any] = {
     "Analysis": {
         "type": "object",
@@ -149,7 +151,7 @@ SCHEMAS: dict[str, Any] = {
     "ErrorCode": {
         "type": "string",
         "description": "The error for programs. Codes do not change; later versions may have more.",
-        "enum": sorted({*SDK_CODES, *CODES.values(), STOPPING}),
+        "enum": sorted({*SDK_CODES, *CODES.values(), STOPPING, UNKNOWN_PHOTO, INVALID_FEEDBACK}),
     },
     "Health": {
         "type": "object",
@@ -158,6 +160,45 @@ SCHEMAS: dict[str, Any] = {
             "status": {"type": "string", "enum": ["OK"]},
             "description": {"type": "string", "description": "What the models are, if their spec tells."},
             "demo": {"type": "boolean", "description": "True for demo models: do not rely on their answers."},
+            "feedback": {"type": "boolean", "description": "True if the gateway takes `POST /feedback`."},
+        },
+    },
+    "Choices": {
+        "type": "object",
+        "required": ["heads"],
+        "properties": {
+            "heads": {
+                "type": "object",
+                "additionalProperties": {
+                    "type": "object",
+                    "required": ["label", "labels"],
+                    "properties": {
+                        "label": {**LABEL, "description": "The answer; of a multilabel head, the list of its labels."},
+                        "labels": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "What feedback may give.",
+                        },
+                    },
+                },
+            }
+        },
+    },
+    "Feedback": {
+        "type": "object",
+        "required": ["request_id", "labels"],
+        "properties": {
+            "request_id": {
+                "type": "string",
+                "minLength": 1,
+                "description": "The answer's `X-Request-ID`; from the second photo on with its number: `abc-2`.",
+            },
+            "labels": {
+                "type": "object",
+                "description": "Head to its true label; of a multilabel head, to the list of its true labels.",
+                "minProperties": 1,
+                "additionalProperties": LABEL,
+            },
         },
     },
     "Unavailable": {
@@ -210,6 +251,11 @@ def describe(settings: Settings, *, needs_token: bool) -> dict[str, Any]:
         },
         "components": {"schemas": SCHEMAS},
     }
+    if settings.collect is not None:
+        document["paths"]["/feedback"] = {
+            "get": _with_token(_choices(), needs=needs_token),
+            "post": _with_token(_feedback(), needs=needs_token),
+        }
     if needs_token:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return document
@@ -276,6 +322,37 @@ def _analyze(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _choices() -> dict[str, Any]:
+    errors = {status: _error(status, CHOICES_ERRORS) for status in CHOICES_ERRORS}
+    parameter = {"name": "request_id", "in": "query", "required": True, "schema": {"type": "string", "minLength": 1}}
+    content = {"application/json": {"schema": _schema("Choices"), "example": CHOICES}}
+    return {
+        "summary": "What feedback can say about a photo",
+        "description": "Each head's answer for a photo that was analysed a short while ago, and all its labels.",
+        "operationId": "feedbackChoices",
+        "parameters": [parameter],
+        "responses": {"200": {"description": "The labels.", "headers": HEADERS, "content": content}, **errors},
+    }
+
+
+def _feedback() -> dict[str, Any]:
+    errors = {status: _error(status, FEEDBACK_ERRORS) for status in FEEDBACK_ERRORS}
+    errors["503"]["headers"] = {**HEADERS, **RETRY_AFTER}
+    return {
+        "summary": "Tell what is true of a photo",
+        "description": (
+            "The labels that a person gives for a photo that was analysed a short while ago, for one or more heads. "
+            "Later feedback replaces earlier."
+        ),
+        "operationId": "feedback",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _schema("Feedback"), "examples": FEEDBACK}},
+        },
+        "responses": {"204": {"description": "The feedback was accepted.", "headers": HEADERS}, **errors},
+    }
+
+
 def _health() -> dict[str, Any]:
     return {
         "summary": "Check whether photos can be analysed now",
@@ -313,8 +390,8 @@ def _with_token(operation: dict[str, Any], *, needs: bool) -> dict[str, Any]:
     return operation
 
 
-def _error(status: str) -> dict[str, Any]:
-    description, sentences = ERRORS[status]
+def _error(status: str, errors: Errors = ERRORS) -> dict[str, Any]:
+    description, sentences = errors[status]
     examples = {code: {"value": {"error": sentence, "code": code}} for code, sentence in sentences.items()}
     content = {"application/json": {"schema": _schema("Error"), "examples": examples}}
     return {"description": description, "headers": HEADERS, "content": content}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it at runtime
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,8 @@ from car_analyzer import TLS, ConfigurationError
 PREFIX = "CAR_ANALYZER_"
 # Everybody who can list processes sees the command line.
 NOT_A_FLAG = {"token"}
+# As for `car-analyzer serve`, which cannot be imported here.
+ADMIN_KEY = re.compile(r"[A-Za-z0-9._~-]{16,}")
 
 EPILOG = """\
 Each flag has an environment variable: --max-photos is CAR_ANALYZER_MAX_PHOTOS. Flags take precedence. The token is read
@@ -56,6 +59,10 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(None, description="bearer token that callers have to send")
     token_file: Path | None = Field(None, description="file with the bearer token; default: no token")
     protect: Literal["analyze", "all"] = Field("analyze", description="paths that need the token: analyze, or all")
+    admin_key_file: Path | None = Field(
+        None,
+        description="file with the key of Triton's administrators, for `car-analyzer publish --shadow`; default: none",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="allowed CORS origins, separated by commas, or *; default: none"
     )
@@ -67,6 +74,22 @@ class Settings(BaseSettings):
     access_log: Literal["off", "requests", "answers"] = Field(
         "requests", description="a log line for each request: off, requests, or answers (also photo sizes and labels)"
     )
+    collect: str | None = Field(
+        None, description="folder or URL such as s3://bucket/cars, to keep photos and feedback in; default: none"
+    )
+    collect_share: float = Field(0.01, ge=0, le=1, description="share of the photos that are kept by chance, or 1%")
+    collect_photos: int = Field(10_000, ge=1, description="maximum number of photos that are kept")
+    collect_bytes: ByteSize = Field(ByteSize(5_000_000_000), ge=1, description="maximum size of all that is kept")
+    collect_days: float = Field(30.0, gt=0, allow_inf_nan=False, description="days after which photos are deleted")
+    collect_recent_bytes: ByteSize = Field(
+        ByteSize(64_000_000), ge=0, description="maximum size of the recent photos in memory that feedback finds"
+    )
+    drift: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of photos to compare with those of the last check; 0: off, 1: all",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error; debug also logs health checks"
     )
@@ -76,6 +99,16 @@ class Settings(BaseSettings):
     def _ignore_service_link(cls, value: Any) -> Any:
         # Kubernetes sets CAR_ANALYZER_PORT to such a URL in every pod if there is a service named `car-analyzer`.
         return 5000 if isinstance(value, str) and value.startswith(("tcp://", "udp://")) else value
+
+    @field_validator("collect_share", "drift", mode="before")
+    @classmethod
+    def _read_percentage(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            try:
+                return float(value.strip().removesuffix("%")) / 100
+            except ValueError:
+                return value
+        return value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -126,16 +159,26 @@ class Settings(BaseSettings):
         if self.token is not None:
             token = self.token.get_secret_value()
         elif self.token_file is not None:
-            try:
-                token = self.token_file.read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"cannot read the token file {self.token_file}: {error}") from error
+            token = _read_secret(self.token_file, "token")
         else:
             return None
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise ConfigurationError("the token must be one word of printable ASCII characters")
         return token.encode()
+
+    def read_admin_key(self) -> bytes | None:
+        """The administrators' key, or None without one.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or the key is invalid.
+        """
+        if self.admin_key_file is None:
+            return None
+        key = _read_secret(self.admin_key_file, "key").strip()
+        if not ADMIN_KEY.fullmatch(key):
+            raise ConfigurationError(f"the key in {self.admin_key_file} must be 16 or more of A-Z a-z 0-9 . _ ~ -")
+        return key.encode()
 
 
 def read_settings(arguments: dict[str, Any]) -> Settings:
@@ -178,6 +221,13 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
             description += f"; default: {field.default}"
         parser.add_argument(_flag(name), metavar=name.rpartition("_")[2].upper(), help=description.replace("%", "%%"))
     return parser
+
+
+def _read_secret(file: Path, kind: str) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the {kind} file {file}: {error}") from error
 
 
 def _flag(name: str) -> str:

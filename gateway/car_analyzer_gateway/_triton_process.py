@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+    from pathlib import Path
     from types import FrameType, TracebackType
 
 PR_SET_PDEATHSIG = 1
@@ -36,6 +37,7 @@ class TritonProcess:
         repository: The model repository.
         ports: Values for some of `PORT_FLAGS`.
         otlp_endpoint: Where Triton sends its traces; None for no traces.
+        admin_key_file: The key of its administrators; None for a random one.
 
     Attributes:
         url: Triton's gRPC address, after it is ready.
@@ -45,8 +47,15 @@ class TritonProcess:
         TritonError: It did not start. It has printed why.
     """
 
-    def __init__(self, repository: str, ports: Mapping[str, str], otlp_endpoint: str | None) -> None:
-        flags = {"--repository": repository, **ports, "--otlp-endpoint": otlp_endpoint}
+    def __init__(
+        self, repository: str, ports: Mapping[str, str], otlp_endpoint: str | None, admin_key_file: Path | None = None
+    ) -> None:
+        flags = {
+            "--repository": repository,
+            **ports,
+            "--otlp-endpoint": otlp_endpoint,
+            "--admin-key-file": admin_key_file,
+        }
         self._arguments = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
         self.url = ""
         self.failed = False

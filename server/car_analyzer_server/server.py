@@ -175,10 +175,16 @@ class Server:
             self._load(model, changed)
         return True
 
-    def instances(self, model: str) -> int:
-        """The number of instances in a served model's configuration; 0 if Triton does not answer."""
+    def instances(self, model: str, version: str = "") -> int:
+        """The number of instances in a served model's configuration; 0 if it is not loaded, or Triton does not answer.
+
+        Args:
+            model: The model.
+            version: Its version; the newest one by default.
+        """
+        path = f"/v2/models/{model}/versions/{version}/config" if version else f"/v2/models/{model}/config"
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-            status, answer = self._request("GET", f"/v2/models/{model}/config", _CONFIG_SECONDS)
+            status, answer = self._request("GET", path, _CONFIG_SECONDS)
             if status == 200:
                 return sum(group.get("count", 1) for group in json.loads(answer).get("instance_group", ()))
         return 0

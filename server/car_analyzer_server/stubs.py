@@ -41,17 +41,18 @@ class Stubs:
 
     Args:
         triton: The process id of the Triton.
-        instances: Returns the least number of processes of a model; 0 if it is not loaded.
+        instances: Returns the least number of processes of a version of a model; 0 if it is not loaded. While two
+            versions are loaded, the processes of one do not replace those of the other.
     """
 
-    def __init__(self, triton: int, instances: Callable[[str], int]) -> None:
+    def __init__(self, triton: int, instances: Callable[[str, str], int]) -> None:
         self._triton = triton
         self._instances = instances
-        self._models: dict[int, str] = {}
+        self._models: dict[int, tuple[str, str]] = {}
         self._ended: dict[int, int] = {}
         self._reported: set[int] = set()
-        self._counts: Counter[str] = Counter()
-        self._reported_counts: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._reported_counts: Counter[tuple[str, str]] = Counter()
 
     def look(self) -> list[Stub]:
         """Updates the state of the stubs.
@@ -68,14 +69,14 @@ class Stubs:
             if found is None:
                 continue
             exit_code, model = found
-            model = model or self._models.get(pid, "")
-            if not model:
+            model = model or self._models.get(pid)
+            if model is None:
                 continue
             models[pid] = model
             if exit_code is not None:
                 ended[pid] = exit_code
         dead = [
-            Stub(pid, models[pid], exit_code)
+            Stub(pid, models[pid][0], exit_code)
             for pid, exit_code in ended.items()
             if pid in self._ended and pid not in self._reported
         ]
@@ -94,11 +95,12 @@ class Stubs:
         self._counts = counts
         for model in steady:
             self._reported_counts[model] = counts[model]
-        return [model for model in steady if counts[model] < self._instances(model)]
+        # Once for all its versions, which are renewed together.
+        return list(dict.fromkeys(model[0] for model in steady if counts[model] < self._instances(*model)))
 
     def alive(self, model: str) -> int:
         """The number of a model's processes that were running at the last call of `look`."""
-        return sum(1 for pid, name in self._models.items() if name == model and pid not in self._ended)
+        return sum(1 for pid, (name, _) in self._models.items() if name == model and pid not in self._ended)
 
 
 def _children(triton: int) -> list[int]:
@@ -135,20 +137,23 @@ def _session(pid: str) -> str | None:
     return None
 
 
-def _read(pid: int) -> tuple[int | None, str] | None:
-    """The exit code (None while it runs) and the model ("" if unknown) of a stub; None for any other process."""
+def _read(pid: int) -> tuple[int | None, tuple[str, str] | None] | None:
+    """The exit code (None while it runs), and model and version (None if unknown) of a stub; None for any other."""
     try:
         name, fields = _stat(pid)
         if name != _NAME:
             return None
         if fields[0] == "Z":
             # Field 52 of proc_pid_stat(5); `fields` starts with field 3, the state.
-            return os.waitstatus_to_exitcode(int(fields[49])), ""
+            return os.waitstatus_to_exitcode(int(fields[49])), None
         words = _words(pid)
     except (OSError, ValueError, IndexError):
         return None
     # The first argument is the model's file: REPOSITORY/MODEL/VERSION/FILE.
-    return None, Path(os.fsdecode(words[1])).parents[1].name if len(words) > 1 else ""
+    if len(words) < 2:
+        return None, None
+    version, model, *_ = Path(os.fsdecode(words[1])).parents
+    return None, (model.name, version.name)
 
 
 def _stat(pid: int) -> tuple[str, list[str]]:

@@ -70,6 +70,9 @@ def test_every_tool_finds_what_is_broken(clean: str, copy: Path) -> None:
         text = (copy / file).read_text()
         assert right in text
         (copy / file).write_text(text.replace(right, wrong, 1))
+    # One version of Kubernetes finds it as six do.
+    script = copy / "deploy" / "check.py"
+    script.write_text(re.sub(r"(?m)^KUBERNETES = .*", 'KUBERNETES = ("1.37",)', script.read_text()))
     done = check(copy, "--allow-missing")
     assert done.returncode == 1
     found = {line[8:29].strip() for line in done.stdout.splitlines() if line.startswith("FOUND")}

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
 FILES = ROOT / "deploy" / "helm" / "car-analyzer" / "files"
-# Triton has them only with a GPU.
-GPU = re.compile(r"nv_gpu_\w+")
+# Triton has them only with a GPU, the gateway only with --drift.
+OPTIONAL = re.compile(r"nv_gpu_\w+|car_analyzer_drift_\w+")
 METRIC = re.compile(r"\b(?:nv|car_analyzer|process)_[a-z0-9_]+\b")
 
 
@@ -85,7 +85,7 @@ def test_every_metric_is_exposed(server: SimpleNamespace, gateway: str) -> None:
     wanted = {name for _, query in panels() for name in METRIC.findall(query)}
     wanted |= {name for rule in rules() for name in METRIC.findall(rule["expr"])}
     # Names with colons are recorded by rules: `car_analyzer:photos:rate1m`.
-    wanted = {name for name in wanted if not GPU.fullmatch(name)}
+    wanted = {name for name in wanted if not OPTIONAL.fullmatch(name)}
     assert len(wanted) > 15
 
     def exposed() -> set[str]:
@@ -160,7 +160,7 @@ def ask(prometheus: str, query: str) -> list[Any]:
 
 @pytest.mark.usefixtures("load")
 def test_under_load_every_panel_has_data_and_no_alert_fires(prometheus: str) -> None:
-    queries = [(title, query) for title, query in panels() if not GPU.search(query)]
+    queries = [(title, query) for title, query in panels() if not OPTIONAL.search(query)]
     queries += [(rule["record"], rule["record"]) for rule in rules() if "record" in rule]
     empty = queries
 

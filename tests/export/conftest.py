@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +67,18 @@ def networks_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pictures(make_once: Callable[..., Path]) -> Path:
     """Drawn cars, none of which the demo models were trained with, in folders such as `dirty_intact`."""
+    return make_once("labelled", draw_pictures)
+
+
+def draw_pictures(folder: Path) -> None:
     sys.path.insert(0, str(EXAMPLES))
     try:
-        from draw_cars import COMBINATIONS, SEED, START, draw_jpeg
+        from draw_cars import draw_labelled
     finally:
         sys.path.remove(str(EXAMPLES))
-    folder = tmp_path_factory.mktemp("labelled")
-    for number in range(PICTURES):
-        file = folder / COMBINATIONS[number % 4] / f"{number}.jpg"
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(draw_jpeg(SEED, START + number))
-    return folder
+    draw_labelled(folder, PICTURES, 0)
 
 
 @pytest.fixture(scope="module")

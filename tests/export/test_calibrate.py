@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from car_analyzer._cli.main import main
+from car_analyzer.drift import Reference
 from car_analyzer_export.calibration.answers import LocalModel
 from car_analyzer_export.checking.labelled import LabelledPhoto
 from car_analyzer_export.onnx_model.answers import read_answers
@@ -44,10 +46,11 @@ def labelled(pictures: Path, file: Path, wrong: float) -> Path:
     """Five times all pictures, some of them with a wrong condition: the demo model is surer than that allows."""
     chance = random.Random(1)
     rows: list[dict[str, Any]] = []
-    for path in sorted(pictures.rglob("*.jpg")) * 5:
+    for number, path in enumerate(sorted(pictures.rglob("*.jpg")) * 5):
+        copied = shutil.copy(path, file.parent / f"{number}.jpg")
         condition = path.parent.name.partition("_")[2]
         (other,) = {*LABELS["condition"]} - {condition}
-        rows.append({"file": path, "condition": other if chance.random() < wrong else condition})
+        rows.append({"file": copied, "condition": other if chance.random() < wrong else condition})
     return write_csv(file, rows)
 
 
@@ -94,6 +97,8 @@ def test_a_new_version_has_the_same_labels_and_lower_confidences(
     record = json.loads((copy / "car_analyzer" / "2" / "export.json").read_text())
     assert record["calibrated"]["copy_of"] == 1
     assert record["calibrated"]["heads"]["condition"]["temperature"] == found["temperature"]
+    assert "drift" not in parameters[0]
+    assert Reference.from_json(parameters[1]["drift"].string_value).photos == record["drift"]["photos"] == 120
 
     # It is calibrated now, and the same photos show nothing new.
     result = run(file)

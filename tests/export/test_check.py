@@ -71,10 +71,11 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
 
 
 def test_right_models_are_found_right(run: Any, server: Any, pictures: Path, tmp_path: Path) -> None:
-    (pictures / "dirty_intact" / "notes.txt").write_text("no photo")
+    photos = shutil.copytree(pictures, tmp_path / "photos")
+    (photos / "dirty_intact" / "notes.txt").write_text("no photo")
     page = tmp_path / "check.html"
     result = run(
-        *(pictures, "--url", server.grpc_url, "--repository", server.repository),
+        *(photos, "--url", server.grpc_url, "--repository", server.repository),
         *("--json", "--report", page, "--min-accuracy", "0.9"),
     )
     assert (result.code, result.err) == (0, "")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from car_analyzer._cli.main import main
+from car_analyzer.drift import STATISTICS, Reference
+from car_analyzer_export.repository.versions import configs_of
 from tests.conftest import EXAMPLES
 
 from .labelled_photos import PICTURES, Run, write_csv
@@ -23,7 +26,7 @@ pytestmark = pytest.mark.triton
 def export_checked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
     """Exports the demo's cleanliness with its labels in an order, checked on drawn cars."""
 
-    def call(labels: list[str], *arguments: object) -> Run:
+    def call(labels: list[str], *arguments: object, copies: int = 0) -> Run:
         spec = tmp_path / "spec.toml"
         spec.write_text(
             f"""[heads.cleanliness]
@@ -34,6 +37,11 @@ def export_checked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
             labels = {json.dumps(labels)}"""
         )
         rows = [{"file": path, "cleanliness": path.parent.name.partition("_")[0]} for path in pictures.rglob("*.jpg")]
+        rows += [
+            row | {"file": shutil.copy(row["file"], tmp_path / f"{number}-{row['file'].name}")}
+            for number in range(copies)
+            for row in list(rows)
+        ]
         labelled = write_csv(tmp_path / "labels.csv", rows)
         flags = ("--check", labelled, "--repository", tmp_path / "models", *arguments)
         code = main(["export", str(spec), *map(str, flags)])
@@ -45,18 +53,28 @@ def export_checked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_an_export_that_knows_the_photos_is_published(export_checked: Any, tmp_path: Path) -> None:
-    result = export_checked(["clean", "dirty"])
+    result = export_checked(["clean", "dirty"], copies=4)
+    photos = 5 * PICTURES
     assert result.code == 0
-    assert f"cleanliness: 100.0% right ({PICTURES} of {PICTURES} photos;" in result.out
+    assert f"cleanliness: 100.0% right ({photos} of {photos} photos;" in result.out
     assert "is \\ says" in result.out
     record = json.loads((tmp_path / "models" / "cleanliness" / "1" / "export.json").read_text())
-    assert record["checked"] == {"cleanliness": {"photos": PICTURES, "right": PICTURES}}
+    assert record["checked"] == {"cleanliness": {"photos": photos, "right": photos}}
+    # What the gateway compares photos with.
+    assert f"Recorded the statistics of {photos} photos" in result.words
+    config = configs_of(tmp_path / "models", 1)["car_analyzer"]
+    reference = Reference.from_json(config.parameters["drift"].string_value)
+    assert (reference.photos, set(reference.shares["cleanliness"])) == (photos, {"clean", "dirty"})
+    assert list(reference.values) == list(STATISTICS)
+    record = json.loads((tmp_path / "models" / "car_analyzer" / "1" / "export.json").read_text())
+    assert record["drift"] == reference.describe()
 
 
 @pytest.mark.usefixtures("networks_here")
 def test_an_export_that_does_not_know_the_photos_is_refused(export_checked: Any, tmp_path: Path) -> None:
     result = export_checked(["dirty", "clean"])
     assert result.code == 1
+    assert "Too few photos to record their statistics" in result.words
     assert "cleanliness: 0.0% right" in result.out
     assert 'under [heads.cleanliness], write labels = ["clean", "dirty"]' in result.words
     assert "'cleanliness' is right on 0.0% of 24 labelled photos (0.0% on average over the labels), no " in result.err

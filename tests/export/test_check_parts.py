@@ -61,6 +61,29 @@ def test_several_labels_at_once(tmp_path: Path) -> None:
     assert [photo.truth["marks"] for photo in found.photos] == ["dent, scratch", "", "dent, rust"]
 
 
+def test_several_labels_in_the_name_of_a_folder(tmp_path: Path) -> None:
+    labels = {"marks": ("dent", "deep dent", "rust", "++"), "condition": ("intact", "damaged")}
+    for path in (
+        "marks/rust, dent",
+        "marks/none/condition/damaged",
+        "marks/deep dent",
+        "rust",
+        "marks/%2B%2B, rust",
+        "none",
+    ):
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "a.jpg").touch()
+    found = {photo.name: photo.truth for photo in find_labelled(tmp_path, labels, frozenset({"marks"})).photos}
+    assert found == {
+        "marks/rust, dent/a.jpg": {"marks": "dent, rust"},
+        "marks/none/condition/damaged/a.jpg": {"marks": "", "condition": "damaged"},
+        "marks/deep dent/a.jpg": {"marks": "deep dent"},
+        "rust/a.jpg": {"marks": "rust"},
+        "marks/%2B%2B, rust/a.jpg": {"marks": "rust, ++"},
+        "none/a.jpg": {"marks": ""},
+    }
+
+
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "file\nx.jpg\n", "file,cleanliness\n", "\0\0"])
 def test_useless_csv(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(text)

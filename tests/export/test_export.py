@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from car_analyzer._cli.main import main as command_line
-from car_analyzer_export.cli.export import main
+from car_analyzer_export.cli.export import main, read_spec
 from car_analyzer_export.errors import CheckpointError, NetworkError, PublishError, SpecError, VerificationError
 from car_analyzer_export.export import Export, export
 from car_analyzer_export.onnx_model import graph
@@ -34,7 +35,7 @@ from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.preprocess.view import View
 from car_analyzer_export.repository.config import config_texts
 from car_analyzer_export.spec import Limits, Spec
-from tests.conftest import PATIENCE_S, PINNED
+from tests.conftest import PATIENCE_S, PINNED, decided, until
 
 from .tiny_network import make_network
 
@@ -188,10 +189,12 @@ def test_a_killed_export_leaves_the_repository_as_it_was(one_head: Spec, tmp_pat
     repository = tmp_path / "repository"
     publish(one_head, repository)
     before = tree(repository)
-    # It stops before its first network, with a folder beside the repository.
+    (tmp_path / "plan").write_bytes(pickle.dumps(plan_export(one_head)))
+    # It stops before its first network, with a folder beside the repository. To wait for the plan would take seconds.
     hold = (
-        "import sys; from car_analyzer_export.network_process import NetworkProcess as P; "
+        "import pickle, sys; from car_analyzer_export.network_process import NetworkProcess as P; "
         "from car_analyzer._cli.main import main; "
+        f"P.plan = lambda _: pickle.load(open({str(tmp_path / 'plan')!r}, 'rb')); "
         "P.write = lambda *_: print('held', flush=True) or sys.stdin.read(); sys.exit(main())"
     )
     command = [sys.executable, "-c", hold, "export", write_spec(one_head, tmp_path), "--repository", str(repository)]
@@ -246,9 +249,11 @@ def test_a_repository_that_cannot_be_made_is_named(one_head: Spec, tmp_path: Pat
 def test_two_exports_at_once_both_land(one_head: Spec, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "car_analyzer", "export", "--json", write_spec(one_head, tmp_path)]
     command += ["--repository", str(tmp_path / "repository")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [json.loads(process.communicate()[0]) for process in processes]
-    assert sorted(answer["version"] for answer in answers) == [1, 2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: process.poll() is not None or list(tmp_path.glob(".repository.export-*")))
+        here = publish(one_head, tmp_path / "repository").version
+        there = json.loads(process.communicate()[0])["version"]
+    assert sorted((here, there)) == [1, 2]
 
 
 def test_turned_photos_are_noted_unless_exif_rotation_is_set(
@@ -278,9 +283,15 @@ def test_photos_are_used_where_there_are_some(one_head: Spec, sample_photos: lis
     assert len({picture.tobytes() for picture in comparison_pixels(view, 32, None)}) == 32
 
 
+@pytest.mark.usefixtures("networks_here")
 def test_the_command_publishes_and_reports(
-    network_file: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    network_file: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("car_analyzer_export.cli.export.read_spec", lambda arguments: decided(read_spec(arguments)))
     flags = ["--cleanliness", str(weights), "--condition", str(weights), "--architecture", f"{network_file}:build"]
     flags += ["--condition-labels", "damaged, ok"]
     assert main([*flags, "--repository", str(tmp_path / "repository")]) == 0

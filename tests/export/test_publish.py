@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,14 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.repository.staging import Staging
+from car_analyzer_export.repository.version_copy import add_copy
+from car_analyzer_export.shadow import trial
 from car_analyzer_export.spec import Spec
 from car_analyzer_server.capacity import decoding_processes
 from car_analyzer_server.repository import check_repository
 from reliability.publishing import VersionedLoad
+from tests.conftest import until
+from tests.gateway.conftest import running_gateway
 
 if TYPE_CHECKING:
     pass
@@ -43,7 +48,9 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
     processes = []
     with contextlib.ExitStack() as stack:
         urls = (site.server.grpc_url, site.server.http_url)
-        streams = [stack.enter_context(VersionedLoad(url, photos, workers=1, timeout=600)) for url in urls * 2]
+        # Enough for a gap of a moment, and few enough to leave the processor to what they are sent beside.
+        load = partial(VersionedLoad, photos=photos, workers=1, timeout=600, rate=20)
+        streams = [stack.enter_context(load(url)) for url in urls * 2]
 
         def last_requests_end(_configs: Any) -> float:
             processes.append(site.server.instances("preprocess"))
@@ -55,13 +62,13 @@ def test_every_answer_comes_whole_from_one_version(site: Site, monkeypatch: pyte
         monkeypatch.setattr(switch, "_longest", last_requests_end)
         for command, served in ((("publish", "--version", second), second), (("rollback",), first)):
             for stream in streams:
-                stream.wait_for(30)
+                stream.wait_for(15)
             code, printed = site.run(*command)
             assert code == 0, printed
             assert f"version {served} is served at {site.server.grpc_url}" in printed
             assert site.served() == site.on_disk() == served
         for stream in streams:
-            stream.wait_for(30)
+            stream.wait_for(15)
     for stream in streams:
         assert stream.errors() == []
         assert set(stream.versions) == {first, second}
@@ -102,6 +109,60 @@ def test_calibrated_confidences_are_served_at_once(site: Site, tmp_path: Path) -
         assert analyzer.analyze(photos[0]).cleanliness == plain[0].cleanliness
     assert "temperature" in str(versions.configs_of(site.repository, served)["car_analyzer"])
     assert "temperature" not in str(versions.configs_of(site.repository, site.place(104))["car_analyzer"])
+
+
+def test_a_version_is_compared_on_the_gateways_photos_first(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose labels differ is not served, nor seen by a caller; one with the same labels is."""
+    monkeypatch.setattr(trial, "POLL_S", 0.05)
+    before = site.again()
+    assert site.run("publish", "--version", before)[0] == 0
+    (tmp_path / "logs").mkdir()
+    with contextlib.ExitStack() as stack:
+        flags = ("--url", site.server.grpc_url, "--admin-key-file", str(site.folder / "key"))
+        gateway = stack.enter_context(running_gateway(tmp_path / "logs", *flags))
+        photos = versioned_photos(site, {before: (0, HEADS)})
+        load = stack.enter_context(VersionedLoad(gateway.url, photos, workers=2, timeout=600))
+        shadow = ("--shadow", "100%", "--shadow-photos", 30, "--gateway", gateway.url, "--report", tmp_path / "r.html")
+        # The same networks with swapped labels: all answers about one head differ.
+        swapped = copy_of(site, before, {"condition": {"labels": HEADS["condition"][::-1]}})
+        code, printed = site.run("publish", "--version", swapped, *shadow)
+        assert code == 1
+        assert "condition: 0.0% agree (0 of " in printed
+        assert "below 98.0%" in printed
+        assert "cleanliness: 100.0% agree" in printed
+        page = (tmp_path / "r.html").read_text()
+        assert "below 98.0%" in page
+        assert page.count("data:image/jpeg") >= 1
+        assert site.loaded() == {**{model: {before} for model in site.loaded()}, "tires": set()}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        assert gateway.http.get("/shadow", headers=headers).json()["running"] is False
+        # Interrupted, it leaves nothing behind.
+        calibrated = copy_of(site, before, {"condition": {"temperature": 2.0}})
+        process = site.start("", "publish", "--version", calibrated, *shadow, "--shadow-photos", 1_000_000)
+        assert process.stdout is not None
+        until(lambda: "comparing version" in process.stdout.readline())
+        process.terminate()
+        rest, _ = process.communicate(timeout=120)
+        assert (process.returncode, "the previous version is still served" in rest) == (130, True), rest
+        assert site.loaded() == {**{model: {before} for model in site.loaded()}, "tires": set()}
+        assert gateway.http.get("/shadow", headers=headers).json()["running"] is False
+        load.wait_for(10)
+        assert load.errors() == []
+        assert set(load.versions) == {before}
+        code, printed = site.run("publish", "--version", calibrated, *shadow, "--json")
+        assert code == 0, printed
+        result = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])
+        assert result["served"] == site.served() == site.on_disk() == calibrated
+        assert result["shadow"]["heads"]["condition"]["agreement"] == 1
+        assert result["shadow"]["photos"] >= 30
+    assert load.errors() == []
+
+
+def copy_of(site: Site, version: int, heads: dict[str, Any]) -> int:
+    """A version with the same networks and other values of its heads, which nothing serves yet."""
+    return add_copy(site.repository, version, heads, {}, deliver=lambda _repository, _version: None).version
 
 
 def test_a_new_head_comes_and_goes(site: Site, sample_photos: list[Path]) -> None:

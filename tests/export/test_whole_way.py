@@ -118,7 +118,7 @@ def test_a_third_head_needs_only_its_table(
     assert list(networks) == ["cleanliness", "tires", "glass"]
     assert all(network["compared_with_pytorch"]["batches"] for network in networks.values())
     assert not Path(repository).exists()
-    subprocess.run([*command, *exported], check=True)
+    assert main(exported) == 0
     with Server(Settings(Path(repository), **ANY)) as server:
         asked = [*command, "analyze", str(sample_photos[0]), "--url", server.grpc_url]
         answer = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)

@@ -74,6 +74,11 @@ class Gateway:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE")
 
+    def peak_rss(self) -> int:
+        """The most memory that the process ever had, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def stop(self) -> int:
         """Stop it; its exit code."""
         self.http.close()

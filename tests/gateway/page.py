@@ -49,7 +49,7 @@ STUB = """
 const answers = arguments[0];
 window.sent = 0;
 window.fetch = async (url, { signal }) => {
-  if (url === "health") return new Response('{"status": "OK"}');
+  if (url === "health") return new Response('{"status": "OK", "feedback": true}');
   const answer = answers[Math.min(window.sent++, answers.length - 1)];
   if (answer === null) await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   return new Response(answer.body, { status: answer.status, headers: answer.headers ?? {} });

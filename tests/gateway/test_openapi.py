@@ -13,7 +13,7 @@ from car_analyzer_gateway._docs import DOCS_POLICY, render_docs
 from car_analyzer_gateway._openapi import describe
 from car_analyzer_gateway._settings import Settings
 
-DOCUMENT = describe(Settings(), needs_token=False)
+DOCUMENT = describe(Settings(collect="photos"), needs_token=False)
 
 
 def matches(name: str, value: Any) -> bool:
@@ -22,10 +22,10 @@ def matches(name: str, value: Any) -> bool:
     return jsonschema_rs.is_valid(schema, value)
 
 
-def examples() -> dict[str, dict[str, Any]]:
+def examples(path: str = "/analyze") -> dict[str, dict[str, Any]]:
     """Status to the values of its examples."""
-    responses = DOCUMENT["paths"]["/analyze"]["post"]["responses"]
-    bodies = {status: response["content"]["application/json"] for status, response in responses.items()}
+    responses = DOCUMENT["paths"][path]["post"]["responses"].items()
+    bodies = {status: response["content"]["application/json"] for status, response in responses if status != "204"}
     return {status: {name: each["value"] for name, each in body["examples"].items()} for status, body in bodies.items()}
 
 
@@ -53,15 +53,24 @@ def test_other_heads_are_labels_or_confidences(value: Any) -> None:
 
 
 def test_every_code_is_in_the_document() -> None:
-    codes = {*CODES, *_errors.CODES.values(), _errors.STOPPING}
+    codes = {*CODES, *_errors.CODES.values(), _errors.STOPPING, _errors.UNKNOWN_PHOTO, _errors.INVALID_FEEDBACK}
     assert set(DOCUMENT["components"]["schemas"]["ErrorCode"]["enum"]) == codes
 
 
 def test_every_error_has_an_example() -> None:
-    for status, errors in examples().items():
+    for status, errors in [*examples().items(), *examples("/feedback").items()]:
         for code, value in errors.items() if status != "200" else ():
             assert value["code"] == code
             assert matches("Error", value)
+
+
+def test_feedback_is_in_the_document_of_gateways_that_collect() -> None:
+    assert "/feedback" not in describe(Settings(), needs_token=False)["paths"]
+    assert "/feedback" in render_docs(DOCUMENT)
+    body = DOCUMENT["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]
+    assert all(matches("Feedback", example["value"]) for example in body["examples"].values())
+    assert not matches("Feedback", {"request_id": "a", "labels": {}})
+    assert not matches("Feedback", {"labels": {"condition": "intact"}})
 
 
 def test_the_page_has_a_form_unless_a_token_is_needed() -> None:

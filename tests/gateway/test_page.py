@@ -15,6 +15,7 @@ pytest.importorskip("selenium")
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 from .page import CHROMIUM, DRIVER, Page, answer, run_browser
 
@@ -64,7 +65,7 @@ def test_shows_the_verdicts(page: Page, sample_photos: list[Path]) -> None:
         assert card["labels"] == {"cleanliness": cleanliness.capitalize(), "condition": condition.capitalize()}
         assert len(card["shares"]) == 2
         assert all(50 <= float(share.rstrip("%")) <= 100 for share in card["shares"])
-        assert " ms" in card["text"]
+        assert " ms · model version 1" in card["text"]
     assert page.id("count").text == "8 of 8 done"
     assert page.wait(lambda: "8 of 8" in page.id("announcer").get_attribute("textContent"))
     assert page.complaints() == []
@@ -284,6 +285,46 @@ def test_shows_where_an_answer_comes_from(page: Page, sample_photos: list[Path],
     for sentence in ("This service does not show where", "The model cannot show where"):
         page.browser.find_element(By.CSS_SELECTOR, ".card:nth-child(2) .maps button").click()
         page.wait(lambda sentence=sentence: sentence in page.cards()[1]["text"])
+
+
+def test_takes_feedback(
+    browser: webdriver.Chrome,
+    server: Any,
+    start_gateway: Callable[..., Gateway],
+    sample_photos: list[Path],
+    tmp_path: Path,
+) -> None:
+    collected = tmp_path / "collected"
+    page = Page(browser, start_gateway(server.grpc_url, CAR_ANALYZER_COLLECT=str(collected)).url)
+    page.wait(lambda: "keeps some photos" in page.id("kept").text)
+    page.give(*sample_photos[:2])
+    page.finished()
+
+    def find(selector: str) -> Any:
+        return page.wait(lambda: browser.find_elements(By.CSS_SELECTOR, selector))
+
+    find(".card:nth-child(1) [data-feedback=right]")[0].click()
+    page.wait(lambda: "Thank you" in page.cards()[0]["text"])
+    find(".card:nth-child(2) [data-feedback=wrong]")[0].send_keys(Keys.ENTER)
+    cleanliness, condition = find(".card:nth-child(2) select")
+    assert browser.switch_to.active_element == cleanliness
+    assert [Select(head).first_selected_option.text for head in (cleanliness, condition)] == ["Clean", "Damaged"]
+    Select(cleanliness).select_by_visible_text("Cannot tell")
+    Select(condition).select_by_visible_text("Intact")
+    condition.submit()
+    page.wait(lambda: "Thank you" in page.cards()[1]["text"])
+    labels = {"cleanliness/clean/condition/damaged", "condition/intact"}
+    page.wait(
+        lambda: labels == {str(path.parent.relative_to(collected / "labelled")) for path in collected.rglob("*.jpg")}
+    )
+    assert page.complaints() == []
+
+    # The service has forgotten the photo.
+    page.stub(answer(condition="intact", conditionConfidence=0.9), {"status": 404, "body": '{"error": "too long ago"}'})
+    page.give(sample_photos[2])
+    page.finished()
+    find(".card:nth-child(3) [data-feedback=wrong]")[0].click()
+    page.wait(lambda: "too long ago" in page.cards()[2]["text"])
 
 
 def test_takes_what_is_dropped_or_pasted(page: Page, sample_photos: list[Path], tmp_path: Path) -> None:

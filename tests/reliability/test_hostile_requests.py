@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from reliability import gateway_requests
 from reliability.processes import stubs
 from reliability.reference import reference_photos
 from reliability.triton_client import TritonClient
@@ -25,6 +24,9 @@ def test_wrong_requests_to_triton(server: SimpleNamespace) -> None:
 
 
 def test_wrong_and_slow_requests_to_the_gateway(server: SimpleNamespace) -> None:
+    # Its requests are made at the import, and are large: only the worker that sends them needs them.
+    from reliability import gateway_requests
+
     rows, complaints = gateway_requests.trials(server.grpc_url)
     assert complaints == []
     assert not any(row.broken for row in rows)

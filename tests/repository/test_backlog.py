@@ -19,8 +19,9 @@ METRICS = """\
 # TYPE nv_inference_pending_request_count gauge
 nv_inference_pending_request_count{{model="preprocess",version="1"}} 128
 nv_inference_pending_request_count{{model="other",version="1"}} 1000
-nv_inference_pending_request_count{{model="cleanliness",version="1"}} 3
-nv_inference_pending_request_count{{model="condition",version="1"}} 0
+nv_inference_pending_request_count{{model="cleanliness",version="2"}} 3
+nv_inference_pending_request_count{{model="condition",version="1"}} 1000
+nv_inference_pending_request_count{{model="cleanliness",version="3"}} 1000
 nv_inference_pending_request_count{{model="condition",version="2"}} {waiting}
 """
 
@@ -61,7 +62,7 @@ def metrics(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def decode(photos: int) -> None:
-    waiting = backlog.Backlog(["cleanliness", "condition"], LIMIT)
+    waiting = backlog.Backlog(["cleanliness", "condition"], "2", LIMIT)
     for _ in range(photos):
         waiting.wait()
     if waiting._connection is not None:

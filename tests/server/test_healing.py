@@ -127,9 +127,10 @@ def test_a_death_that_nobody_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     # Before the first look, or taken off the list by Triton between two of them.
     running = {1: "preprocess", 3: "condition"}
     monkeypatch.setattr(stubs_module, "_children", lambda _: list(running))
-    monkeypatch.setattr(stubs_module, "_read", lambda pid: (None, running[pid]))
-    loaded = {"preprocess": 2, "condition": 1}
-    stubs = Stubs(0, lambda model: loaded.get(model, 0))
+    monkeypatch.setattr(stubs_module, "_read", lambda pid: (None, (running[pid], versions.get(pid, "1"))))
+    versions: dict[int, str] = {}
+    loaded = {("preprocess", "1"): 2, ("condition", "1"): 1}
+    stubs = Stubs(0, lambda *model: loaded.get(model, 0))
 
     def look() -> list[str]:
         assert stubs.look() == []
@@ -146,8 +147,13 @@ def test_a_death_that_nobody_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [look() for _ in range(3)] == [[], ["condition"], []]
     running[6] = "condition"
     assert [look() for _ in range(3)] == [[], [], []]
+    # Another version is loaded beside it, and does not replace it.
+    running[7], versions[7], loaded["condition", "2"] = "condition", "2", 1
+    assert [look() for _ in range(3)] == [[], [], []]
+    del running[6]
+    assert [look() for _ in range(3)] == [[], ["condition"], []]
     # Unloaded.
-    del running[6], loaded["condition"]
+    del running[7], loaded["condition", "1"], loaded["condition", "2"]
     assert [look() for _ in range(3)] == [[], [], []]
 
 

@@ -40,7 +40,8 @@ class ModelConfig:
 
     Attributes:
         parameters: What the export wrote into it: `heads`, the JSON that describes its outputs; `export_id` and
-            `explain`, but not of older exports; `description` and `demo`, where the spec has them.
+            `explain`, but not of older exports; `description` and `demo`, where the spec has them; `drift`, where it
+            was checked on photos.
         version: The only version that it allows, or None.
         steps: The models that the ensemble consists of.
         max_batch_size: The largest batch that the model takes.

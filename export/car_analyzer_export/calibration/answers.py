@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from car_analyzer import Analysis
+from car_analyzer.drift import photo_statistics
 
 from ..checking.answers import Answer
 from ..checking.local import LocalError, open_networks
@@ -73,7 +74,8 @@ class LocalModel:
             return Answer(photo, None, str(error))
         logits = {head: row for network in self._networks for head, row in _logits(network, pixels).items()}
         heads = {head.name: read_answers(head, logits[head.name])[0] for head in self._heads}
-        return Answer(photo, Analysis(heads, 0.0))
+        statistics = photo_statistics(pixels[self._networks[0].view], content)
+        return Answer(photo, Analysis(heads, 0.0), statistics=statistics)
 
 
 def _logits(network: LocalNetwork, pixels: dict[View, Any]) -> dict[str, npt.NDArray[np.float32]]:

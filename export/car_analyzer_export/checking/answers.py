@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from car_analyzer import UnreachableError
+from car_analyzer.drift import Observation, Reference, given_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from car_analyzer import Analysis, CarAnalyzer, Head
 
@@ -26,11 +27,13 @@ class Answer:
         photo: The photo.
         analysis: The answer; None if there is none.
         error: Why there is none.
+        statistics: Of the photo, for drift; see `photo_statistics`. Empty if its pixels were not seen here.
     """
 
     photo: LabelledPhoto
     analysis: Analysis | None
     error: str | None = None
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
 
 def fetch_heads(analyzer: CarAnalyzer) -> dict[str, Head]:
@@ -66,3 +69,14 @@ def analyze_all(
     finally:
         sent.close()
     return answers
+
+
+def drift_reference(answers: Sequence[Answer]) -> Reference | None:
+    """What a gateway compares later photos with; None if too few photos were seen and answered here."""
+    # Photos that are listed twice do not make the statistics more certain.
+    observations = {
+        answer.photo.path: Observation(answer.statistics, given_answers(answer.analysis.heads))
+        for answer in answers
+        if answer.analysis is not None and answer.statistics
+    }
+    return Reference.of(list(observations.values()))

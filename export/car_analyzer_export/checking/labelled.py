@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from car_analyzer.folders import find_photos
+from car_analyzer.folders import find_photos, label_folder
 
 from ..errors import CheckError
 
@@ -62,7 +62,7 @@ def find_labelled(source: Path, labels: Labels, multilabel: frozenset[str] = fro
     """
     if not source.exists():
         raise CheckError(f"{source} does not exist; give a folder of photos, or a CSV file.")
-    found = _from_folder(source, labels) if source.is_dir() else _from_csv(source, labels, multilabel)
+    found = _from_folder(source, labels, multilabel) if source.is_dir() else _from_csv(source, labels, multilabel)
     if not found.photos:
         expected = "; ".join(f"{head}: {', '.join(names)}" for head, names in labels.items())
         reasons = "".join(f"\n  {reason}" for reason, _ in found.unlabelled.most_common(5))
@@ -83,8 +83,8 @@ def _example(labels: Labels) -> str:
     return f"{names[0]}/ and {names[-1]}/, or {head}/{names[0]}/"
 
 
-def _from_folder(folder: Path, labels: Labels) -> Found:
-    found, words = Found(), _Vocabulary(labels)
+def _from_folder(folder: Path, labels: Labels, multilabel: frozenset[str]) -> Found:
+    found, words = Found(), _Vocabulary(labels, multilabel)
     for entry in find_photos([str(folder)], recursive=True):
         path = Path(entry.name)
         if entry.error:
@@ -103,12 +103,15 @@ def _from_folder(folder: Path, labels: Labels) -> Found:
 class _Vocabulary:
     """The labels and heads as sequences of words, so that `very-dirty`, `Very Dirty` and `very_dirty` are the same."""
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels, multilabel: frozenset[str]) -> None:
         self._heads = {_words(head): head for head in labels}
         self._labels: dict[tuple[str, ...], dict[str, str]] = {}
+        self._several = {head: labels[head] for head in multilabel if head in labels}
         for head, names in labels.items():
             for name in names:
-                self._labels.setdefault(_words(name), {})[head] = name
+                self._labels.setdefault(_words(name) or _words(label_folder(name)), {})[head] = name
+            if head in self._several:
+                self._labels.setdefault(("none",), {}).setdefault(head, "")
         # Longer ones first: `not damaged` before `damaged`.
         self._phrases = sorted({*self._heads, *self._labels} - {()}, key=len, reverse=True)
 
@@ -131,14 +134,20 @@ class _Vocabulary:
 
     def _read(self, phrases: list[tuple[str, ...]], head: str | None) -> tuple[dict[str, str], str | None]:
         truth: dict[str, str] = {}
+        several: dict[str, list[str]] = {}
         for phrase in phrases:
             meanings = self._labels.get(phrase, {})
             if head in meanings:
-                truth[head] = meanings[head]
-            elif len(meanings) == 1:
+                meanings = {head: meanings[head]}
+            if len(meanings) == 1:
                 truth |= meanings
+                for name, label in meanings.items():
+                    several.setdefault(name, []).append(label)
             elif phrase in self._heads:
                 head = self._heads[phrase]
+        # Joined as the client joins them.
+        for name in several.keys() & self._several.keys():
+            truth[name] = ", ".join(label for label in self._several[name] if label in several[name])
         return truth, head
 
     def _split(self, words: tuple[str, ...]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:

@@ -11,6 +11,8 @@ from .tally import interval
 if TYPE_CHECKING:
     from collections import Counter
 
+    from car_analyzer.drift import Reference
+
     from .advice import Advice
     from .alternatives import Fit
     from .answers import Answer
@@ -29,12 +31,14 @@ class Checked:
         facts: JSON-ready; see `Outcome.to_dict`.
         heads: Head → how many `photos` were checked, and how many answers were `right`.
         refused: A sentence for each head whose accuracy is too low.
+        drift: Statistics of the photos, for the gateway; None if there are too few.
     """
 
     text: str
     facts: dict[str, Any]
     heads: dict[str, dict[str, int]]
     refused: list[str]
+    drift: Reference | None = None
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from car_analyzer import Analysis
+from car_analyzer.drift import LEAST_PHOTOS, photo_statistics
 
 from ..errors import CheckError, SpecError
 from ..onnx_model.answers import head_spec, read_answers
@@ -15,7 +16,7 @@ from ..onnx_model.graph import PixelsToLogits
 from ..preprocess.photo import InvalidPhotoError, Photo
 from ..preprocess.view import ViewError, least_side_for
 from .alternatives import BATCH, ServedDiffersError, choose_photos, fit_all
-from .answers import Answer
+from .answers import Answer, drift_reference
 from .check import conclusions, none_answered, unchecked
 from .hypotheses import judge
 from .labelled import find_labelled, printable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from car_analyzer import Head
     from car_analyzer.heads import HeadSpec
 
+    from ..preprocess.view import View
     from ..spec import NetworkPlan, Plan
     from .hypotheses import Judgement
     from .labelled import LabelledPhoto
@@ -50,7 +52,13 @@ def check_before_publishing(plan: Plan, source: Path, minimum: float | None, ste
     except CheckError as error:
         raise SpecError(f"--check: {error}") from error
     heads = {name: {"photos": found.photos, "right": found.right} for name, found in outcome.tallies.items()}
-    return Checked(as_text(outcome), outcome.to_dict(), heads, refused)
+    drift = drift_reference(outcome.answers)
+    outcome.notes.append(
+        f"Recorded the statistics of {drift.photos} photos, for `car-analyzer gateway --drift`."
+        if drift
+        else f"Too few photos to record their statistics for `car-analyzer gateway --drift`: {LEAST_PHOTOS} are needed."
+    )
+    return Checked(as_text(outcome), outcome.to_dict(), heads, refused, drift)
 
 
 def check_plan(
@@ -93,32 +101,41 @@ def check_plan(
     return outcome, list(refused.values())
 
 
+class _Prepared(NamedTuple):
+    """A photo in every view, and its statistics."""
+
+    pixels: dict[View, npt.NDArray[np.uint8]]
+    statistics: dict[str, float]
+
+
 def _answers(plan: Plan, heads: dict[str, HeadSpec], photos: list[LabelledPhoto]) -> list[Answer]:
     least_side = least_side_for(plan.views)
     models = [(network, PixelsToLogits(network).eval()) for network in plan.networks]
     answers: list[Answer] = []
     for start in range(0, len(photos), BATCH):
         batch = [(photo, _prepare(photo, plan, least_side)) for photo in photos[start : start + BATCH]]
-        pixels = [prepared for _, prepared in batch if not isinstance(prepared, str)]
+        readable = [prepared for _, prepared in batch if not isinstance(prepared, str)]
         read: dict[str, Iterator[Head]] = {}
-        for network, model in models if pixels else ():
-            outputs = _run(model, np.stack([prepared[network.view] for prepared in pixels]))
+        for network, model in models if readable else ():
+            outputs = _run(model, np.stack([prepared.pixels[network.view] for prepared in readable]))
             for head, logits in zip(network.heads, outputs, strict=True):
                 read[head.name] = iter(read_answers(heads[head.name], logits))
         for photo, prepared in batch:
             if isinstance(prepared, str):
                 answers.append(Answer(photo, None, prepared))
             else:
-                answers.append(Answer(photo, Analysis({name: next(read[name]) for name in heads}, 0.0)))
+                analysis = Analysis({name: next(read[name]) for name in heads}, 0.0)
+                answers.append(Answer(photo, analysis, statistics=prepared.statistics))
     return answers
 
 
-def _prepare(photo: LabelledPhoto, plan: Plan, least_side: int | None) -> dict[Any, npt.NDArray[np.uint8]] | str:
-    """The photo in every view, like in the preprocess step; the error as a sentence if it is rejected."""
+def _prepare(photo: LabelledPhoto, plan: Plan, least_side: int | None) -> _Prepared | str:
+    """The photo, prepared like in the preprocess step; the error as a sentence if it is rejected."""
     try:
         content = photo.path.read_bytes()
         decoded = Photo(content, plan.limits.max_bytes, plan.limits.max_pixels, least_side=least_side)
-        return {view: view.prepare(decoded) for view in plan.views}
+        pixels = {view: view.prepare(decoded) for view in plan.views}
+        return _Prepared(pixels, photo_statistics(pixels[plan.networks[0].view], content))
     except OSError as error:
         return f"cannot read it: {error.strerror}"
     except (InvalidPhotoError, ViewError) as error:

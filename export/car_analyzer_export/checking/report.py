@@ -18,6 +18,7 @@ from .text import count, summary
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import IO
 
     from car_analyzer import Explanation
 
@@ -74,7 +75,7 @@ class Card:
     @property
     def thumbnail(self) -> str | None:
         """A small JPEG as a data URI; None where Pillow cannot make one."""
-        return _thumbnail(self.path)
+        return thumbnail(self.path)
 
     @property
     def maps(self) -> list[tuple[Verdict, str]]:
@@ -121,9 +122,10 @@ def _card(answer: Answer, explanations: Explanations) -> Card:
     return Card(photo.name, answer.error, verdicts, photo.path)
 
 
-def _thumbnail(path: Path) -> str | None:
+def thumbnail(photo: Path | IO[bytes]) -> str | None:
+    """A small JPEG of a photo as a data URI; None where Pillow cannot make one."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(photo, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
             image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes large JPEGs at a fraction of their size

@@ -146,6 +146,8 @@ def _measure(arguments: argparse.Namespace, version: int) -> Outcome:
 
 def _publish(triton: Triton | None, version: int, outcome: Outcome, signature: Signature) -> tuple[Copy, Switch | None]:
     facts = {name: found.to_dict() for name, found in outcome.helpful.items()}
+    from ..checking.answers import drift_reference
+
     calibration = {name: found.scaling.fields() for name, found in outcome.helpful.items()}
     switches: list[Switch] = []
     with _progress(triton) as progress:
@@ -161,6 +163,7 @@ def _publish(triton: Triton | None, version: int, outcome: Outcome, signature: S
             version,
             calibration,
             {"heads": facts},
+            drift=drift_reference(outcome.answers),
             deliver=deliver if triton else None,
             signature=signature,
         )

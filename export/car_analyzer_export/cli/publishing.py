@@ -16,7 +16,8 @@ from car_analyzer_server.access import KEY_VARIABLE, read_key
 from ..errors import PublishError
 from ..repository.publishing.control import Triton
 from ..repository.publishing.switch import Switch, check_served
-from ..repository.versions import clean_up, locked, prune
+from ..repository.versions import clean_up, export_id, locked, prune
+from ..spec import ENSEMBLE
 
 if TYPE_CHECKING:
     import argparse
@@ -71,6 +72,12 @@ def connected(arguments: argparse.Namespace) -> Iterator[Triton]:
         yield triton
 
 
+def served_export(triton: Triton) -> str | None:
+    """The id of the export that a Triton serves; None for an older export."""
+    version = triton.served()
+    return None if version is None else export_id(triton.config(ENSEMBLE, version)) or None
+
+
 def switch_to(
     triton: Triton,
     signature: Signature,
@@ -80,6 +87,7 @@ def switch_to(
     keep: int | None = None,
     exported: int | None = None,
     back: bool = False,
+    shadow: Callable[[str, str], None] | None = None,
 ) -> Switch:
     """Switches Triton to another version; the repository must be locked.
 
@@ -91,6 +99,7 @@ def switch_to(
         keep: How many versions to keep in the repository; None for all.
         exported: The version that was exported for this switch.
         back: Whether this is a rollback.
+        shadow: See `Switch`.
 
     Raises:
         PublishError: The switch failed; the previous version is still served.
@@ -99,7 +108,7 @@ def switch_to(
     before = check_served(triton, repository)
     clean_up(repository, before, but=exported)
     version = choose if isinstance(choose, int) else choose(before)
-    switch = Switch(triton, repository, before, version, back, sign=signature.renew)
+    switch = Switch(triton, repository, before, version, back, sign=signature.renew, shadow=shadow)
     switch.run(progress)
     if keep is not None and (removed := prune(repository, keep, {before, switch.version})):
         versions = ", ".join(map(str, removed))

@@ -23,7 +23,9 @@ _PAUSE_S = 0.01
 # Networks that take this long do not answer in time anyway; the limit is for wrong numbers.
 _LONGEST_S = 10.0
 _TIMEOUT_S = 2.0
-_PENDING = re.compile(rb'^nv_inference_pending_request_count\{model="([^"]+)".*\} (\d+)', re.MULTILINE)
+_PENDING = re.compile(
+    rb'^nv_inference_pending_request_count\{model="([^"]+)".*?version="(\d+)".*\} (\d+)', re.MULTILINE
+)
 
 
 class Backlog:
@@ -31,11 +33,12 @@ class Backlog:
 
     Args:
         networks: The models that take decoded photos.
+        version: Their version. Another one that is loaded beside it, and may be slow, does not count.
         limit: How many requests may wait for one of them.
     """
 
-    def __init__(self, networks: list[str], limit: int) -> None:
-        self._networks = {name.encode() for name in networks}
+    def __init__(self, networks: list[str], version: str, limit: int) -> None:
+        self._networks = {(name.encode(), version.encode()) for name in networks}
         self._limit = limit
         self._decoded = 0
         metrics = urlsplit(os.environ.get("CAR_ANALYZER_METRICS_URL", "")).netloc
@@ -58,4 +61,5 @@ class Backlog:
         except (OSError, http.client.HTTPException):
             connection.close()  # the next request opens it again
             return 0
-        return max((int(count) for name, count in _PENDING.findall(metrics) if name in self._networks), default=0)
+        counts = (int(count) for name, version, count in _PENDING.findall(metrics) if (name, version) in self._networks)
+        return max(counts, default=0)

@@ -50,7 +50,7 @@ class TritonPythonModel:
         parameters = {name: json.loads(value["string_value"]) for name, value in config["parameters"].items()}
         self._limits = {name: parameters[name] for name in ("max_bytes", "max_pixels")}
         # While the networks work on a batch, the next one is complete.
-        self.backlog = Backlog(parameters.get("networks", []), 2 * config["max_batch_size"])
+        self.backlog = Backlog(parameters.get("networks", []), args["model_version"], 2 * config["max_batch_size"])
         # For the largest photo: 4 bytes per decoded pixel, and again as RGB.
         self._memory = 8 * self._limits["max_pixels"] + 32_000_000
         views = json.loads(Path(__file__).with_name("views.json").read_text(encoding="utf-8"))

@@ -19,6 +19,8 @@ from . import gpu
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from car_analyzer.drift import Reference
+
     from ..preprocess.view import View
     from ..spec import HeadPlan, NetworkPlan, Plan
 
@@ -28,20 +30,31 @@ if TYPE_CHECKING:
 # Parameter of the official ONNX Runtime backend.
 INTRA_OP_THREADS = "intra_op_thread_count"
 BATCH_SIZES = "batch_sizes"
+# Parameter of the ensemble, and the figures in its record.
+DRIFT = "drift"
 SMALLEST_PREFERRED = {"any": 4, "gpu": 8}
 HEADER = "# Written by `car-analyzer export`; the next export overwrites it.\n"
 
 
-def config_texts(plan: Plan, version: int, export_id: str, maps: Maps | None = None) -> dict[str, str]:
+def config_texts(
+    plan: Plan, version: int, export_id: str, maps: Maps | None = None, drift: Reference | None = None
+) -> dict[str, str]:
     """The config.pbtxt of every model for a version: model name → text. `EXPLAIN` is among them if there are maps."""
     maps = maps or {}
     configs = [
         _preprocess(plan, version),
         *(_network(plan, network, version, maps) for network in plan.networks),
-        _ensemble(ENSEMBLE, plan, version, export_id, maps),
+        with_drift(_ensemble(ENSEMBLE, plan, version, export_id, maps), drift),
         *([_ensemble(EXPLAIN, plan, version, export_id, maps)] if maps else []),
     ]
     return {config.name: as_text(config) for config in configs}
+
+
+def with_drift(ensemble: Any, drift: Reference | None) -> Any:
+    """Has a configuration tell gateways what they compare photos with; without it, the configuration is unchanged."""
+    if drift is not None:
+        ensemble.parameters[DRIFT].string_value = drift.to_json()
+    return ensemble
 
 
 def as_text(config: Any) -> str:

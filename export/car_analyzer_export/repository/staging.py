@@ -36,6 +36,8 @@ from .versions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from car_analyzer.drift import Reference
+
     from ..spec import Plan
     from .config import Maps
     from .signature import Signature
@@ -93,7 +95,9 @@ class Staging:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write(self, plan: Plan, number: int, networks: dict[str, str], maps: Maps) -> str:
+    def write(
+        self, plan: Plan, number: int, networks: dict[str, str], maps: Maps, drift: Reference | None = None
+    ) -> str:
         """Writes everything but the networks: configurations, labels and the preprocess step.
 
         Args:
@@ -101,6 +105,7 @@ class Staging:
             number: The version's number.
             networks: Network name → SHA-256 of its `model.onnx`.
             maps: The class activation maps of the networks.
+            drift: What a gateway compares photos with.
 
         Returns:
             The export id: 16 hexadecimal digits, a hash of everything that affects the answers.
@@ -111,7 +116,7 @@ class Staging:
         step["views.json"] = views_text(plan)
         answering = json.dumps([step, networks, heads_text(plan)], sort_keys=True)
         export_id = hashlib.sha256(answering.encode()).hexdigest()[:16]
-        self.configs = config_texts(plan, number, export_id, maps)
+        self.configs = config_texts(plan, number, export_id, maps, drift)
         for model, text in self.configs.items():
             # Stored with the version until it is served: each model has only one config.pbtxt.
             write(self.version_folder(ENSEMBLE) / CONFIGS / f"{model}.pbtxt", text)

@@ -12,7 +12,7 @@ from car_analyzer.heads import HeadSpec, parse_heads
 
 from ..errors import PublishError
 from ..spec import ENSEMBLE, EXPLAIN, PREPROCESS
-from .config import as_text
+from .config import DRIFT, as_text, with_drift
 from .signature import Signature
 from .staging import Staging, add, choose_number, staging
 from .versions import CONFIGS, HISTORY, RECORD, UNFINISHED, configs_of, locked, on_disk, steps, write
@@ -20,6 +20,8 @@ from .versions import CONFIGS, HISTORY, RECORD, UNFINISHED, configs_of, locked, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from car_analyzer.drift import Reference
 
     from .versions import Configs
 
@@ -52,6 +54,7 @@ def add_copy(
     calibration: Mapping[str, Mapping[str, float]],
     facts: Mapping[str, Any],
     *,
+    drift: Reference | None = None,
     deliver: Callable[[Path, int], None] | None = None,
     signature: Signature | None = None,
 ) -> Copy:
@@ -62,6 +65,7 @@ def add_copy(
         version: The version to copy.
         calibration: Head → its `temperature` and `bias`; the other heads keep theirs.
         facts: What was learned, for the record of the new version (`calibrated` in `export.json`).
+        drift: What a gateway compares photos with; by default, what the copied version has.
         deliver: See `export.add_version`.
         signature: Likewise.
 
@@ -76,7 +80,7 @@ def add_copy(
         if deliver is None and on_disk(repository) != version:
             raise PublishError(f"Version {version} was replaced by another export meanwhile; calibrate that one.")
         number = choose_number(repository, networks, None)
-        export_id = _write(staged, repository, version, number, calibration, facts)
+        export_id = _write(staged, repository, version, number, calibration, facts, drift)
         add(staged, repository, number, signature, deliver)
     return Copy(number, export_id)
 
@@ -88,6 +92,7 @@ def _write(
     number: int,
     calibration: Mapping[str, Mapping[str, float]],
     facts: Mapping[str, Any],
+    drift: Reference | None,
 ) -> str:
     configs = configs_of(repository, version)
     parameters = configs[ENSEMBLE].parameters
@@ -101,6 +106,7 @@ def _write(
     for name in {ENSEMBLE, EXPLAIN} & configs.keys():
         configs[name].parameters["heads"].string_value = json.dumps(heads)
         configs[name].parameters["export_id"].string_value = export_id
+    with_drift(configs[ENSEMBLE], drift)
     _renumber(configs, version, number)
     for model in staged.models:
         folder = staged.version_folder(model)
@@ -110,6 +116,8 @@ def _write(
             record["export_id"] = export_id
         if model == ENSEMBLE:
             record["calibrated"] = {"copy_of": version, **facts}
+            if drift is not None:
+                record[DRIFT] = drift.describe()
         write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     staged.configs = {model: as_text(config) for model, config in configs.items()}
     for model, text in staged.configs.items():

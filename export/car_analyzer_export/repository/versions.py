@@ -96,7 +96,7 @@ def on_disk(repository: Path) -> int | None:
         if stored is None or not stored.is_file():
             return None
         # The configurations of a clean checkout name version 1, too, but no export.
-        if _export_id(ensemble) != _export_id(_parse(_read(stored), ENSEMBLE)):
+        if export_id(ensemble) != export_id(_parse(_read(stored), ENSEMBLE)):
             return None
         explaining = [EXPLAIN] if stored.with_name(f"{EXPLAIN}.pbtxt").is_file() else []
         models = [config_on_disk(repository, name) for name in (*steps({ENSEMBLE: ensemble}), *explaining)]
@@ -105,7 +105,8 @@ def on_disk(repository: Path) -> int | None:
         return None
 
 
-def _export_id(ensemble: Any) -> str:
+def export_id(ensemble: Any) -> str:
+    """The id of the export that an ensemble's configuration belongs to; empty for an older export."""
     return str(ensemble.parameters["export_id"].string_value) if "export_id" in ensemble.parameters else ""
 
 

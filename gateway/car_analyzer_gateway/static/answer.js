@@ -4,13 +4,14 @@ const MOODS = { clean: "good", intact: "good", dirty: "warn", damaged: "bad", un
 
 export const mood = (label) => (Object.hasOwn(MOODS, label) ? MOODS[label] : "plain");
 
-// [{name, labels, confidences}]: a head has one label or a list of them, and a confidence for each or one for all.
+// [{name, labels, several, confidences}]: a head has one label or a list of several, and a confidence for each or for all.
 export function heads(answer) {
   return Object.keys(answer)
     .filter((key) => Object.hasOwn(answer, `${key}Confidence`))
     .map((name) => ({
       name,
       labels: [answer[name]].flat(),
+      several: Array.isArray(answer[name]),
       confidences: [answer[`${name}Confidence`]].flat().filter(Number.isFinite).map(limit),
     }));
 }

@@ -9,35 +9,53 @@ export class Refusal extends Error {
   }
 }
 
-// The answer, and whether the networks saw the photo otherwise than the page shows it.
+// The answer, its id, the model that gave it, and whether the networks saw the photo otherwise than the page shows it.
 export async function analyze(file, token, signal) {
-  const { content, headers } = await send("analyze", file, token, signal);
+  const { content, headers } = await upload("analyze", file, token, signal);
   const asStored = headers.get("Exif-Rotation") === "false" && (await isTurned(file));
-  return { answer: content, asStored };
+  const model = { version: headers.get("Model-Version"), exportId: headers.get("Export-Id") };
+  return { answer: content, id: headers.get("X-Request-ID"), model, asStored };
 }
 
 // Each head's explanation: where in the photo its answer comes from.
 export async function explanations(file, token, signal) {
-  const { content } = await send("analyze?explain=1", file, token, signal);
+  const { content } = await upload("analyze?explain=1", file, token, signal);
   if (!content.explanations) throw new Refusal({ kind: "notExplained" });
   return content.explanations;
 }
 
-async function send(url, file, token, signal) {
-  const form = new FormData();
-  form.append("image", file, file.name);
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+// What can be said about the answer with this id: head to {label, labels}.
+export async function choices(id, token, signal) {
+  const { content } = await send(`feedback?request_id=${encodeURIComponent(id)}`, {}, token, signal);
+  if (!content.heads) throw new Refusal({ kind: "unreadable" });
+  return content.heads;
+}
+
+// Which labels are true of the photo with this id.
+export async function correct(id, labels, token, signal) {
+  const body = JSON.stringify({ request_id: id, labels });
+  await send("feedback", { method: "POST", body, headers: { "Content-Type": "application/json" } }, token, signal);
+}
+
+function upload(url, file, token, signal) {
+  const body = new FormData();
+  body.append("image", file, file.name);
+  return send(url, { method: "POST", body }, token, signal);
+}
+
+async function send(url, request, token, signal) {
+  const headers = { ...request.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   let response;
   let body;
   try {
-    response = await fetch(url, { method: "POST", body: form, headers, signal });
+    response = await fetch(url, { ...request, headers, signal });
     body = await response.text();
   } catch (error) {
     if (signal.aborted) throw error;
     throw new Refusal({ kind: "network" });
   }
   const content = parse(body);
-  if (response.ok && content) return { content, headers: response.headers };
+  if (response.ok && (content || response.status === 204)) return { content, headers: response.headers };
   if (response.ok) throw new Refusal({ kind: "unreadable" });
   if (content?.code === "model.not_explainable") throw new Refusal({ kind: "notExplainable" });
   const message = typeof content?.error === "string" ? content.error : null;

@@ -1,6 +1,6 @@
 // Ties the page together: photos come in, go to the queue, and their cards follow what becomes of them.
 
-import { explanations, health } from "./api.js";
+import { choices, correct, explanations, health } from "./api.js";
 import { Card } from "./card.js";
 import { Filters } from "./filters.js";
 import { takeIn } from "./intake.js";
@@ -20,6 +20,8 @@ const tokens = new Tokens($("token"));
 const queue = new Queue(follow, tokens);
 const filters = new Filters($("filters"), summarise);
 let planned = false;
+// Whether the service keeps photos, and takes what people say about its answers.
+let collects = false;
 
 takeIn({ add, chooseButton: $("choose"), shootButton: $("shoot"), files: $("files"), camera: $("camera"), veil: $("drop") });
 
@@ -28,7 +30,7 @@ function add(files) {
   for (const photo of added) {
     photos.add(photo);
     photo.state = "waiting";
-    cards.set(photo, new Card(photo, { again, remove, explain }));
+    cards.set(photo, new Card(photo, actions));
   }
   $("cards").append(...added.map((photo) => cards.get(photo).element));
   for (const photo of added) cards.get(photo).show();
@@ -42,11 +44,20 @@ function again(photo) {
   summarise();
 }
 
-async function explain({ file }, signal) {
+const actions = {
+  again,
+  remove,
+  explain: ({ file }, signal) => withToken((token) => explanations(file, token, signal), signal),
+  choose: ({ id }, signal) => withToken((token) => choices(id, token, signal), signal),
+  correct: ({ id }, labels, signal) => withToken((token) => correct(id, labels, token, signal), signal),
+  collects: () => collects,
+};
+
+async function withToken(ask, signal) {
   for (;;) {
     const token = tokens.current;
     try {
-      return await explanations(file, token, signal);
+      return await ask(token);
     } catch (error) {
       if (error.status !== 401) throw error;
       await tokens.replace(token, signal);
@@ -75,15 +86,20 @@ function follow(photo) {
   cards.get(photo).render();
   if (ENDS.has(photo.state)) announcer.tell(photo, [...photos]);
   // The models may have been replaced, or not ready when the page was opened.
-  if (photo.state === "done" && !queue.busy) showDemo();
+  if (photo.state === "done" && !queue.busy) learn();
   plan();
 }
 
-async function showDemo() {
-  const models = await health(tokens.current);
-  if (models === null) return;
-  $("demo").hidden = models.demo !== true;
-  $("description").textContent = models.description ?? "";
+async function learn() {
+  const service = await health(tokens.current);
+  if (service === null) return;
+  $("demo").hidden = service.demo !== true;
+  $("description").textContent = service.description ?? "";
+  if (collects === (service.feedback === true)) return;
+  collects = !collects;
+  document.body.classList.toggle("collects", collects);
+  $("kept").dataset.text = collects ? "kept" : "notKept";
+  speak();
 }
 
 // However many photos change at once, the summary is made once a frame; timers also run in a hidden tab.
@@ -152,4 +168,4 @@ for (const button of languages) {
 }
 
 speak();
-showDemo();
+learn();

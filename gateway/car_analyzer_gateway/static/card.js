@@ -3,6 +3,7 @@
 import { heads, mood } from "./answer.js";
 import { make, makeSvg } from "./dom.js";
 import { complain } from "./errors.js";
+import { Feedback } from "./feedback.js";
 import { Maps } from "./maps.js";
 import { forget, preview } from "./preview.js";
 import { headName, labelName, milliseconds, percent, say } from "./words.js";
@@ -15,11 +16,18 @@ export class Card {
   #content = make("div", { className: "content" });
   #again;
   #maps;
+  #feedback = null;
+  #makeFeedback;
+  // The answer that feedback is about.
+  #judged = null;
 
-  // `again` and `remove` are called with the photo, and `explain` with a signal, too; it returns explanations.
-  constructor(photo, { again, remove, explain }) {
+  // `again` and `remove` are called with the photo, and `explain`, `choose` and `correct` with a signal, too: they return
+  // explanations, each head's labels, and nothing. `collects()` tells whether the service takes feedback.
+  constructor(photo, { again, remove, explain, choose, correct, collects }) {
     this.#photo = photo;
     this.#again = again;
+    const take = () => new Feedback((signal) => choose(photo, signal), (labels, signal) => correct(photo, labels, signal));
+    this.#makeFeedback = () => (collects() ? take() : null);
     this.#maps = new Maps(this.#frame, (signal) => explain(photo, signal));
     this.#remove = make("button", { type: "button", className: "remove" });
     this.#remove.append(cross());
@@ -37,6 +45,7 @@ export class Card {
   drop() {
     forget(this.#frame);
     this.#maps.drop();
+    this.#feedback?.drop();
     this.element.remove();
   }
 
@@ -56,10 +65,14 @@ export class Card {
   }
 
   #parts() {
-    const { state, answer, asStored, error, seconds } = this.#photo;
+    const { state, answer, model, asStored, error, seconds } = this.#photo;
     if (state === "done") {
-      const maps = this.#maps.render(heads(answer).map(({ name }) => name));
-      return asStored ? [note("asStored"), ...describe(answer, maps)] : describe(answer, maps);
+      const found = heads(answer);
+      const maps = this.#maps.render(found.map(({ name }) => name));
+      if (this.#judged !== answer || !this.#feedback) this.#feedback = this.#makeFeedback();
+      this.#judged = answer;
+      const feedback = this.#feedback && found.length ? [this.#feedback.render(found)] : [];
+      return [...(asStored ? [note("asStored")] : []), describe(answer), maps, ...feedback, ...source(answer, model)];
     }
     if (state === "failed") return [...complain(error), this.#retry()];
     if (state === "cancelled") return [note("cancelled"), this.#retry()];
@@ -76,10 +89,13 @@ export class Card {
 
 const note = (key) => make("p", { className: "note", textContent: say(key) });
 
-function describe(answer, maps) {
-  const list = make("dl", { className: "heads" }, ...heads(answer).map(describeHead));
-  const took = Number.isFinite(answer.processingTime) ? milliseconds(answer.processingTime) : null;
-  return took ? [list, maps, make("p", { className: "took", textContent: took })] : [list, maps];
+const describe = (answer) => make("dl", { className: "heads" }, ...heads(answer).map(describeHead));
+
+// How long it took, and which model answered.
+function source({ processingTime }, { version, exportId }) {
+  const took = Number.isFinite(processingTime) ? [milliseconds(processingTime)] : [];
+  const text = [...took, ...(version ? [say("model", { version })] : [])].join(" · ");
+  return text ? [make("p", { className: "took", textContent: text, title: exportId ?? "" })] : [];
 }
 
 function describeHead({ name, labels, confidences }) {

@@ -27,6 +27,7 @@ from ..side_by_side import IncompatibleError, side_by_side
 from ..versions import (
     config_on_disk,
     configs_of,
+    export_id,
     keep_changes,
     on_disk,
     pinned,
@@ -96,6 +97,8 @@ class Switch:
         difference: The largest difference of a logit from the recorded one.
         notes: Sentences for the user.
         sign: Renews the repository's signature, so that a Triton that starts meanwhile accepts the repository.
+        shadow: Compares both versions on real photos, with their export ids, while the new one is loaded as `TRIAL`.
+            Raises PublishError to reject it.
     """
 
     triton: Triton
@@ -107,6 +110,7 @@ class Switch:
     difference: float = 0.0
     notes: list[str] = field(default_factory=list)
     sign: Callable[[], None] = lambda: None
+    shadow: Callable[[str, str], None] | None = None
 
     def run(self, progress: Callable[[str], None] = lambda _step: None) -> None:
         """Switches to the version.
@@ -129,7 +133,7 @@ class Switch:
                 keep_changes(self.repository, self.before, contextlib.ExitStack())
                 widen(self.repository, both)
             self.sign()
-            self._try(new)
+            self._try(old, new, progress)
             progress(f"switching to version {self.version}")
             with writing(self.repository):
                 serve_from_next_start(self.repository, self.version)
@@ -170,11 +174,14 @@ class Switch:
                 f"{self.version}, run `car-analyzer export` and restart Triton, one replica after the other."
             ) from error
 
-    def _try(self, new: Configs) -> None:
+    def _try(self, old: Configs, new: Configs, progress: Callable[[str], None]) -> None:
         references = read_references(self.repository, self.version)
         self.triton.load_trial(new[ENSEMBLE])
         self.difference = references.check(self.triton, TRIAL)
         self.photos = len(references.photos)
+        if self.shadow is not None:
+            progress(f"comparing version {self.version} with version {self.before} on real photos")
+            self.shadow(export_id(old[ENSEMBLE]), export_id(new[ENSEMBLE]))
         self.triton.unload(TRIAL)
 
     def _serve(self, new: Configs) -> None:

@@ -1,0 +1,1 @@
+"""Tries a version on real photos before it is served: gateways send a share of theirs to it, too."""
