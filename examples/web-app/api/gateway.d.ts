@@ -141,7 +141,7 @@ export interface components {
          * @description The error for programs. Codes do not change; later versions may have more.
          * @enum {string}
          */
-        ErrorCode: "configuration.invalid" | "feedback.invalid" | "feedback.unknown_photo" | "model.not_explainable" | "model.not_ready" | "model.unsuitable" | "photo.empty" | "photo.invalid" | "photo.too_large" | "photo.unreadable" | "request.invalid" | "request.media_type" | "request.method_not_allowed" | "request.not_found" | "request.timeout" | "request.too_large" | "request.unauthorized" | "service.deadline_exceeded" | "service.failed" | "service.overloaded" | "service.stopping" | "service.unreachable";
+        ErrorCode: "configuration.invalid" | "feedback.invalid" | "feedback.unknown_photo" | "model.not_explainable" | "model.not_ready" | "model.unsuitable" | "photo.empty" | "photo.invalid" | "photo.too_large" | "photo.unreadable" | "request.conflict" | "request.invalid" | "request.media_type" | "request.method_not_allowed" | "request.not_found" | "request.timeout" | "request.too_large" | "request.unauthorized" | "service.deadline_exceeded" | "service.failed" | "service.overloaded" | "service.stopping" | "service.unreachable";
         Health: {
             /** @enum {string} */
             status: "OK";
@@ -151,6 +151,16 @@ export interface components {
             demo?: boolean;
             /** @description True if the gateway takes `POST /feedback`. */
             feedback?: boolean;
+        };
+        Choices: {
+            heads: {
+                [key: string]: {
+                    /** @description The answer; of a multilabel head, the list of its labels. */
+                    label: string | string[];
+                    /** @description What feedback may give. */
+                    labels: string[];
+                };
+            };
         };
         Feedback: {
             /** @description The answer's `X-Request-ID`; from the second photo on with its number: `abc-2`. */
