@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import httpx
 import pytest
 from PIL import Image
@@ -171,3 +172,13 @@ def make_form(*photos: bytes) -> tuple[bytes, dict[str, str]]:
     )
     body = b"".join(head + photo + b"\r\n" for photo in photos) + b"--x1y2--\r\n"
     return body, {"Content-Type": "multipart/form-data; boundary=x1y2"}
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """Where to collect: a folder, or storage of fsspec."""
+    if request.param == "folder":
+        yield tmp_path / "a" / "b"
+    else:
+        yield "memory://cars/photos"
+        fsspec.filesystem("memory").rm("/", recursive=True)
