@@ -76,7 +76,8 @@ class Gateway:
 
     async def analyze(self, request: Request) -> Response:
         """`POST /analyze`."""
-        if self.stopping:
+        # A client that keeps its connection cannot know that this is the wrong server by now.
+        if self.stopping and not request.scope["state"].get("is_early", False):
             raise stopping()
         is_full = _has(request.query_params, "detail", "full")
         explain = _has(request.query_params, "explain", "1")
@@ -96,6 +97,8 @@ class Gateway:
             ]
         if (rotations := {analysis.exif_rotation for analysis in analyses}) and None not in rotations:
             headers["Exif-Rotation"] = str(rotations == {True}).lower()
+        if self.stopping:
+            headers["Connection"] = "close"
         if len(answers) == 1 and isinstance(answers[0], GatewayError):
             raise answers[0]
         bodies = [self._body(answer, is_full=is_full) for answer in answers]

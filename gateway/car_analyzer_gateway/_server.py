@@ -31,7 +31,7 @@ HEAD_S = 10.0
 # How long a client can read a rejection before the connection is closed.
 LINGER_S = 1.0
 BACKLOG = 2048
-# At shutdown: 0.25 s for handshakes to complete, and 2 s for the first request of connections that are established.
+# At shutdown: 0.25 s for handshakes to complete, and 2 s for one more request of connections that are established.
 ROUND_S = 0.05
 HANDSHAKE_ROUNDS = 5
 LAST_ROUNDS = 40
@@ -53,6 +53,8 @@ class Protocol(HttpToolsProtocol):
         # Since the end of the last response.
         self._received_bytes = 0
         self._rejected = False
+        # Its client had reason to believe that it would be served: load balancers knew nothing yet.
+        self._is_early = not self._gateway.stopping
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or reject it if there are too many."""
@@ -96,6 +98,7 @@ class Protocol(HttpToolsProtocol):
         """Start to process the request. HTTP/1.1 requires the header `Host`, but the parser does not."""
         if self.parser.get_http_version() == "1.1" and [name for name, _ in self.headers].count(b"host") != 1:
             raise ValueError("no Host, or several")  # the parser passes it on to `send_400_response`
+        self.scope["state"]["is_early"] = self._is_early
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message is plain text
@@ -170,26 +173,35 @@ class Server(uvicorn.Server):
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Complete requests in flight. Meanwhile new photos are rejected and /health is 503, for load balancers."""
+        """Complete requests in flight, and one more of each connection that was there before.
+
+        Meanwhile, /health is 503 for load balancers, and so are photos on new connections.
+        """
         gateway = self._gateway
         gateway.stopping = True
         logger.info("stopping", extra={"fields": {"in_flight": gateway.in_flight}})
-        loop = asyncio.get_running_loop()
-        end = loop.time() + gateway.settings.drain_timeout
-        while gateway.in_flight and loop.time() < end and not self.force_exit:  # noqa: ASYNC110 - a signal sets it
-            await asyncio.sleep(0.05)
+        end = asyncio.get_running_loop().time() + gateway.settings.drain_timeout
+        await self._complete_requests(end)
         for listener in sockets or []:
             ignore_new_connections(listener)
-        await self._answer_established()
+        await self._answer_established(end)
+        await self._complete_requests(end)
         await super().shutdown(sockets)
 
-    async def _answer_established(self) -> None:
-        connections: set[Any] = self.server_state.connections
+    async def _complete_requests(self, end: float) -> None:
+        while self._gateway.in_flight and self._has_time(end):  # noqa: ASYNC110 - a signal sets `force_exit`
+            await asyncio.sleep(ROUND_S)
+
+    async def _answer_established(self, end: float) -> None:
         # In rounds: the event loop accepts a connection in one, and reads its request in a later one.
         for number in range(LAST_ROUNDS):
-            if self.force_exit or (number >= HANDSHAKE_ROUNDS and all(one.cycle is not None for one in connections)):
+            goes_on = self.server_state.connections and self._has_time(end)
+            if self.force_exit or (number >= HANDSHAKE_ROUNDS and not goes_on):
                 return
             await asyncio.sleep(ROUND_S)
+
+    def _has_time(self, end: float) -> bool:
+        return asyncio.get_running_loop().time() < end and not self.force_exit
 
 
 def _remove_upgrade(data: bytes) -> bytes:

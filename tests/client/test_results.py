@@ -128,7 +128,15 @@ def test_codes_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
     rows = re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE)
     assert rows[: len(CODES)] == list(CODES)
-    assert sorted(rows[len(CODES) :]) == sorted({*gateway_errors.CODES.values(), gateway_errors.STOPPING} - set(CODES))
+    assert sorted(rows[len(CODES) :]) == sorted(
+        {
+            *gateway_errors.CODES.values(),
+            gateway_errors.STOPPING,
+            gateway_errors.UNKNOWN_PHOTO,
+            gateway_errors.INVALID_FEEDBACK,
+        }
+        - set(CODES)
+    )
 
 
 def test_every_code_in_the_source_is_documented() -> None:

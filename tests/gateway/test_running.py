@@ -57,7 +57,8 @@ def test_a_signal_lets_it_finish_what_is_in_flight(
         gateway.process.send_signal(number)
         stopping = {"status": "unavailable", "error": "the gateway is stopping"}
         until(lambda: gateway.http.get("/health").json() == stopping)
-        refusal = gateway.analyze(photo)
+        body, headers = make_form(photo)
+        refusal = httpx.post(f"{gateway.url}/analyze", content=body, headers=headers)
         proxy.thaw()
     refused(refusal, 503, "The service is stopping")
     assert "retry-after" in refusal.headers
@@ -107,6 +108,35 @@ def test_no_connection_is_reset(server: SimpleNamespace, start_gateway: Callable
         for client in clients:
             client.result()
     assert set(statuses) == {200, 503}
+    assert gateway.process.wait(PATIENCE_S) == 0
+
+
+def test_a_kept_connection_is_answered_once_more(
+    server: SimpleNamespace, start_gateway: Callable[..., Gateway], photo: bytes
+) -> None:
+    gateway = start_gateway(server.grpc_url, "--drain-timeout", "600", "--upload-timeout", "600")
+    body, headers = make_form(photo)
+    answers: list[tuple[int, str | None]] = []
+
+    def read(connection: HTTPConnection) -> None:
+        answer = connection.getresponse()
+        answer.read()
+        answers.append((answer.status, answer.getheader("Connection")))
+
+    kept, slow = (HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S) for _ in range(2))
+    with contextlib.closing(kept), contextlib.closing(slow):
+        kept.request("POST", "/analyze", body, headers)
+        read(kept)
+        # As long as this one is in flight, the gateway does not end.
+        slow.request("POST", "/analyze", body[:-1], {**headers, "Content-Length": str(len(body))})
+        until(lambda: gateway.metric("car_analyzer_held_bytes"))
+        gateway.process.terminate()
+        until(lambda: any(line["message"] == "stopping" for line in gateway.log()))
+        kept.request("POST", "/analyze", body, headers)
+        read(kept)
+        slow.send(body[-1:])
+        read(slow)
+    assert answers == [(200, None), (200, "close"), (200, "close")]
     assert gateway.process.wait(PATIENCE_S) == 0
 
 

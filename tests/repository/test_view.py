@@ -98,7 +98,8 @@ from view import View
 parameters = {name: {"string_value": "1000000"} for name in ("max_bytes", "max_pixels")}
 config = {"max_batch_size": 32, "parameters": parameters}
 for instance in ("preprocess_0_0", "preprocess_0_1"):
-    TritonPythonModel().initialize({"model_config": json.dumps(config), "model_instance_name": instance})
+    names = {"model_instance_name": instance, "model_version": "1"}
+    TritonPythonModel().initialize({"model_config": json.dumps(config), **names})
 picture = Image.effect_noise((640, 480), 50).convert("RGB")
 np.testing.assert_array_equal(View(resampling="fast").pixels(picture), View().pixels(picture))
 """
