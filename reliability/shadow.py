@@ -148,7 +148,8 @@ def _trial(folder: Path, count: int, share: float) -> list[Row]:
         place = Place(repository, service, front, photos, share)
         return [
             _planted_row(place, planted, count),
-            _row("candidate killed", place, planted, count, partial(_kill, place, planted)),
+            # Its processes have to start again after each kill, which takes seconds.
+            _row("candidate killed", place, planted, max(10, count // 10), partial(_kill, place, planted)),
             _row("candidate slow", place, slow, max(10, count // 50)),
         ]
 
@@ -195,7 +196,7 @@ def _started(process: psutil.Process) -> float:
 
 def _photos() -> list[ReferencePhoto]:
     sys.path.insert(0, str(EXAMPLES))
-    from train_demo_models import draw_jpeg  # type: ignore[import-not-found]
+    from draw_cars import draw_jpeg  # type: ignore[import-not-found]
 
     contents = [draw_jpeg(11, number) for number in range(PHOTOS)]
     return [ReferencePhoto(f"drawing {number}", one, reference_logits(one)) for number, one in enumerate(contents)]
