@@ -27,7 +27,7 @@ from .injection import FAULTS, Fault, Target, unshare
 from .load import Load, gateway
 from .proxy import Proxy
 from .reference import EXAMPLES, reference_photos
-from .service import Gateway, Service
+from .service import Gateway, Service, fixed_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +100,7 @@ def try_fault(fault: Fault, repository: Path, timeout: float = 30.0) -> Iterator
     with tempfile.TemporaryDirectory(prefix="car-analyzer-fault-") as folder:
         copy = shutil.copytree(repository, Path(folder) / "model_repository")
         prefix, variables = fault.prepare(Path(folder))
-        target = Target(Service(copy, prefix=prefix, variables=variables), Path(folder))
+        target = Target(Service(copy, ports=fixed_ports(), prefix=prefix, variables=variables), Path(folder))
         target.service.start()
         try:
             for protocol in ("grpc", "http"):
@@ -123,7 +123,10 @@ def _try_over(protocol: str, fault: Fault, target: Target, timeout: float) -> Ro
                 fault.inject(target)
             except (RuntimeError, TimeoutError) as error:
                 problem = f"; {error}"
-            load.wait_for(after, timeout=120)
+            try:
+                load.wait_for(after, timeout=120)
+            except TimeoutError as error:
+                problem += f"; {error}"
     finally:
         if target.proxy is not None:
             target.proxy.close()

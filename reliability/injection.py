@@ -92,12 +92,13 @@ def pause_triton(target: Target) -> None:
 
 def replace_service(target: Target) -> None:
     """Stops `serve` as platforms do, and starts another one on its ports."""
-    ports = target.service.ports
-    code = target.service.stop()
-    if code:
-        raise RuntimeError(f"serve ended with exit code {code}: {target.service.said()}")
-    target.service = Service(target.folder / "model_repository", ports=ports)
+    stopped = target.service
+    code = stopped.stop()
+    # In any case: the photos wait for it.
+    target.service = Service(target.folder / "model_repository", ports=stopped.ports)
     target.service.start()
+    if code:
+        raise RuntimeError(f"serve ended with exit code {code}: {stopped.said()}")
 
 
 def refuse(target: Target) -> None:

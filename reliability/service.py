@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
@@ -18,9 +22,11 @@ from .processes import die_with_parent, stubs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
+# The kernel gives outgoing connections a port from here on; those below are free unless somebody listens on them.
+_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 15_000
 _OWN_LINE = "car-analyzer serve: "
 
 C = TypeVar("C", bound="Command")
@@ -99,6 +105,21 @@ class Command:
         assert self._process.stderr is not None  # noqa: S101 - it was opened as a pipe
         with self._process.stderr as lines:
             self.lines.extend(lines)
+
+
+def fixed_ports() -> dict[str, int]:
+    """Free ports for a service that is stopped and started again on them.
+
+    An outgoing connection cannot take them meanwhile: not even that of a client to this very port, which the kernel
+    would connect to itself.
+    """
+    last = int(_OUTGOING.read_text().split()[0]) - 1 if _OUTGOING.is_file() else 32_767
+    found: list[int] = []
+    while len(found) < len(ANY_PORTS):
+        with socket.socket() as attempt, contextlib.suppress(OSError):
+            attempt.bind(("127.0.0.1", random.randint(_FIRST_PORT, last)))
+            found = list({*found, attempt.getsockname()[1]})
+    return dict(zip(ANY_PORTS, found, strict=True))
 
 
 class Gateway(Command):

@@ -29,7 +29,7 @@ def test_no_photo_is_lost(repository: Path) -> None:
 
     several = injection.Fault("several", "one after the other", one_after_the_other, proxied=True)
     # However long the service takes to come back: whether that is within 30 s is for `make faults`.
-    rows = list(faults.try_fault(several, repository, timeout=600))
+    rows = list(faults.try_fault(several, repository, timeout=150))
     assert [row.name for row in rows] == ["several grpc", "several http"]
     for row in rows:
         assert row.tried >= 16
