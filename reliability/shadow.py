@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,8 +148,7 @@ def _trial(folder: Path, count: int, share: float) -> list[Row]:
         place = Place(repository, service, front, photos, share)
         return [
             _planted_row(place, planted, count),
-            # Its processes have to start again after each kill, which takes seconds.
-            _row("candidate killed", place, planted, max(10, count // 10), partial(_kill, place, planted)),
+            _killed_row(replace(place, share=place.share / 10), planted, max(100, count // 10)),
             _row("candidate slow", place, slow, max(10, count // 50)),
         ]
 
@@ -162,6 +161,14 @@ def _planted_row(place: Place, version: int, count: int) -> Row:
     wrong = abs(found - planted) > accepted or outcome.heads["cleanliness"].agreement < 1
     note = f"{found:.2%} differ of {outcome.photos:,} compared photos, {planted:.0%} planted"
     return announce(Row("difference", len(load.outcomes), load.lost + wrong, note))
+
+
+def _killed_row(place: Place, version: int, count: int) -> Row:
+    """Few photos a second, so that the comparison lasts while processes start again, which takes seconds."""
+    row = _row("candidate killed", place, version, count, partial(_kill, place, version))
+    if not place.service.said("has new processes"):
+        return announce(replace(row, lost=row.lost + 1, note=f"nothing was killed; {row.note}"))
+    return row
 
 
 def _row(
