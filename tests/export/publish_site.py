@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +33,6 @@ from car_analyzer_server.repository import check_repository
 from reliability.publishing import VersionAnswer, VersionedPhoto
 
 from .tiny_network import make_network
-
-if TYPE_CHECKING:
-    pass
 
 KEY = "a-key-for-the-tests-only"
 ANY = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}

@@ -9,7 +9,7 @@ import random
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -31,8 +31,6 @@ from reliability.publishing import VersionedLoad
 from tests.conftest import until
 from tests.gateway.conftest import running_gateway
 
-if TYPE_CHECKING:
-    pass
 from .publish_site import HEADS, KEY, OTHER_WORDS, Site, tree, versioned_photos
 
 

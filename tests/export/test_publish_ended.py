@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,8 +12,6 @@ from car_analyzer_export.repository import versions
 from car_analyzer_server import Server, Settings
 from car_analyzer_server.settings import triton_arguments
 
-if TYPE_CHECKING:
-    pass
 from .publish_site import ANY, KEY, Site
 
 QUICK = "from car_analyzer_export.repository.publishing import switch; switch._longest = lambda _configs: 0.2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,11 +15,8 @@ from car_analyzer_gateway._collection.keeper import DAY_S, LIST_EVERY_S
 from car_analyzer_gateway._collection.names import Name, parse
 from car_analyzer_gateway._settings import read_settings
 
-from .test_strip import drawn, open_photo
-
-if TYPE_CHECKING:
-    pass
 from .collecting import LABELS, NOON, Trial, analysis, small_photo
+from .test_strip import drawn, open_photo
 
 
 def test_only_what_may_help_is_kept(place: Any) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -22,11 +22,8 @@ from car_analyzer_gateway._observers import AnsweredPhoto
 from car_analyzer_gateway._settings import Settings
 from tests.conftest import PATIENCE_S
 
-from .test_strip import drawn
-
-if TYPE_CHECKING:
-    pass
 from .collecting import Trial, analysis, small_photo
+from .test_strip import drawn
 
 
 class FailingStorage:
