@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._explain import PREPROCESS
 from ._transports import ExportMismatchError, Transport, open_transport
 from .config import TLS, Endpoint
 from .drift import Reference
@@ -15,7 +16,6 @@ from .errors import OverloadedError, ServerError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-PREPROCESS = "preprocess"
 # The output of the preprocess step for the first network.
 PIXELS = "pixels"
 
