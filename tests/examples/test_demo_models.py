@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,3 +139,36 @@ def test_marks_leave_the_surroundings_alone(draw_car: Any) -> None:
 def test_size_is_honoured(draw_car: Any) -> None:
     picture = draw_car(np.random.default_rng(1), dirty=True, damaged=True, size=(320, 240))
     assert picture.size == (320, 240)
+
+
+def test_a_model_learns_from_labelled_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    drawn, out = tmp_path / "drawn", tmp_path / "new.pth"
+    monkeypatch.setattr("sys.argv", ["draw_cars.py", str(drawn), "--count", "16", "--mislabelled", "1"])
+    assert load_module("draw_cars").main() == 0
+    # One label of each is wrong.
+    wrong = [
+        (int(file.stem) % 4) ^ load_module("draw_cars").COMBINATIONS.index(file.parent.name)
+        for file in drawn.rglob("*.jpg")
+    ]
+    assert len(wrong) == 16
+    assert set(wrong) == {1, 2}
+
+    labelled = tmp_path / "labelled" / "cleanliness" / "clean" / "condition"
+    for label in ("intact", "damaged"):
+        shutil.copytree(drawn / f"clean_{label}", labelled / label)
+    tune = load_module("fine_tune")
+    options = ["condition", "--out", str(out), "--epochs", "1"]
+    monkeypatch.setattr("sys.argv", ["fine_tune.py", str(tmp_path / "labelled"), *options])
+    assert tune.main() == 0
+    count = len(list(labelled.rglob("*.jpg")))
+    assert f"of these {count} photos" in capsys.readouterr().out
+    old = torch.load(EXAMPLES / "condition_model.pth", weights_only=True)
+    new = torch.load(out, weights_only=True)
+    assert old.keys() == new.keys()
+    assert not torch.equal(old["head.weight"], new["head.weight"])
+    monkeypatch.setattr("sys.argv", ["fine_tune.py", str(drawn), *options])
+    assert tune.main() == 1
+    assert "has no photo in a folder condition/LABEL/" in capsys.readouterr().err
