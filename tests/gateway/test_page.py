@@ -295,7 +295,9 @@ def test_takes_feedback(
     tmp_path: Path,
 ) -> None:
     collected = tmp_path / "collected"
-    page = Page(browser, start_gateway(server.grpc_url, CAR_ANALYZER_COLLECT=str(collected)).url)
+    page = Page(
+        browser, start_gateway(server.grpc_url, CAR_ANALYZER_COLLECT=str(collected), CAR_ANALYZER_COLLECT_SHARE="1").url
+    )
     page.wait(lambda: "keeps some photos" in page.id("kept").text)
     page.give(*sample_photos[:2])
     page.finished()
@@ -303,6 +305,9 @@ def test_takes_feedback(
     def find(selector: str) -> Any:
         return page.wait(lambda: browser.find_elements(By.CSS_SELECTOR, selector))
 
+    # Sent again, with the same id, for the map: the collection does not count it as another photo.
+    find(".card:nth-child(1) .maps button")[0].click()
+    find(".card:nth-child(1) .map")
     find(".card:nth-child(1) [data-feedback=right]")[0].click()
     page.wait(lambda: "Thank you" in page.cards()[0]["text"])
     find(".card:nth-child(2) [data-feedback=wrong]")[0].send_keys(Keys.ENTER)

@@ -67,7 +67,8 @@ class RecentPhotos:
     def add(self, answered: AnsweredPhoto) -> Photo:
         """Add a photo, and forget the oldest ones. Returns the same for a photo that was added before."""
         found = self._photos.get(answered.request_id)
-        if found is not None and found.data is answered.photo:
+        # The page sends a photo again, with the same id, to learn where its answers come from.
+        if found is not None and found.data == answered.photo:
             return found
         now = self._clock()
         record = Record.of(answered.request_id, answered.analysis, now)

@@ -17,9 +17,9 @@ export async function analyze(file, token, signal) {
   return { answer: content, id: headers.get("X-Request-ID"), model, asStored };
 }
 
-// Each head's explanation: where in the photo its answer comes from.
-export async function explanations(file, token, signal) {
-  const { content } = await upload("analyze?explain=1", file, token, signal);
+// Each head's explanation: where in the photo its answer comes from. The id tells the service that it has seen the photo.
+export async function explanations(file, id, token, signal) {
+  const { content } = await upload("analyze?explain=1", file, token, signal, id ? { "X-Request-ID": id } : {});
   if (!content.explanations) throw new Refusal({ kind: "notExplained" });
   return content.explanations;
 }
@@ -37,10 +37,10 @@ export async function correct(id, labels, token, signal) {
   await send("feedback", { method: "POST", body, headers: { "Content-Type": "application/json" } }, token, signal);
 }
 
-function upload(url, file, token, signal) {
+function upload(url, file, token, signal, headers = {}) {
   const body = new FormData();
   body.append("image", file, file.name);
-  return send(url, { method: "POST", body }, token, signal);
+  return send(url, { method: "POST", body, headers }, token, signal);
 }
 
 async function send(url, request, token, signal) {

@@ -47,7 +47,7 @@ function again(photo) {
 const actions = {
   again,
   remove,
-  explain: ({ file }, signal) => withToken((token) => explanations(file, token, signal), signal),
+  explain: ({ file, id }, signal) => withToken((token) => explanations(file, id, token, signal), signal),
   choose: ({ id }, signal) => withToken((token) => choices(id, token, signal), signal),
   correct: ({ id }, labels, signal) => withToken((token) => correct(id, labels, token, signal), signal),
   collects: () => collects,
