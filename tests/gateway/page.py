@@ -26,6 +26,9 @@ FLAGS = [
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
+    # A tab that Chromium takes for hidden draws nothing, and gets no drag events.
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
