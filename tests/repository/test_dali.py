@@ -46,7 +46,7 @@ def dali() -> Iterator[Any]:
 
     yield dali_pipeline
     sys.path.remove(folder)
-    for name in ("dali_pipeline", "photo"):
+    for name in ("dali_pipeline", "jpeg_header", "photo"):
         del sys.modules[name]
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jpeg_header import plain_header
 from nvidia.dali import Pipeline, fn, types
-from photo import header
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 # The most decoded pixels in one run; larger batches are split into several runs.
 _PIXELS_AT_ONCE = 256_000_000
-_ORIENTATION = 0x0112
-_JPEG = b"\xff\xd8\xff"
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
-# With other component ids, some decoders assume RGB instead of YCbCr.
-_YCBCR = ([1, 2, 3], [0, 1, 2])
 
 
 class DaliError(RuntimeError):
@@ -80,21 +76,18 @@ class Decoder:
         self._limits = dict(limits)
         self._settings = settings
         self._upright = any(view.exif_rotation for view in views.values())
+        self._sample = self._sample_job()
         self._pipeline = self._build()
 
     def job(self, content: bytes) -> Job | None:
         """The job for a photo; None if DALI would decode it differently from Pillow, or if it must be rejected."""
-        if not content.startswith(_JPEG):
+        header = plain_header(content, **self._limits)
+        if header is None or (self._upright and not header.is_upright) or not _is_whole(content):
             return None
         try:
-            image = header(content, **self._limits)
-            if not self._is_plain(image) or not _is_whole(content):
-                return None
-            sizes = [(view, view.scaled_size(image.size)) for view in self._views.values()]
-        except Exception:  # noqa: BLE001 - the Pillow step reports the error
+            return self._job(content, header.width, header.height)
+        except ValueError:  # a view rejects the size; the Pillow step reports the error
             return None
-        placed = [(*size[::-1], *view.corner(size)[::-1]) for view, size in sizes]
-        return Job(content, image.width * image.height, tuple(placed))
 
     def decode(self, jobs: list[Job]) -> list[dict[str, Any]]:
         """Decodes photos.
@@ -108,7 +101,7 @@ class Decoder:
         found: list[dict[str, Any]] = []
         for run in _in_runs(jobs, self._settings.max_batch_size):
             try:
-                outputs = self._run(run)
+                outputs = self._pipeline.run(**self._inputs(run))
             except Exception as error:
                 # A pipeline cannot be used after an error.
                 self._pipeline = self._build()
@@ -120,34 +113,32 @@ class Decoder:
         return found
 
     def warm_up(self) -> None:
-        """Decodes a full batch, so that the first request does not wait for libraries and memory.
+        """Decodes a full batch and a single photo, so that the first request does not wait for libraries and memory.
 
         Raises:
             DaliError: DALI does not work on this machine.
         """
+        for size in (1, self._settings.max_batch_size):
+            self.decode([self._sample] * size)
+
+    def _sample_job(self) -> Job:
         file = io.BytesIO()
         Image.new("RGB", (640, 480), "gray").save(file, "JPEG")
-        job = self.job(file.getvalue())
-        assert job is not None  # noqa: S101 - it is a plain JPEG
-        for size in (1, self._settings.max_batch_size):
-            self.decode([job] * size)
+        return self._job(file.getvalue(), 640, 480)
 
-    def _is_plain(self, image: Any) -> bool:
-        if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
-            return False
-        identifiers = [layer[0] for layer in image.layer]
-        if image.mode == "RGB" and (identifiers not in _YCBCR or image.info.get("adobe_transform") == 0):
-            return False
-        return not self._upright or bool(image.getexif().get(_ORIENTATION, 1) == 1)
+    def _job(self, content: bytes, width: int, height: int) -> Job:
+        sizes = [(view, view.scaled_size((width, height))) for view in self._views.values()]
+        return Job(content, width * height, tuple((*size[::-1], *view.corner(size)[::-1]) for view, size in sizes))
 
-    def _run(self, jobs: list[Job]) -> Any:
+    def _inputs(self, jobs: list[Job]) -> dict[str, Any]:
+        """The pipeline's inputs for one run."""
         sizes = np.array([job.sizes for job in jobs], np.int32)
         inputs: dict[str, Any] = {"jpegs": [np.frombuffer(job.content, np.uint8) for job in jobs]}
         for number, view in enumerate(self._views.values()):
             if view.shortest_edge is not None:
                 inputs[f"size_{number}"] = list(sizes[:, number, :2].astype(np.float32))
                 inputs[f"corner_{number}"] = list(sizes[:, number, 2:])
-        return self._pipeline.run(**inputs)
+        return inputs
 
     def _build(self) -> Any:
         settings = self._settings
@@ -207,7 +198,8 @@ def reason(error: Exception) -> str:
 
 def _is_whole(content: bytes) -> bool:
     """Whether the last picture in a file is complete. DALI may return part of an incomplete one."""
-    return content.find(_END, max(content.rfind(_START_OF_SCAN), 0)) >= 0
+    end = content.rfind(_END)
+    return end >= 0 and content.find(_START_OF_SCAN, end) < 0
 
 
 def _in_runs(jobs: list[Job], most: int) -> list[list[Job]]:

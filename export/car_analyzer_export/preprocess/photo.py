@@ -252,7 +252,8 @@ def _check_size(image: ImageFile.ImageFile, content: bytes, max_pixels: int) -> 
             f"The photo is {width} x {height} pixels; at most {MAX_SIDE:,} are accepted along a side."
         )
     if width * height <= max_pixels and image.format in ("JPEG", "MPO"):
-        _check_scans(image, content, MAX_SCANS * max_pixels // (width * height))
+        interleaved = None if image.info.get("progressive") else len(image.getbands())
+        check_scans(content, MAX_SCANS * max_pixels // (width * height), interleaved)
     kind, share = _kind(image)
     if width * height > max_pixels * share:
         raise InvalidPhotoError(
@@ -276,9 +277,14 @@ def _kind(image: ImageFile.ImageFile) -> tuple[str, float]:
     if image.format == "BMP" and image.info.get("compression") in (1, 2):
         return " of run-length encoded BMP", 1 / 8
     if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
-        # The decoder keeps two bytes for each colour of each pixel until the last scan.
-        return " of progressive JPEG", min(1.0, 8 / (4 + 2 * len(image.getbands())))
+        return " of progressive JPEG", progressive_share(len(image.getbands()))
     return "", 1.0
+
+
+def progressive_share(colours: int) -> float:
+    """The limit of a progressive JPEG, as a share of `max_pixels`."""
+    # The decoder keeps two bytes for each colour of each pixel until the last scan.
+    return min(1.0, 8 / (4 + 2 * colours))
 
 
 # A marker with data; neither an escaped 0xFF in the picture nor a marker without data.
@@ -286,10 +292,19 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _START_OF_SCAN, _END = 0xDA, 0xD9
 
 
-def _check_scans(image: ImageFile.ImageFile, content: bytes, most: int) -> None:
-    """Limits the number of scans of a JPEG, counted as its decoder does."""
+def check_scans(content: bytes, most: int, interleaved: int | None) -> None:
+    """Limits the number of scans of a JPEG, counted as its decoder does.
+
+    Args:
+        content: The file.
+        most: The most scans.
+        interleaved: The number of colours that a first and only scan can have; None for a progressive JPEG.
+
+    Raises:
+        InvalidPhotoError: There are more scans, or too many segments.
+    """
     position, scans = 2, 0
-    colours = None if image.info.get("progressive") else bytes([len(image.getbands())])
+    colours = None if interleaved is None else bytes([interleaved])
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(content, position)
         if found is None or found[1][0] == _END:

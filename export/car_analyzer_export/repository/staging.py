@@ -51,6 +51,7 @@ _PILLOW_FILES = {
 _DALI_FILES = _PILLOW_FILES | {
     "model.py": "dali_model.py",
     "dali_pipeline.py": "dali_pipeline.py",
+    "jpeg_header.py": "jpeg_header.py",
     "pillow_model.py": "model.py",
 }
 
