@@ -110,6 +110,21 @@ def test_it_goes_on_after_a_failure(dali: Any) -> None:
     assert len(decoder.decode([good, good])) == 2
 
 
+def test_the_first_batch_of_a_pipeline_is_full(dali: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of the JPEG hardware is fixed by the first batch; also after a failure, when the pipeline is new."""
+    sizes: list[int] = []
+    run = dali.Pipeline.run
+    monkeypatch.setattr(
+        dali.Pipeline, "run", lambda pipeline, **inputs: sizes.append(len(inputs["jpegs"])) or run(pipeline, **inputs)
+    )
+    decoder = dali.Decoder({"pixels": View()}, LIMITS, dali.Settings(4))
+    decoder.warm_up()
+    assert sizes == [4, 4, 1]
+    with pytest.raises(dali.DaliError):
+        decoder.decode([dali.Job(b"\xff\xd8\xff\xd9", 1, decoder.job(jpeg(64, 64)).sizes)])
+    assert sizes == [4, 4, 1, 1, 4]
+
+
 def test_large_photos_are_decoded_in_several_runs(dali: Any) -> None:
     decoder = dali.Decoder({"pixels": View()}, LIMITS, dali.Settings(4))
     job = decoder.job(jpeg(64, 64))

@@ -118,7 +118,7 @@ class Decoder:
         Raises:
             DaliError: DALI does not work on this machine.
         """
-        for size in (1, self._settings.max_batch_size):
+        for size in (self._settings.max_batch_size, 1):
             self.decode([self._sample] * size)
 
     def _sample_job(self) -> Job:
@@ -168,6 +168,9 @@ class Decoder:
             outputs = [self._resized(number, view, pictures) for number, view in enumerate(self._views.values())]
             pipeline.set_outputs(*outputs)
         pipeline.build()
+        # The first batch decides how many photos of any later one go to the JPEG hardware: nvImageCodec multiplies its
+        # size by `hw_decoder_load`, and keeps the result. So it must be a full batch.
+        pipeline.run(**self._inputs([self._sample] * settings.max_batch_size))
         return pipeline
 
     @staticmethod
