@@ -151,8 +151,7 @@ def parity(device: int | None, photos: str, repository: str) -> Iterator[Any]:
                 continue
             with contextlib.suppress(InvalidPhotoError):
                 expected = view.pixels(Photo(content).rgb)[None]
-                pixels = found.decode([job])[0]["pixels"]
-                pixels = pixels if isinstance(pixels, np.ndarray) else np.array(pixels.as_cpu())
+                pixels = found.decode([job], on_gpu=False)[0]["pixels"]
                 difference = np.abs(pixels.astype(int) - expected)
                 means.append(float(difference.mean()))
                 worst = max(worst, int(difference.max()))

@@ -58,8 +58,10 @@ class TritonPythonModel:
         """The responses to requests whose photos DALI can all decode; None for the others."""
         try:
             jobs = [self._jobs(request) for request in requests]
+            # The photos of one request must be one tensor, which only the CPU can make of them.
+            on_gpu = self._stays_on_gpu and all(len(few) <= 1 for few in jobs)
             with silence():
-                decoded = iter(self._decoder.decode([job for few in jobs for job in few]))
+                decoded = iter(self._decoder.decode([job for few in jobs for job in few], on_gpu=on_gpu))
             return [self._response([next(decoded) for _ in few]) if few else None for few in jobs]
         except RuntimeError as error:
             pb_utils.Logger.log_verbose(f"DALI failed, and Pillow decodes the batch: {error}")
@@ -78,14 +80,17 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([self._tensor(name, [photo[name] for photo in photos]) for name in photos[0]])
 
     def _tensor(self, name: str, parts: list[Any]) -> Any:
-        if self._stays_on_gpu and len(parts) == 1 and not isinstance(parts[0], np.ndarray):
+        if len(parts) > 1:
+            return pb_utils.Tensor(name, np.concatenate(parts))
+        (pixels,) = parts
+        if not isinstance(pixels, np.ndarray):
             try:
-                return pb_utils.Tensor.from_dlpack(name, parts[0].__dlpack__())
+                return pb_utils.Tensor.from_dlpack(name, pixels.__dlpack__())
             except Exception as error:  # noqa: BLE001 - Triton raises many types; the CPU is the fallback
                 self._stays_on_gpu = False
                 pb_utils.Logger.log_warn(f"Triton does not accept pixels on a GPU; they are copied to the CPU: {error}")
-        arrays = [part if isinstance(part, np.ndarray) else np.array(part.as_cpu()) for part in parts]
-        return pb_utils.Tensor(name, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+            pixels = np.array(pixels.as_cpu())
+        return pb_utils.Tensor(name, pixels)
 
 
 def _decoder(config: dict[str, Any], parameters: dict[str, Any], device: int | None, name: str) -> Any:
@@ -108,9 +113,10 @@ def _decoder(config: dict[str, Any], parameters: dict[str, Any], device: int | N
         with silence():
             decoder = dali_pipeline.Decoder(prepared, limits, settings)
             decoder.warm_up()
+            place = dali_pipeline.where(device)
     except RuntimeError as error:
         reason = dali_pipeline.reason(error)
         pb_utils.Logger.log_warn(f"{name}: Pillow decodes everything, since DALI does not work here: {reason}")
         return None
-    pb_utils.Logger.log_info(f"{name}: DALI decodes on {'the CPU' if device is None else f'GPU {device}'}")
+    pb_utils.Logger.log_info(f"{name}: DALI decodes on {place}")
     return decoder

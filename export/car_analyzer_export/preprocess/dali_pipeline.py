@@ -5,8 +5,11 @@ Runs inside Triton, beside the Pillow step, which handles all photos that DALI w
 
 from __future__ import annotations
 
+import ctypes
 import io
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 # The most decoded pixels in one run; larger batches are split into several runs.
 _PIXELS_AT_ONCE = 256_000_000
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_NVJPEG_BACKEND_HARDWARE = 3
 
 
 class DaliError(RuntimeError):
@@ -89,8 +93,12 @@ class Decoder:
         except ValueError:  # a view rejects the size; the Pillow step reports the error
             return None
 
-    def decode(self, jobs: list[Job]) -> list[dict[str, Any]]:
+    def decode(self, jobs: list[Job], *, on_gpu: bool = True) -> list[dict[str, Any]]:
         """Decodes photos.
+
+        Args:
+            jobs: The photos.
+            on_gpu: Leave the pixels in the GPU's memory; otherwise they are copied to the CPU, all in one piece.
 
         Returns:
             For each photo: view → uint8 [1, height, width, 3], a numpy array, or DALI's tensor in the GPU's memory.
@@ -106,10 +114,10 @@ class Decoder:
                 # A pipeline cannot be used after an error.
                 self._pipeline = self._build()
                 raise DaliError(reason(error)) from error
-            for position in range(len(run)):
-                parts = [output[position] for output in outputs]
-                parts = [np.array(part) for part in parts] if self._settings.device is None else parts
-                found.append(dict(zip(self._views, parts, strict=True)))
+            if self._settings.device is None or not on_gpu:
+                outputs = [output.as_cpu().as_array() for output in outputs]
+            views = dict(zip(self._views, outputs, strict=True))
+            found += [{name: output[position] for name, output in views.items()} for position in range(len(run))]
         return found
 
     def warm_up(self) -> None:
@@ -189,6 +197,35 @@ class Decoder:
 def supports(view: View) -> bool:
     """Whether DALI resizes for this view like Pillow; its other filters differ."""
     return bool(view.antialias and view.interpolation == "bilinear")
+
+
+def where(device: int | None) -> str:
+    """What decodes JPEGs, for the log; known as soon as a decoder exists."""
+    if device is None:
+        return "the CPU"
+    loaded = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    libraries = re.findall(r"/.*/libnvjpeg\.so.*", loaded)
+    if not libraries:
+        return f"the CPU, and resizes on GPU {device}, since libnvjpeg cannot be loaded"
+    # On another GPU, the question would take memory of the first one.
+    engines = _jpeg_engines(libraries[0]) if device == 0 else None
+    if engines is None:
+        return f"GPU {device}"
+    return f"GPU {device}, which has {engines} JPEG engines" if engines else f"GPU {device}, which has no JPEG hardware"
+
+
+def _jpeg_engines(library: str) -> int | None:
+    """The number of the first GPU's engines for JPEGs; None if it is unknown."""
+    handle, engines, cores = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
+    try:
+        nvjpeg = ctypes.CDLL(library)
+        if nvjpeg.nvjpegCreateEx(_NVJPEG_BACKEND_HARDWARE, None, None, 0, ctypes.byref(handle)):
+            return 0
+        failed = nvjpeg.nvjpegGetHardwareDecoderInfo(handle, ctypes.byref(engines), ctypes.byref(cores))
+        nvjpeg.nvjpegDestroy(handle)
+    except (OSError, AttributeError):
+        return None
+    return None if failed else engines.value
 
 
 def reason(error: Exception) -> str:

@@ -17,7 +17,9 @@ DALI_PARAMETERS = {
     "hw_decoder_load": 0.9,
     "fancy_upsampling": True,
     "threads": 4,
-    # Where the pixels are passed to the networks; `cpu` if the GPU's memory cannot be shared between processes.
+    # Where the pixels are passed to the networks. On the GPU, Triton copies each photo's once, into memory that both
+    # processes have open. By way of the CPU they are copied several times there, and to the GPU for each network; `cpu`
+    # is for machines where processes cannot share the GPU's memory.
     "pixels_on": "gpu",
 }
 _PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
