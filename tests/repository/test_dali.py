@@ -128,10 +128,10 @@ def test_the_first_batch_of_a_pipeline_is_full(dali: Any, monkeypatch: pytest.Mo
 def test_the_log_says_what_decodes(dali: Any) -> None:
     dali.Decoder({"pixels": View()}, LIMITS, dali.Settings(1))
     assert dali.where(None) == "the CPU"
-    # libnvjpeg is loaded without a GPU, too; it then has no engines.
-    assert dali.where(0).startswith("GPU 0, which has ")
+    # libnvjpeg is loaded without a GPU, too; it then has no hardware.
+    assert "JPEG hardware" in dali.where(0)
     assert dali.where(1) == "GPU 1"
-    assert dali._jpeg_engines("libnvjpeg.so.missing") is None
+    assert dali._jpeg_cores("libnvjpeg.so.missing") is None
 
 
 def test_large_photos_are_decoded_in_several_runs(dali: Any) -> None:

@@ -39,7 +39,7 @@ class Settings:
     Attributes:
         max_batch_size: The most photos in one run.
         device: The GPU; None for the CPU.
-        hw_decoder_load: The share of the JPEGs for the GPU's JPEG hardware; ignored if there is none.
+        hw_decoder_load: The share of a full batch for the GPU's JPEG hardware; ignored if there is none.
         fancy_upsampling: Interpolate colours as Pillow does, instead of repeating them.
         threads: CPU threads.
     """
@@ -176,8 +176,8 @@ class Decoder:
             outputs = [self._resized(number, view, pictures) for number, view in enumerate(self._views.values())]
             pipeline.set_outputs(*outputs)
         pipeline.build()
-        # The first batch decides how many photos of any later one go to the JPEG hardware: nvImageCodec multiplies its
-        # size by `hw_decoder_load`, and keeps the result. So it must be a full batch.
+        # The first batch must be a full one: nvImageCodec multiplies its size by `hw_decoder_load`, and from then on
+        # gives the JPEG hardware no more photos of any batch.
         pipeline.run(**self._inputs([self._sample] * settings.max_batch_size))
         return pipeline
 
@@ -208,14 +208,14 @@ def where(device: int | None) -> str:
     if not libraries:
         return f"the CPU, and resizes on GPU {device}, since libnvjpeg cannot be loaded"
     # On another GPU, the question would take memory of the first one.
-    engines = _jpeg_engines(libraries[0]) if device == 0 else None
-    if engines is None:
+    cores = _jpeg_cores(libraries[0]) if device == 0 else None
+    if cores is None:
         return f"GPU {device}"
-    return f"GPU {device}, which has {engines} JPEG engines" if engines else f"GPU {device}, which has no JPEG hardware"
+    return f"GPU {device}, whose JPEG hardware has {cores} cores" if cores else f"GPU {device}, without JPEG hardware"
 
 
-def _jpeg_engines(library: str) -> int | None:
-    """The number of the first GPU's engines for JPEGs; None if it is unknown."""
+def _jpeg_cores(library: str) -> int | None:
+    """The number of JPEGs that the first GPU's hardware decodes at once; None if it is unknown."""
     handle, engines, cores = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
     try:
         nvjpeg = ctypes.CDLL(library)
@@ -225,7 +225,7 @@ def _jpeg_engines(library: str) -> int | None:
         nvjpeg.nvjpegDestroy(handle)
     except (OSError, AttributeError):
         return None
-    return None if failed else engines.value
+    return None if failed else engines.value * cores.value
 
 
 def reason(error: Exception) -> str:
