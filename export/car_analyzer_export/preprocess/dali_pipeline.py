@@ -73,6 +73,9 @@ class Decoder:
         views: By name; DALI must support each, see `supports`.
         limits: `max_bytes` and `max_pixels`, see `photo.Photo`.
         settings: The settings of the decoder.
+
+    Raises:
+        RuntimeError: DALI does not work on this machine.
     """
 
     def __init__(self, views: Mapping[str, View], limits: Mapping[str, int], settings: Settings) -> None:
@@ -121,13 +124,12 @@ class Decoder:
         return found
 
     def warm_up(self) -> None:
-        """Decodes a full batch and a single photo, so that the first request does not wait for libraries and memory.
+        """Decodes a single photo, after the full batch of the start, so that the first request waits for nothing.
 
         Raises:
             DaliError: DALI does not work on this machine.
         """
-        for size in (self._settings.max_batch_size, 1):
-            self.decode([self._sample] * size)
+        self.decode([self._sample])
 
     def _sample_job(self) -> Job:
         file = io.BytesIO()
