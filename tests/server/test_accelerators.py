@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 
 import car_analyzer_server
@@ -130,10 +128,3 @@ def test_engines_that_cannot_be_kept_are_built_without_a_cache(choose: Any, tmp_
 def test_nonsense_is_refused(choose: Any, config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         choose(config, 0, [TENSORRT, CUDA, CPU])
-
-
-def test_bound_to_a_device_it_answers_the_same(accelerators: Any, repository: Path) -> None:
-    session = onnxruntime.InferenceSession(repository / "condition" / "1" / "model.onnx")
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
-    (bound,) = accelerators.run_bound(session, {"pixels": pixels}, ["logits"], "cpu", 0)
-    np.testing.assert_array_equal(bound, session.run(["logits"], {"pixels": pixels})[0])

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {CPU: "the CPU", CUDA: "CUDA", TENSORRT: "TensorRT"}
 
@@ -78,25 +76,6 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
     cache, warnings = _engine_cache(options)
     providers.insert(0, (TENSORRT, options | {"device_id": str(device)}))
     return Choice(providers, warnings, cache)
-
-
-def run_bound(session: Any, inputs: dict[str, Any], outputs: list[str], device: str, number: int) -> list[Any]:
-    """Runs a session with inputs and outputs bound to a device's memory: each is copied only once.
-
-    Args:
-        session: An `InferenceSession` on this device.
-        inputs: By name, numpy arrays.
-        outputs: The names of the outputs.
-        device: `cuda` or `cpu`.
-        number: The device's number.
-    """
-    binding = session.io_binding()
-    for name, array in inputs.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, number))
-    for name in outputs:
-        binding.bind_output(name, device, number)
-    session.run_with_iobinding(binding)
-    return list(binding.copy_outputs_to_cpu())
 
 
 def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
