@@ -109,6 +109,19 @@ def test_what_is_missing_is_said(
     assert warning in said
 
 
+def test_a_gpu_that_triton_does_not_use_is_reported(
+    accelerators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerators, "_GPU_DRIVER", tmp_path / "nvidiactl")
+    assert accelerators.choose(configured(), None, [CUDA, CPU]).warnings == []
+    (tmp_path / "nvidiactl").touch()
+    choice = accelerators.choose(configured(), None, [CUDA, CPU])
+    assert names(choice) == [CPU]
+    (warning,) = choice.warnings
+    assert warning.startswith("The GPU is not used: Triton assigned the CPU to this instance")
+    assert accelerators.choose(configured(), 0, [CUDA, CPU]).warnings == []
+
+
 def test_engines_that_cannot_be_kept_are_built_without_a_cache(choose: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tmp_path / "file" / "engines")}

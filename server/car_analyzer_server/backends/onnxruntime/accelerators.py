@@ -11,6 +11,7 @@ from typing import Any
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {CPU: "the CPU", CUDA: "CUDA", TENSORRT: "TensorRT"}
+_GPU_DRIVER = Path("/dev/nvidiactl")
 
 _CUDA_CHOICES = {
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
@@ -60,8 +61,7 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
     wanted = _accelerators(config)
     providers: list[tuple[str, dict[str, str]]] = [(CPU, {})]
     if device is None:
-        missing = "there is no GPU for it" if TENSORRT in wanted else ""
-        return Choice(providers, [f"TensorRT is not used: {missing}; the CPU is."] if missing else [])
+        return Choice(providers, _reasons_for_the_cpu(wanted))
     if CUDA not in available:
         return Choice(
             providers,
@@ -76,6 +76,17 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
     cache, warnings = _engine_cache(options)
     providers.insert(0, (TENSORRT, options | {"device_id": str(device)}))
     return Choice(providers, warnings, cache)
+
+
+def _reasons_for_the_cpu(wanted: dict[str, dict[str, str]]) -> list[str]:
+    if TENSORRT in wanted:
+        return ["TensorRT is not used: there is no GPU for it; the CPU is."]
+    if not _GPU_DRIVER.exists():
+        return []
+    return [
+        "The GPU is not used: Triton assigned the CPU to this instance, because of KIND_CPU in its `instance_group`, "
+        "or because it found no GPU that it can use."
+    ]
 
 
 def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
