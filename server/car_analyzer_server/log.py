@@ -27,6 +27,8 @@ _LINES_WITHOUT_GPU = (
 _OWN_LINE = re.compile(r"[IWEF]\d{4} ")
 # Lines of our Python models about accelerators: which they use or miss, and preparations that take minutes.
 _ACCELERATOR_LINE = re.compile(r"[IW]\d{4} .*\.py:\d+\].*\b(cykooz|CUDA|DALI|GPU|TensorRT)\b")
+# Lines that say which device a network runs on: the official ONNX Runtime backend's, and ours about the CPU.
+_DEVICE_LINE = re.compile(r"I\d{4} .*(\bonnxruntime\.cc:\d+\].*ModelInstanceInitialize: |\.py:\d+\].* runs on the CPU)")
 # Logged once during shutdown, after the last response.
 _DRAINED = "All models are stopped, unloading models"
 
@@ -34,7 +36,8 @@ _DRAINED = "All models are stopped, unloading models"
 class Log:
     """Collects Triton's log. Forwards it to stderr once Triton is ready; before, only lines about accelerators.
 
-    Without a GPU, one line replaces Triton's errors about it, unless the log is `visible` from the start.
+    With a GPU, these include the device of each network. Without a GPU, one line replaces Triton's errors about it,
+    unless the log is `visible` from the start.
 
     Attributes:
         drained: Set when Triton logs, during shutdown, that no requests are in flight.
@@ -88,12 +91,16 @@ class Log:
                     self._on_first_line = None
                 if not self._always and _is_about_missing_gpu(line):
                     _report_missing_gpu()
-                elif self._visible or _ACCELERATOR_LINE.match(line):
+                elif self._visible or _is_about_accelerators(line):
                     sys.stderr.write(line)
 
 
 def _is_about_missing_gpu(line: str) -> bool:
     return any(words in line for words in _LINES_WITHOUT_GPU) and not _GPU_DRIVER.exists()
+
+
+def _is_about_accelerators(line: str) -> bool:
+    return bool(_ACCELERATOR_LINE.match(line) or (_DEVICE_LINE.match(line) and _GPU_DRIVER.exists()))
 
 
 @functools.cache  # once, however often Triton is started

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 
 import car_analyzer_server
@@ -111,6 +109,19 @@ def test_what_is_missing_is_said(
     assert warning in said
 
 
+def test_a_gpu_that_triton_does_not_use_is_reported(
+    accelerators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerators, "_GPU_DRIVER", tmp_path / "nvidiactl")
+    assert accelerators.choose(configured(), None, [CUDA, CPU]).warnings == []
+    (tmp_path / "nvidiactl").touch()
+    choice = accelerators.choose(configured(), None, [CUDA, CPU])
+    assert names(choice) == [CPU]
+    (warning,) = choice.warnings
+    assert warning.startswith("The GPU is not used: Triton assigned the CPU to this instance")
+    assert accelerators.choose(configured(), 0, [CUDA, CPU]).warnings == []
+
+
 def test_engines_that_cannot_be_kept_are_built_without_a_cache(choose: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tmp_path / "file" / "engines")}
@@ -130,10 +141,3 @@ def test_engines_that_cannot_be_kept_are_built_without_a_cache(choose: Any, tmp_
 def test_nonsense_is_refused(choose: Any, config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         choose(config, 0, [TENSORRT, CUDA, CPU])
-
-
-def test_bound_to_a_device_it_answers_the_same(accelerators: Any, repository: Path) -> None:
-    session = onnxruntime.InferenceSession(repository / "condition" / "1" / "model.onnx")
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
-    (bound,) = accelerators.run_bound(session, {"pixels": pixels}, ["logits"], "cpu", 0)
-    np.testing.assert_array_equal(bound, session.run(["logits"], {"pixels": pixels})[0])

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {CPU: "the CPU", CUDA: "CUDA", TENSORRT: "TensorRT"}
+_GPU_DRIVER = Path("/dev/nvidiactl")
 
 _CUDA_CHOICES = {
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
@@ -62,8 +61,7 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
     wanted = _accelerators(config)
     providers: list[tuple[str, dict[str, str]]] = [(CPU, {})]
     if device is None:
-        missing = "there is no GPU for it" if TENSORRT in wanted else ""
-        return Choice(providers, [f"TensorRT is not used: {missing}; the CPU is."] if missing else [])
+        return Choice(providers, _reasons_for_the_cpu(wanted))
     if CUDA not in available:
         return Choice(
             providers,
@@ -80,23 +78,15 @@ def choose(config: dict[str, Any], device: int | None, available: list[str]) -> 
     return Choice(providers, warnings, cache)
 
 
-def run_bound(session: Any, inputs: dict[str, Any], outputs: list[str], device: str, number: int) -> list[Any]:
-    """Runs a session with inputs and outputs bound to a device's memory: each is copied only once.
-
-    Args:
-        session: An `InferenceSession` on this device.
-        inputs: By name, numpy arrays.
-        outputs: The names of the outputs.
-        device: `cuda` or `cpu`.
-        number: The device's number.
-    """
-    binding = session.io_binding()
-    for name, array in inputs.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, number))
-    for name in outputs:
-        binding.bind_output(name, device, number)
-    session.run_with_iobinding(binding)
-    return list(binding.copy_outputs_to_cpu())
+def _reasons_for_the_cpu(wanted: dict[str, dict[str, str]]) -> list[str]:
+    if TENSORRT in wanted:
+        return ["TensorRT is not used: there is no GPU for it; the CPU is."]
+    if not _GPU_DRIVER.exists():
+        return []
+    return [
+        "The GPU is not used: Triton assigned the CPU to this instance, because of KIND_CPU in its `instance_group`, "
+        "or because it found no GPU that it can use."
+    ]
 
 
 def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
