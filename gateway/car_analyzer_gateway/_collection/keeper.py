@@ -139,7 +139,7 @@ class Keeper:
             return None
         with self._trouble("read"):
             record = Record.from_json(self._storage.read(entry.files[0]))
-            return Photo(entry.name.time, entry.name.token, None, record)
+            return Photo(entry.name.time, None, record, entry.name.token)
         return None
 
     def drop(self, cause: str) -> None:
