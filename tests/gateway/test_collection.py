@@ -135,11 +135,12 @@ def test_what_a_killed_gateway_has_left(tmp_path: Path) -> None:
     a.with_suffix(".json").unlink()  # killed before it was written
     b.unlink()  # killed while it was deleted
     (a.parent / f".{a.name}.tmp").write_bytes(b"half a photo")
-    mine = tmp_path / "notes.txt"
-    mine.write_text("mine")
+    mine, half = tmp_path / "notes.txt", a.parent / ".notes.tmp"
+    for file in (mine, half):
+        file.write_text("mine")
     (tmp_path / "car.jpg").write_bytes(small_photo())
     second = Trial(tmp_path, photos=2, chance=lambda: 0.0)
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {a, mine, tmp_path / "car.jpg"}
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {a, mine, half, tmp_path / "car.jpg"}
     assert len(second.keeper.index) == 1
     second.see("c")
     second.see("d")

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from car_analyzer import ConfigurationError
 
+from .names import parse
+
 _TEMPORARY = ".tmp"
 _INSTALL = "pip install 'car-analyzer[collect]'"
 
@@ -87,7 +89,8 @@ class LocalFolder:
     def delete_temporary(self) -> None:
         """Delete what writes that were interrupted have left."""
         for path in self._folder.rglob(f".*{_TEMPORARY}"):
-            path.unlink(missing_ok=True)
+            if parse(path.name[1 : -len(_TEMPORARY)]) is not None:
+                path.unlink(missing_ok=True)
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
