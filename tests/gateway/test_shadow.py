@@ -210,6 +210,16 @@ async def test_agreement_is_counted_by_head(make_site: Callable[..., Site]) -> N
     assert await site.state() == {"running": False, "servedExportId": "old"}
 
 
+def test_several_labels_agree_in_any_order() -> None:
+    def marks(*labels: str) -> Head:
+        return Head(", ".join(labels), 0.9, dict.fromkeys(labels, 0.9), (2.0,) * len(labels), labels)
+
+    counts = _comparison.HeadCounts()
+    assert counts.add(marks("dent", "scratch"), marks("scratch", "dent"))
+    assert not counts.add(marks("dent", "scratch"), marks("scratch"))
+    assert counts.confusion == {("dent, scratch", "dent, scratch"): 1, ("dent, scratch", "scratch"): 1}
+
+
 async def test_a_slow_candidate_holds_few_photos(make_site: Callable[..., Site]) -> None:
     site = make_site()
     await site.start()
