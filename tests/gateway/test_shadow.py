@@ -170,6 +170,23 @@ async def test_what_cannot_be_compared_is_refused(
     assert site.candidate.closed.is_set() == (status == 409)
 
 
+async def test_an_order_that_breaks_off_is_no_bug(
+    make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(_message: Any) -> None:
+        raise AssertionError
+
+    headers = [(b"authorization", f"Bearer {KEY}".encode())]
+    scope = {"type": "http", "method": "PUT", "path": "/shadow", "query_string": b"", "headers": headers}
+    await make_site().app(scope, receive, send)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_agreement_is_counted_by_head(make_site: Callable[..., Site]) -> None:
     site = make_site()
     assert (await site.start()).status_code == 201
@@ -203,7 +220,8 @@ async def test_agreement_is_counted_by_head(make_site: Callable[..., Site]) -> N
     }
     photo = await site.http.get("/shadow/photo", params={"number": difference["photo"]})
     assert photo.content == b"a dirty car"
-    assert (await site.http.get("/shadow/photo?number=1")).status_code == 404
+    for number in ("1", "-1", "9" * 5000):
+        assert (await site.http.get("/shadow/photo", params={"number": number})).status_code == 404
     assert await site.outcomes() == {"agreed": 3, "differed": 1, "failed": 3, "skipped": 5}
     assert (await site.http.delete("/shadow")).status_code == 204
     assert site.candidate.closed.is_set()
