@@ -169,6 +169,20 @@ def test_gateways_that_share_a_folder(place: Any) -> None:
     assert one.count("collection_dropped_total", cause="error") == 0
 
 
+@pytest.mark.parametrize("label", ["damaged", "intact"])
+def test_the_next_label_replaces_those_from_two_gateways(place: Any, label: str) -> None:
+    one, other = Trial(place), Trial(place)
+    photo = one.see("a").photo
+    other.see("a", photo)
+    one.label("a", condition="damaged")
+    other.label("a", condition="intact")
+    one.now += LIST_EVERY_S
+    one.keeper.refresh()
+    assert len(one.keeper._storage.sizes()) == 4
+    one.label("a", condition=label)
+    assert [path.split("/")[2] for path in one.photos()] == [label]
+
+
 def test_a_photo_that_cannot_be_stripped_is_not_kept(tmp_path: Path) -> None:
     trial = Trial(tmp_path)
     trial.see("a", drawn("TIFF", 1), "unsure")

@@ -18,7 +18,7 @@ from .records import Record
 from .strip import strip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from .metrics import CollectionMetrics
     from .records import Labels
@@ -118,7 +118,7 @@ class Keeper:
             record = photo.record.to_json(reason, labels)
             folder = name.folder(labels)
             files = {f"{folder}/{name.file(RECORD)}": record, f"{folder}/{name.file(ending)}": data}
-            if kept and kept.files[-1] in files:
+            if kept and files.keys() == set(kept.files):
                 return  # the same feedback again
             replaced = self.index.room(len(data) + len(record), reason, kept)
             if replaced is None:
@@ -128,7 +128,7 @@ class Keeper:
                 self._delete(entry)
             self._write(files)
             if kept is not None and kept not in replaced:
-                self._delete(kept)
+                self._delete(kept, but=files)
             self.index.add(Entry(name, tuple(files), len(data) + len(record)))
             self._metrics.collected.labels(reason).inc()
 
@@ -167,9 +167,10 @@ class Keeper:
                 self._list_at = self._clock() + RETRY_S
             raise
 
-    def _delete(self, entry: Entry) -> None:
+    def _delete(self, entry: Entry, but: Container[str] = ()) -> None:
         for path in entry.files:
-            self._storage.delete(path)
+            if path not in but:
+                self._storage.delete(path)
         self.index.remove(entry)
 
     @contextlib.contextmanager
