@@ -222,6 +222,7 @@ def test_an_index_of_any_names() -> None:
     [
         ("collect_share", "2", "--collect-share (CAR_ANALYZER_COLLECT_SHARE): Input should be less than or equal to 1"),
         ("collect_share", "many%", "--collect-share"),
+        ("collect", "", "--collect (CAR_ANALYZER_COLLECT): String should have at least 1 character"),
         ("collect_bytes", "5 potatoes", "--collect-bytes"),
         ("collect_days", "0", "--collect-days"),
         ("collect_photos", "0", "--collect-photos"),
