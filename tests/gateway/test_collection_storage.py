@@ -144,6 +144,24 @@ def test_a_place_that_cannot_be_used(
         LocalFolder(tmp_path / "needs no library")
 
 
+def test_a_folder_of_somebody_else_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, scandir = Trial(tmp_path, chance=lambda: 0.0), os.scandir
+    trial.see("a")
+    closed = tmp_path / "lost+found"
+    closed.mkdir()
+
+    def reading(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", reading)  # root can read every folder
+    assert len(trial.photos()) == 1
+    closed = tmp_path / "share"
+    with pytest.raises(PermissionError):
+        trial.photos()
+
+
 def test_a_folder_that_others_remove_meanwhile(tmp_path: Path) -> None:
     storage, path = LocalFolder(tmp_path), "unsure/2026-11-27/a.jpg"
     storage.write(path, b"1")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # From the most important one to the least. The first two need feedback.
 REASONS = ("wrong", "right", "drift", "unsure", "share")
 LABELLED = ("wrong", "right")
+FOLDERS = ("labelled", *REASONS)
 RECORD = "json"
 _NAME = re.compile(rf"(\d{{8}}T\d{{6}}Z)-([0-9a-f]{{8}})-({'|'.join(REASONS)})-(.+)\.(jpg|png|webp|gif|bmp|{RECORD})")
 _TIME = "%Y%m%dT%H%M%SZ"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from car_analyzer import ConfigurationError
 
-from .names import parse
+from .names import FOLDERS, parse
 
 _TEMPORARY = ".tmp"
 _INSTALL = "pip install 'car-analyzer[collect]'"
@@ -54,7 +54,7 @@ class LocalFolder:
     def sizes(self) -> dict[str, int]:
         """The sizes of all files."""
         found: dict[str, int] = {}
-        for folder, _, files in os.walk(self._folder, onerror=_raise_unless_missing):
+        for folder, _, files in os.walk(self._folder, onerror=self._raise_if_needed):
             for name in files:
                 path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # another gateway has deleted it
@@ -92,6 +92,12 @@ class LocalFolder:
             if parse(path.name[1 : -len(_TEMPORARY)]) is not None:
                 path.unlink(missing_ok=True)
 
+    def _raise_if_needed(self, error: OSError) -> None:
+        top = Path(error.filename).relative_to(self._folder).parts[:1]
+        # Another gateway may delete a folder that is empty. A disk has a `lost+found`, which only root can read.
+        if not isinstance(error, FileNotFoundError) and (not top or top[0] in FOLDERS):
+            raise error
+
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
             # With `parents=True`, mkdir would give the parents the default permissions.
@@ -107,12 +113,6 @@ class LocalFolder:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _raise_unless_missing(error: OSError) -> None:
-    # Another gateway may delete a folder that is empty.
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 class Bucket:
