@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from car_analyzer import Analysis, ConfigurationError, Head, OverloadedError, PhotoError
 from car_analyzer_gateway import _comparison, _shadow
@@ -124,12 +127,16 @@ async def test_without_a_key_there_is_no_such_path() -> None:
 async def test_only_the_administrators_key_opens_it(make_site: Callable[..., Site], protect: str) -> None:
     site = make_site(token="the-callers-token", protect=protect)
     for authorization in ("", "Bearer the-callers-token", f"Basic {KEY}", f"Bearer {KEY}x"):
-        for method, path in (("GET", "/shadow"), ("PUT", "/shadow"), ("DELETE", "/shadow"), ("GET", "/shadow/photo")):
+        for method, path in itertools.product(("GET", "PUT", "DELETE"), ("/shadow", "/shadow%0A", "/shadow/photo%0A")):
             answer = await site.http.request(method, path, headers={"Authorization": authorization})
             assert (answer.status_code, answer.json()["code"]) == (401, "request.unauthorized")
     assert await site.state() == {"running": False, "servedExportId": "old"}
     # Nor does that key open what callers need their token for.
-    assert (await site.http.post("/analyze")).status_code == 401
+    for path in ("/analyze", "/analyze%0A"):
+        assert (await site.http.post(path)).status_code == 401
+    mounted = httpx.ASGITransport(app=Starlette(routes=[Mount("/cars", site.app)]))
+    async with httpx.AsyncClient(transport=mounted, base_url="http://gateway/cars") as http:
+        assert [(await http.get("/shadow")).status_code, (await http.post("/analyze")).status_code] == [401, 401]
     assert (await site.http.get("/shadow/")).status_code in (401, 404)
 
 
