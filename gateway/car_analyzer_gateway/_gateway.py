@@ -143,7 +143,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Complete what observers have begun, close the connection to Triton, and send the last traces."""
-        for observer in self.observers:
+        # The collection comes first, and keeps photos until the comparison, which names some, has ended.
+        for observer in reversed(self.observers):
             await observer.close()
         await self.client.close()
         await self.tracing.close()
