@@ -131,6 +131,9 @@ def test_a_place_that_cannot_be_used(
     (tmp_path / "file").touch()
     assert main(["--port", "0", "--collect", str(tmp_path / "file" / "folder")]) == 2
     assert "the folder cannot be written: Not a directory" in capsys.readouterr().err
+    for place, message in (("~nobody-of-this-name/cars", "no such user"), ("file://", "the folder is missing")):
+        assert main(["--port", "0", "--collect", place]) == 2
+        assert message in capsys.readouterr().err
     with pytest.raises(ConfigurationError, match="s4"):
         Bucket("s4://cars")
     with monkeypatch.context() as patch:

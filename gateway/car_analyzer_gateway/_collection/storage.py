@@ -183,9 +183,15 @@ def open_storage(url: str) -> Storage:
     """The storage for a folder or URL.
 
     Raises:
-        ConfigurationError: A folder cannot be written, or a library is missing.
+        ConfigurationError: A folder is missing or cannot be written, or a library is missing.
     """
     scheme, separator, path = url.partition("://")
+    if url == "file://":
+        raise ConfigurationError("--collect file://: the folder is missing")
     if not separator or scheme == "file":
-        return LocalFolder(Path(path if separator else url).expanduser().resolve())
+        try:
+            folder = Path(path if separator else url).expanduser().resolve()
+        except RuntimeError as error:
+            raise ConfigurationError(f"--collect {url}: there is no such user, or no home directory") from error
+        return LocalFolder(folder)
     return Bucket(url)
