@@ -169,6 +169,15 @@ def test_gateways_that_share_a_folder(place: Any) -> None:
     assert one.count("collection_dropped_total", cause="error") == 0
 
 
+def test_a_photo_that_another_gateway_has_labelled_is_found(place: Any) -> None:
+    one = Trial(place)
+    one.see("a", condition="unsure")
+    other = Trial(place)
+    one.label("a", condition="damaged")
+    other.label("a", condition="intact")
+    assert [path.split("/")[2] for path in other.photos()] == ["intact"]
+
+
 @pytest.mark.parametrize("label", ["damaged", "intact"])
 def test_the_next_label_replaces_those_from_two_gateways(place: Any, label: str) -> None:
     one, other = Trial(place), Trial(place)

@@ -134,12 +134,14 @@ class Keeper:
 
     def read(self, request_id: str) -> Photo | None:
         """A photo that is kept, without its bytes; None if there is none."""
-        entry = self.index.of_request(request_id)
-        if entry is None or not entry.files[0].endswith(f".{RECORD}"):
-            return None
         with self._trouble("read"):
-            record = Record.from_json(self._storage.read(entry.files[0]))
-            return Photo(entry.name.time, None, record, entry.name.token)
+            try:
+                return self._read(request_id)
+            except FileNotFoundError:
+                # Another gateway has moved it.
+                self._list_at = 0.0
+                self.refresh()
+                return self._read(request_id)
         return None
 
     def drop(self, cause: str) -> None:
@@ -151,6 +153,13 @@ class Keeper:
         if self._clock() - self._logged.get(trouble, -LOG_EVERY_S) >= LOG_EVERY_S:
             self._logged[trouble] = self._clock()
             logger.warning("photos are not collected", extra={"fields": {"trouble": trouble, "reason": reason[:500]}})
+
+    def _read(self, request_id: str) -> Photo | None:
+        entry = self.index.of_request(request_id)
+        if entry is None or not entry.files[0].endswith(f".{RECORD}"):
+            return None
+        record = Record.from_json(self._storage.read(entry.files[0]))
+        return Photo(entry.name.time, None, record, entry.name.token)
 
     def _write(self, files: dict[str, bytes]) -> None:
         try:
