@@ -41,8 +41,8 @@ class HeadCounts:
 
     def add(self, served: Head, candidate: Head) -> bool:
         """Count a photo; returns whether both gave the same label."""
-        agreed = served.label == candidate.label
-        pair = (served.label, candidate.label)
+        agreed = _agree(served, candidate)
+        pair = (served.label, served.label if agreed else candidate.label)
         if pair not in self.confusion and len(self.confusion) >= MOST_PAIRS:
             pair = OTHER_PAIR
         self.confusion[pair] += 1
@@ -147,6 +147,13 @@ class Comparison:
                 },
             }
         )
+
+
+def _agree(served: Head, candidate: Head) -> bool:
+    if served.labels is None or candidate.labels is None:
+        return served.label == candidate.label
+    # In the order of each version's own labels.
+    return set(served.labels) == set(candidate.labels)
 
 
 def _answer(head: Head) -> dict[str, Any]:

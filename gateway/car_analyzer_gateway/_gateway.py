@@ -85,6 +85,9 @@ class Gateway:
         self.in_flight += 1
         try:
             answers = await self._analyze_all(request, timeout, explain=explain)
+        except GatewayError as error:
+            self._close_after(error)
+            raise
         finally:
             self.in_flight -= 1
         analyses = [answer for answer in answers if isinstance(answer, Analysis)]
@@ -100,6 +103,7 @@ class Gateway:
         if self.stopping:
             headers["Connection"] = "close"
         if len(answers) == 1 and isinstance(answers[0], GatewayError):
+            self._close_after(answers[0])
             raise answers[0]
         bodies = [self._body(answer, is_full=is_full) for answer in answers]
         if explain:
@@ -139,7 +143,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Complete what observers have begun, close the connection to Triton, and send the last traces."""
-        for observer in self.observers:
+        # The collection comes first, and keeps photos until the comparison, which names some, has ended.
+        for observer in reversed(self.observers):
             await observer.close()
         await self.client.close()
         await self.tracing.close()
@@ -204,6 +209,11 @@ class Gateway:
         self.metrics.count_analysis(analysis)
         self._show(AnsweredPhoto(request_id, photo, analysis))
         return analysis
+
+    def _close_after(self, error: GatewayError) -> None:
+        """While the gateway stops, an error is the last response of its connection, as an answer is."""
+        if self.stopping:
+            error.headers["Connection"] = "close"
 
     def _show(self, answered: AnsweredPhoto) -> None:
         for observer in self.observers:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import cors
+from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from ._errors import ClientDisconnectedError, GatewayError, error_response, stopping
 from ._logs import logger, request_id
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ._metrics import Metrics
@@ -164,11 +165,11 @@ class TokenMiddleware:
     ) -> None:
         self._app = app
         self._expected = b"Bearer " + token
-        self._paths = paths
-        self._but = but
+        self._routes = None if paths is None else _routes(paths)
+        self._but = _routes(but)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._covers(scope["path"]):
+        if scope["type"] == "http" and self._covers(scope):
             given = Headers(scope=scope).get("authorization", "")
             scheme, _, token = given.partition(" ")
             sent = f"{scheme.capitalize()} {token.strip()}".encode("latin-1", "replace")
@@ -179,8 +180,17 @@ class TokenMiddleware:
                 raise GatewayError(401, "token", message, headers={"WWW-Authenticate": "Bearer"})
         await self._app(scope, receive, send)
 
-    def _covers(self, path: str) -> bool:
-        return path not in self._but and (self._paths is None or path in self._paths)
+    def _covers(self, scope: Scope) -> bool:
+        return not _leads_to(self._but, scope) and (self._routes is None or _leads_to(self._routes, scope))
+
+
+def _routes(paths: frozenset[str]) -> list[Route]:
+    return [Route(path, Response()) for path in paths]
+
+
+def _leads_to(routes: list[Route], scope: Scope) -> bool:
+    # As Starlette decides it: routes also match with a newline at the end, and below the path of a mounted application.
+    return any(route.matches(scope)[0] is not Match.NONE for route in routes)
 
 
 class CorsMiddleware(cors.CORSMiddleware):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ class AnsweredPhoto:
         request_id: The request's id; from the second photo of a request on, with the photo's number: `abc-2`.
         photo: The bytes that were analysed.
         analysis: The answer.
+        time: When it was given, in seconds since 1970.
     """
 
     request_id: str
     photo: bytes
     analysis: Analysis
+    time: float = field(default_factory=time.time)
 
 
 class Observer(Protocol):

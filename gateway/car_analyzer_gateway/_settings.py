@@ -75,7 +75,9 @@ class Settings(BaseSettings):
         "requests", description="a log line for each request: off, requests, or answers (also photo sizes and labels)"
     )
     collect: str | None = Field(
-        None, description="folder or URL such as s3://bucket/cars, to keep photos and feedback in; default: none"
+        None,
+        min_length=1,
+        description="folder or URL such as s3://bucket/cars, to keep photos and feedback in; default: none",
     )
     collect_share: float = Field(0.01, ge=0, le=1, description="share of the photos that are kept by chance, or 1%")
     collect_photos: int = Field(10_000, ge=1, description="maximum number of photos that are kept")

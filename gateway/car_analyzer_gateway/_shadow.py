@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from car_analyzer import AsyncCarAnalyzer, CarAnalyzerError, OverloadedError, Retry
 
 from ._comparison import Comparison
-from ._errors import GatewayError
+from ._errors import ClientDisconnectedError, GatewayError
 from ._logs import logger
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class Shadow:
     async def _photo(self, request: Request) -> Response:
         number = request.query_params.get("number", "")
         photos = self.run.comparison.photos if self.run is not None else []
-        if not (number.isdecimal() and int(number) < len(photos)):
+        if number not in map(str, range(len(photos))):
             raise GatewayError(404, "not_found", "There is no such photo.")
         self._renew()
         headers = {"Content-Disposition": "attachment", "Cache-Control": "no-store"}
@@ -252,10 +253,13 @@ class Shadow:
 
 async def _read(request: Request) -> Order:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BODY_BYTES:
-            raise GatewayError(413, "too_large", f"The body is too large; at most {MOST_BODY_BYTES:,} bytes.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BODY_BYTES:
+                raise GatewayError(413, "too_large", f"The body is too large; at most {MOST_BODY_BYTES:,} bytes.")
+    except ClientDisconnect:
+        raise ClientDisconnectedError from None
     try:
         return Order.model_validate_json(body)
     except ValidationError as error:

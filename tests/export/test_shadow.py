@@ -210,6 +210,11 @@ def test_what_rejects_a_version(gateways: list[FakeGateway], answers: list[Any],
     assert gateways[0].requests[-1] == ("DELETE", "/shadow")
 
 
+def test_it_waits_while_enough_photos_can_still_agree(gateways: list[FakeGateway]) -> None:
+    gateways[0].answers = [(200, state(20, 10))] * 2 + [(200, state(90, 10))] * 2
+    make_trial(gateways[:1], [], agree=0.9).run("old", "new")
+
+
 def test_too_few_photos_judge_nothing(gateways: list[FakeGateway]) -> None:
     gateways[0].answers = [(200, state(5))]
     with pytest.raises(PublishError, match="Only 5 photos of 100 came through the gateway within 0.01 s"):

@@ -66,7 +66,8 @@ class Trial:
             job()
 
     def see(self, request_id: str, photo: bytes | None = None, condition: str = "intact") -> AnsweredPhoto:
-        answered = AnsweredPhoto(request_id, drawn("JPEG", 6) if photo is None else photo, analysis(condition))
+        photo = drawn("JPEG", 6) if photo is None else photo
+        answered = AnsweredPhoto(request_id, photo, analysis(condition), self.now)
         self.collection.see(answered)
         self.work()
         return answered

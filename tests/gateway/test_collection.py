@@ -135,11 +135,12 @@ def test_what_a_killed_gateway_has_left(tmp_path: Path) -> None:
     a.with_suffix(".json").unlink()  # killed before it was written
     b.unlink()  # killed while it was deleted
     (a.parent / f".{a.name}.tmp").write_bytes(b"half a photo")
-    mine = tmp_path / "notes.txt"
-    mine.write_text("mine")
+    mine, half = tmp_path / "notes.txt", a.parent / ".notes.tmp"
+    for file in (mine, half):
+        file.write_text("mine")
     (tmp_path / "car.jpg").write_bytes(small_photo())
     second = Trial(tmp_path, photos=2, chance=lambda: 0.0)
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {a, mine, tmp_path / "car.jpg"}
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {a, mine, half, tmp_path / "car.jpg"}
     assert len(second.keeper.index) == 1
     second.see("c")
     second.see("d")
@@ -166,6 +167,29 @@ def test_gateways_that_share_a_folder(place: Any) -> None:
     one.label("b", condition="damaged", cleanliness="dirty")
     assert one.reasons() == {"share": 2, "wrong": 1}
     assert one.count("collection_dropped_total", cause="error") == 0
+
+
+def test_a_photo_that_another_gateway_has_labelled_is_found(place: Any) -> None:
+    one = Trial(place)
+    one.see("a", condition="unsure")
+    other = Trial(place)
+    one.label("a", condition="damaged")
+    other.label("a", condition="intact")
+    assert [path.split("/")[2] for path in other.photos()] == ["intact"]
+
+
+@pytest.mark.parametrize("label", ["damaged", "intact"])
+def test_the_next_label_replaces_those_from_two_gateways(place: Any, label: str) -> None:
+    one, other = Trial(place), Trial(place)
+    photo = one.see("a").photo
+    other.see("a", photo)
+    one.label("a", condition="damaged")
+    other.label("a", condition="intact")
+    one.now += LIST_EVERY_S
+    one.keeper.refresh()
+    assert len(one.keeper._storage.sizes()) == 4
+    one.label("a", condition=label)
+    assert [path.split("/")[2] for path in one.photos()] == [label]
 
 
 def test_a_photo_that_cannot_be_stripped_is_not_kept(tmp_path: Path) -> None:
@@ -207,6 +231,7 @@ def test_an_index_of_any_names() -> None:
     [
         ("collect_share", "2", "--collect-share (CAR_ANALYZER_COLLECT_SHARE): Input should be less than or equal to 1"),
         ("collect_share", "many%", "--collect-share"),
+        ("collect", "", "--collect (CAR_ANALYZER_COLLECT): String should have at least 1 character"),
         ("collect_bytes", "5 potatoes", "--collect-bytes"),
         ("collect_days", "0", "--collect-days"),
         ("collect_photos", "0", "--collect-photos"),

@@ -131,6 +131,9 @@ def test_a_place_that_cannot_be_used(
     (tmp_path / "file").touch()
     assert main(["--port", "0", "--collect", str(tmp_path / "file" / "folder")]) == 2
     assert "the folder cannot be written: Not a directory" in capsys.readouterr().err
+    for place, message in (("~nobody-of-this-name/cars", "no such user"), ("file://", "the folder is missing")):
+        assert main(["--port", "0", "--collect", place]) == 2
+        assert message in capsys.readouterr().err
     with pytest.raises(ConfigurationError, match="s4"):
         Bucket("s4://cars")
     with monkeypatch.context() as patch:
@@ -142,6 +145,24 @@ def test_a_place_that_cannot_be_used(
         with pytest.raises(ConfigurationError, match="car-analyzer\\[collect\\]"):
             Bucket("s3://cars")
         LocalFolder(tmp_path / "needs no library")
+
+
+def test_a_folder_of_somebody_else_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, scandir = Trial(tmp_path, chance=lambda: 0.0), os.scandir
+    trial.see("a")
+    closed = tmp_path / "lost+found"
+    closed.mkdir()
+
+    def reading(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", reading)  # root can read every folder
+    assert len(trial.photos()) == 1
+    closed = tmp_path / "share"
+    with pytest.raises(PermissionError):
+        trial.photos()
 
 
 def test_a_folder_that_others_remove_meanwhile(tmp_path: Path) -> None:

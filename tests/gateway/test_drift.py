@@ -17,9 +17,13 @@ from car_analyzer.drift import Observation, Reference, photo_statistics
 from car_analyzer.pixels import PixelSource
 from car_analyzer_export.preprocess.photo import Photo
 from car_analyzer_export.preprocess.view import View
+from car_analyzer_gateway._app import make_app
 from car_analyzer_gateway._drift import Drift
 from car_analyzer_gateway._observers import AnsweredPhoto
+from car_analyzer_gateway._settings import Settings
 from tests.conftest import PATIENCE_S, edit, until
+
+from .collecting import small_photo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +123,23 @@ async def test_darker_photos_raise_an_alarm_and_are_named(
         await idle(drift)
         assert value(registry, "photos_total", outcome="failed") == 1
     await drift.close()
+
+
+async def test_the_collection_takes_photos_until_the_comparison_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = make_app(Settings(url="grpc://127.0.0.1:1", collect=str(tmp_path), drift=1)).state.gateway
+    collection, drift = gateway.observers
+    answered = AnsweredPhoto("photo", small_photo(), Analysis({}, 0.0, "1"))
+
+    async def close() -> None:
+        collection.keep(answered, "drift")
+
+    monkeypatch.setattr(drift, "close", close)
+    await collection.open()
+    await gateway.close()
+    kept = gateway.metrics.registry.get_sample_value("car_analyzer_collected_photos_total", {"reason": "drift"})
+    assert kept == 1
 
 
 async def test_without_a_server_photos_are_counted_as_failed() -> None:

@@ -65,6 +65,33 @@ def test_photos_that_are_kept_can_be_labelled_after_a_restart(place: Any) -> Non
     assert Trial(place).reasons() == {"wrong": 1}
 
 
+def test_a_photo_is_kept_once_however_late_it_is_seen_again(place: Any) -> None:
+    trial = Trial(place, recent_bytes=10_000)
+    first = trial.see("a", condition="unsure")
+    trial.label("a", condition="damaged")
+    trial.see("b")
+    assert trial.collection._recent.get("a") is None
+    trial.now += 100
+    trial.collection.keep(first, "drift")
+    trial.see("a", first.photo, condition="unsure")  # the page shows where its answer comes from
+    assert [path.rpartition("/")[0] for path in trial.photos()] == ["labelled/condition/damaged"]
+    trial.label("a", condition="intact")
+    assert [path.rpartition("/")[0] for path in trial.photos()] == ["labelled/condition/intact"]
+
+
+def test_feedback_is_about_the_last_answer_with_an_id(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    before = trial.see("a")
+    last = trial.see("a", condition="damaged")
+    trial.collection.keep(before, "drift")
+    trial.work()
+    trial.label("a", condition="damaged")
+    assert trial.reasons() == {"drift": 1, "right": 1}
+    trial.see("a", last.photo, condition="intact")  # by a newer model
+    trial.label("a", condition="damaged")
+    assert trial.reasons() == {"drift": 1, "wrong": 1}
+
+
 def test_strange_labels_match_what_check_reads(tmp_path: Path) -> None:
     names = ("N/A", "..", "++", "", "not so, clean", "größer 5 %")
     labels = {"state": names, "marks": ("dent", "scratch", "+")}

@@ -123,10 +123,11 @@ def test_a_kept_connection_is_answered_once_more(
         answer.read()
         answers.append((answer.status, answer.getheader("Connection")))
 
-    kept, slow = (HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S) for _ in range(2))
-    with contextlib.closing(kept), contextlib.closing(slow):
-        kept.request("POST", "/analyze", body, headers)
-        read(kept)
+    kept, bad, slow = (HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_S) for _ in range(3))
+    with contextlib.closing(kept), contextlib.closing(bad), contextlib.closing(slow):
+        for connection in (kept, bad):
+            connection.request("POST", "/analyze", body, headers)
+            read(connection)
         # As long as this one is in flight, the gateway does not end.
         slow.request("POST", "/analyze", body[:-1], {**headers, "Content-Length": str(len(body))})
         until(lambda: gateway.metric("car_analyzer_held_bytes"))
@@ -134,9 +135,11 @@ def test_a_kept_connection_is_answered_once_more(
         until(lambda: any(line["message"] == "stopping" for line in gateway.log()))
         kept.request("POST", "/analyze", body, headers)
         read(kept)
+        bad.request("POST", "/analyze", *make_form(b"no photo"))
+        read(bad)
         slow.send(body[-1:])
         read(slow)
-    assert answers == [(200, None), (200, "close"), (200, "close")]
+    assert answers == [(200, None)] * 2 + [(200, "close"), (400, "close"), (200, "close")]
     assert gateway.process.wait(PATIENCE_S) == 0
 
 

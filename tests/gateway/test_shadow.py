@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from car_analyzer import Analysis, ConfigurationError, Head, OverloadedError, PhotoError
 from car_analyzer_gateway import _comparison, _shadow
@@ -124,12 +127,16 @@ async def test_without_a_key_there_is_no_such_path() -> None:
 async def test_only_the_administrators_key_opens_it(make_site: Callable[..., Site], protect: str) -> None:
     site = make_site(token="the-callers-token", protect=protect)
     for authorization in ("", "Bearer the-callers-token", f"Basic {KEY}", f"Bearer {KEY}x"):
-        for method, path in (("GET", "/shadow"), ("PUT", "/shadow"), ("DELETE", "/shadow"), ("GET", "/shadow/photo")):
+        for method, path in itertools.product(("GET", "PUT", "DELETE"), ("/shadow", "/shadow%0A", "/shadow/photo%0A")):
             answer = await site.http.request(method, path, headers={"Authorization": authorization})
             assert (answer.status_code, answer.json()["code"]) == (401, "request.unauthorized")
     assert await site.state() == {"running": False, "servedExportId": "old"}
     # Nor does that key open what callers need their token for.
-    assert (await site.http.post("/analyze")).status_code == 401
+    for path in ("/analyze", "/analyze%0A"):
+        assert (await site.http.post(path)).status_code == 401
+    mounted = httpx.ASGITransport(app=Starlette(routes=[Mount("/cars", site.app)]))
+    async with httpx.AsyncClient(transport=mounted, base_url="http://gateway/cars") as http:
+        assert [(await http.get("/shadow")).status_code, (await http.post("/analyze")).status_code] == [401, 401]
     assert (await site.http.get("/shadow/")).status_code in (401, 404)
 
 
@@ -170,6 +177,23 @@ async def test_what_cannot_be_compared_is_refused(
     assert site.candidate.closed.is_set() == (status == 409)
 
 
+async def test_an_order_that_breaks_off_is_no_bug(
+    make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(_message: Any) -> None:
+        raise AssertionError
+
+    headers = [(b"authorization", f"Bearer {KEY}".encode())]
+    scope = {"type": "http", "method": "PUT", "path": "/shadow", "query_string": b"", "headers": headers}
+    await make_site().app(scope, receive, send)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_agreement_is_counted_by_head(make_site: Callable[..., Site]) -> None:
     site = make_site()
     assert (await site.start()).status_code == 201
@@ -203,11 +227,22 @@ async def test_agreement_is_counted_by_head(make_site: Callable[..., Site]) -> N
     }
     photo = await site.http.get("/shadow/photo", params={"number": difference["photo"]})
     assert photo.content == b"a dirty car"
-    assert (await site.http.get("/shadow/photo?number=1")).status_code == 404
+    for number in ("1", "-1", "9" * 5000):
+        assert (await site.http.get("/shadow/photo", params={"number": number})).status_code == 404
     assert await site.outcomes() == {"agreed": 3, "differed": 1, "failed": 3, "skipped": 5}
     assert (await site.http.delete("/shadow")).status_code == 204
     assert site.candidate.closed.is_set()
     assert await site.state() == {"running": False, "servedExportId": "old"}
+
+
+def test_several_labels_agree_in_any_order() -> None:
+    def marks(*labels: str) -> Head:
+        return Head(", ".join(labels), 0.9, dict.fromkeys(labels, 0.9), (2.0,) * len(labels), labels)
+
+    counts = _comparison.HeadCounts()
+    assert counts.add(marks("dent", "scratch"), marks("scratch", "dent"))
+    assert not counts.add(marks("dent", "scratch"), marks("scratch"))
+    assert counts.confusion == {("dent, scratch", "dent, scratch"): 1, ("dent, scratch", "scratch"): 1}
 
 
 async def test_a_slow_candidate_holds_few_photos(make_site: Callable[..., Site]) -> None:

@@ -163,6 +163,8 @@ def test_bmp_has_no_metadata() -> None:
     buffer = io.BytesIO()
     Image.linear_gradient("L").save(buffer, "BMP")
     assert strip(buffer.getvalue()) == (buffer.getvalue(), "bmp")
+    with pytest.raises(UnreadableError):
+        strip(buffer.getvalue() + SECRET)
 
 
 def test_damaged_files_are_refused_and_nothing_else_happens() -> None:

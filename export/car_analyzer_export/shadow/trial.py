@@ -102,7 +102,9 @@ class ShadowTrial:
                     states[gateway.url] = state
             outcome = merge(list(states.values()))
             self.watch(outcome.photos)
-            if outcome.photos >= self.photos or outcome.misses() > (1 - self.agree) * self.photos:
+            # The same division as for the agreement, so that both round alike.
+            highest = (self.photos - outcome.misses()) / self.photos
+            if outcome.photos >= self.photos or highest < self.agree:
                 return True
             if time.monotonic() > deadline:
                 return False

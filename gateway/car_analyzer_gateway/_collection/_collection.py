@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .._errors import busy
 from .keeper import Keeper
 from .metrics import CollectionMetrics
-from .recent import RecentPhotos
+from .recent import Photo, RecentPhotos
 from .storage import open_storage
 from .writer import Writer
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from .._observers import AnsweredPhoto
     from .._settings import Settings
-    from .recent import Photo
     from .records import Labels
 
 # At the end, and for reading a record: longer than a storage needs that works.
@@ -55,7 +54,7 @@ class Collection:
         self.metrics = CollectionMetrics(registry)
         self._share = settings.collect_share
         self._chance = chance
-        self._recent = RecentPhotos(settings.collect_recent_bytes, clock)
+        self._recent = RecentPhotos(settings.collect_recent_bytes)
         self._keeper = Keeper(
             open_storage(str(settings.collect)),
             settings.collect_photos,
@@ -85,7 +84,7 @@ class Collection:
             answered: The photo.
             reason: Such as `drift`; one of `names.REASONS`.
         """
-        self._keep(self._recent.add(answered), reason)
+        self._keep(Photo.of(answered), reason)
 
     async def find(self, request_id: str) -> Photo | None:
         """The photo of a request, if it is in memory or kept; of the latter without its bytes.

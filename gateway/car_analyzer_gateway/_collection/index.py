@@ -130,7 +130,7 @@ def read_listing(sizes: Mapping[str, int]) -> tuple[list[Entry], list[str]]:
             files.insert(0 if ending == RECORD else len(files), path)
     entries: list[Entry] = []
     orphans: list[str] = []
-    for _, (name, files) in sorted(found.items()):
+    for name, files in sorted(found.values(), key=lambda photo: photo[0].time):
         if files[-1].endswith(f".{RECORD}"):
             orphans += files
         else:

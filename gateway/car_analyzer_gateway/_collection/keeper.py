@@ -18,7 +18,7 @@ from .records import Record
 from .strip import strip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from .metrics import CollectionMetrics
     from .records import Labels
@@ -118,7 +118,7 @@ class Keeper:
             record = photo.record.to_json(reason, labels)
             folder = name.folder(labels)
             files = {f"{folder}/{name.file(RECORD)}": record, f"{folder}/{name.file(ending)}": data}
-            if kept and kept.files[-1] in files:
+            if kept and files.keys() == set(kept.files):
                 return  # the same feedback again
             replaced = self.index.room(len(data) + len(record), reason, kept)
             if replaced is None:
@@ -128,18 +128,20 @@ class Keeper:
                 self._delete(entry)
             self._write(files)
             if kept is not None and kept not in replaced:
-                self._delete(kept)
+                self._delete(kept, but=files)
             self.index.add(Entry(name, tuple(files), len(data) + len(record)))
             self._metrics.collected.labels(reason).inc()
 
     def read(self, request_id: str) -> Photo | None:
         """A photo that is kept, without its bytes; None if there is none."""
-        entry = self.index.of_request(request_id)
-        if entry is None or not entry.files[0].endswith(f".{RECORD}"):
-            return None
         with self._trouble("read"):
-            record = Record.from_json(self._storage.read(entry.files[0]))
-            return Photo(entry.name.time, entry.name.token, None, record)
+            try:
+                return self._read(request_id)
+            except FileNotFoundError:
+                # Another gateway has moved it.
+                self._list_at = 0.0
+                self.refresh()
+                return self._read(request_id)
         return None
 
     def drop(self, cause: str) -> None:
@@ -151,6 +153,13 @@ class Keeper:
         if self._clock() - self._logged.get(trouble, -LOG_EVERY_S) >= LOG_EVERY_S:
             self._logged[trouble] = self._clock()
             logger.warning("photos are not collected", extra={"fields": {"trouble": trouble, "reason": reason[:500]}})
+
+    def _read(self, request_id: str) -> Photo | None:
+        entry = self.index.of_request(request_id)
+        if entry is None or not entry.files[0].endswith(f".{RECORD}"):
+            return None
+        record = Record.from_json(self._storage.read(entry.files[0]))
+        return Photo(entry.name.time, None, record, entry.name.token)
 
     def _write(self, files: dict[str, bytes]) -> None:
         try:
@@ -167,9 +176,10 @@ class Keeper:
                 self._list_at = self._clock() + RETRY_S
             raise
 
-    def _delete(self, entry: Entry) -> None:
+    def _delete(self, entry: Entry, but: Container[str] = ()) -> None:
         for path in entry.files:
-            self._storage.delete(path)
+            if path not in but:
+                self._storage.delete(path)
         self.index.remove(entry)
 
     @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The names of files: they tell all that the quotas need, so that a listing of the folder is enough.
 
-`labelled/condition/damaged/20261127T134819Z-3f9a1c20-wrong-abc.jpg`: when it was answered, a random token, why it is
-kept, and the request's id. Folders are named by head and label, as `car-analyzer check` reads them.
+`labelled/condition/damaged/20261127T134819Z-3f9a1c20-wrong-abc.jpg`: when it was answered, a hash of the photo, why it
+is kept, and the request's id. Folders are named by head and label, as `car-analyzer check` reads them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # From the most important one to the least. The first two need feedback.
 REASONS = ("wrong", "right", "drift", "unsure", "share")
 LABELLED = ("wrong", "right")
+FOLDERS = ("labelled", *REASONS)
 RECORD = "json"
 _NAME = re.compile(rf"(\d{{8}}T\d{{6}}Z)-([0-9a-f]{{8}})-({'|'.join(REASONS)})-(.+)\.(jpg|png|webp|gif|bmp|{RECORD})")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -35,7 +36,7 @@ class Name:
 
     Attributes:
         time: When it was answered, in whole seconds since 1970.
-        token: Eight random hexadecimal digits.
+        token: Eight hexadecimal digits, from the photo's bytes.
         request_id: The request's id.
         reason: Why it is kept.
     """
@@ -47,8 +48,8 @@ class Name:
 
     @property
     def key(self) -> str:
-        """The same for a photo whatever it is kept for. Sorted by keys, photos are sorted by time."""
-        return f"{self.time:012}-{self.token}"
+        """The same for a photo of a request whenever it was answered, and whatever it is kept for."""
+        return f"{self.token}-{self.request_id}"
 
     def file(self, ending: str) -> str:
         """The name of the photo's file, or of its record."""

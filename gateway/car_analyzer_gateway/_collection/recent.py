@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import time
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +11,6 @@ from .names import Name
 from .records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .._observers import AnsweredPhoto
 
 # What a photo's answer takes, about.
@@ -26,19 +23,27 @@ class Photo:
 
     Attributes:
         time: When it was answered, in seconds since 1970.
-        token: Distinguishes it from other photos of the same second.
         data: The file's bytes; None if they are only in the collection.
         record: The answer.
+        token: That of its name, if it is in the collection.
     """
 
     time: int
-    token: str
     data: bytes | None
     record: Record
+    token: str | None = None
+
+    @classmethod
+    def of(cls, answered: AnsweredPhoto) -> Photo:
+        """A photo that was answered just now, or a while ago."""
+        record = Record.of(answered.request_id, answered.analysis, answered.time)
+        return cls(int(answered.time), answered.photo, record)
 
     def name(self, reason: str) -> Name:
         """The name of its files, if it is kept for this reason."""
-        return Name(self.time, self.token, self.record.request_id, reason)
+        # The page sends a photo again, with the same id, to learn where its answers come from: it gets the same token.
+        token = self.token or hashlib.blake2b(self.data or b"", digest_size=4).hexdigest()
+        return Name(self.time, token, self.record.request_id, reason)
 
     @property
     def size(self) -> int:
@@ -51,13 +56,11 @@ class RecentPhotos:
 
     Args:
         max_bytes: How many bytes they may take.
-        clock: The time, in seconds since 1970.
     """
 
-    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.bytes = 0
         self._max_bytes = max_bytes
-        self._clock = clock
         self._photos: OrderedDict[str, Photo] = OrderedDict()
 
     def get(self, request_id: str) -> Photo | None:
@@ -65,15 +68,9 @@ class RecentPhotos:
         return self._photos.get(request_id)
 
     def add(self, answered: AnsweredPhoto) -> Photo:
-        """Add a photo, and forget the oldest ones. Returns the same for a photo that was added before."""
-        found = self._photos.get(answered.request_id)
-        # The page sends a photo again, with the same id, to learn where its answers come from.
-        if found is not None and found.data == answered.photo:
-            return found
-        now = self._clock()
-        record = Record.of(answered.request_id, answered.analysis, now)
-        photo = Photo(int(now), secrets.token_hex(4), answered.photo, record)
-        if found is not None:
+        """Add a photo, in place of one with the same request id, and forget the oldest ones."""
+        photo = Photo.of(answered)
+        if answered.request_id in self._photos:
             self._forget(answered.request_id)
         self._photos[answered.request_id] = photo
         self.bytes += photo.size

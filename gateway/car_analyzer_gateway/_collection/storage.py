@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from car_analyzer import ConfigurationError
 
+from .names import FOLDERS, parse
+
 _TEMPORARY = ".tmp"
 _INSTALL = "pip install 'car-analyzer[collect]'"
 
@@ -52,7 +54,7 @@ class LocalFolder:
     def sizes(self) -> dict[str, int]:
         """The sizes of all files."""
         found: dict[str, int] = {}
-        for folder, _, files in os.walk(self._folder, onerror=_raise_unless_missing):
+        for folder, _, files in os.walk(self._folder, onerror=self._raise_if_needed):
             for name in files:
                 path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # another gateway has deleted it
@@ -87,7 +89,14 @@ class LocalFolder:
     def delete_temporary(self) -> None:
         """Delete what writes that were interrupted have left."""
         for path in self._folder.rglob(f".*{_TEMPORARY}"):
-            path.unlink(missing_ok=True)
+            if parse(path.name[1 : -len(_TEMPORARY)]) is not None:
+                path.unlink(missing_ok=True)
+
+    def _raise_if_needed(self, error: OSError) -> None:
+        top = Path(error.filename).relative_to(self._folder).parts[:1]
+        # Another gateway may delete a folder that is empty. A disk has a `lost+found`, which only root can read.
+        if not isinstance(error, FileNotFoundError) and (not top or top[0] in FOLDERS):
+            raise error
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -104,12 +113,6 @@ class LocalFolder:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _raise_unless_missing(error: OSError) -> None:
-    # Another gateway may delete a folder that is empty.
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 class Bucket:
@@ -180,9 +183,15 @@ def open_storage(url: str) -> Storage:
     """The storage for a folder or URL.
 
     Raises:
-        ConfigurationError: A folder cannot be written, or a library is missing.
+        ConfigurationError: A folder is missing or cannot be written, or a library is missing.
     """
     scheme, separator, path = url.partition("://")
+    if url == "file://":
+        raise ConfigurationError("--collect file://: the folder is missing")
     if not separator or scheme == "file":
-        return LocalFolder(Path(path if separator else url).expanduser().resolve())
+        try:
+            folder = Path(path if separator else url).expanduser().resolve()
+        except RuntimeError as error:
+            raise ConfigurationError(f"--collect {url}: there is no such user, or no home directory") from error
+        return LocalFolder(folder)
     return Bucket(url)

@@ -47,7 +47,10 @@ def strip(photo: bytes) -> tuple[bytes, str]:
     if photo.startswith((b"GIF87a", b"GIF89a")):
         return _strip_gif(photo), "gif"
     if photo.startswith(b"BM"):
-        return photo, "bmp"  # it has no metadata
+        # It has no metadata, unless something follows the picture.
+        if int.from_bytes(photo[2:6], "little") < len(photo):
+            raise UnreadableError("a BMP that is longer than its header says")
+        return photo, "bmp"
     raise UnreadableError("not a JPEG, PNG, WebP, GIF or BMP")
 
 
