@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,13 @@ def variant(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image.resize(image.size, Image.Resampling.BILINEAR, box=box))
 
 
+@functools.lru_cache(maxsize=64)  # each network of an export is compared on the same ones, several times
 def generated(seed: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Generates a picture of a size, width by height, with the edges, gradients and texture of photos."""
+    """Generates a picture of a size, width by height, with the edges, gradients and texture of photos.
+
+    Returns:
+        uint8 [height, width, 3], read-only.
+    """
     random = np.random.default_rng(seed)
     # Noise at several scales has the spectrum of photos; shapes on it give edges and flat areas.
     canvas = np.zeros((size[1], size[0], 3))
