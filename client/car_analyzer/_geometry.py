@@ -114,7 +114,8 @@ def read_frame(photo: bytes) -> Frame:
         PhotoError: It cannot be read here, although the server may be able to.
     """
     with open_photo(photo) as image:
-        orientation = image.getexif().get(ORIENTATION, 1)
+        # Pillow turns a TIFF itself when it decodes it, and its size is already that of the upright picture.
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
         return Frame(*image.size, orientation if orientation in range(1, 9) else 1)
 
 
