@@ -111,7 +111,11 @@ class Explainer:
         names = [name for name, source in sources.items() if source.map is None]
         if not names:
             return {}
-        pixels = await self._send_photo(PREPROCESS)
+        try:
+            # The newest version that is loaded may be one that is only being published.
+            pixels = await self._send_photo(PREPROCESS, self._served.version or "")
+        except ModelNotReadyError as error:  # it has just answered
+            raise _replaced() from error
         maps: dict[str, npt.NDArray[np.float32]] = {}
         for network in dict.fromkeys(sources[name].network for name in names):
             mine = [name for name in names if sources[name].network == network]
@@ -140,13 +144,14 @@ class Explainer:
             raise _replaced() from error
         return [np.concatenate([_array(answer, output, 2) for answer in answers]) for output in outputs]
 
-    async def _send_photo(self, model: str) -> Answer:
+    async def _send_photo(self, model: str, version: str = "") -> Answer:
         return await self._transport.infer(
             model,
             self._photo,
             timeout=self._time_left(),
             request_id=self._request_id,
             export_id=self._served.export_id,
+            version=version,
         )
 
     def _time_left(self) -> float:

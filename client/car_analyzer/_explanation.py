@@ -46,7 +46,8 @@ class Explanation:
         maps: Each label of the head to its map, float32 of shape [rows, columns].
         box: The part of the photo that the maps cover, in pixels.
         photo_size: The photo's width and height in pixels.
-        orientation: The EXIF orientation of the stored photo, 1 to 8; 1: stored upright.
+        orientation: The EXIF orientation of the stored photo, 1 to 8; 1: stored upright, or turned by its decoder, as
+            TIFF and HEIC are.
     """
 
     method: Literal["cam", "occlusion"]

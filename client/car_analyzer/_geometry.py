@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
+from ._photo import ORIENTATION
 from .errors import PhotoError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-ORIENTATION = 0x0112
 # To make a stored picture upright: swap rows and columns, then mirror left and right, then top and bottom.
 SWAPPED, MIRRORED, FLIPPED = {5, 6, 7, 8}, {2, 3, 6, 7}, {3, 4, 7, 8}
 
@@ -114,7 +114,8 @@ def read_frame(photo: bytes) -> Frame:
         PhotoError: It cannot be read here, although the server may be able to.
     """
     with open_photo(photo) as image:
-        orientation = image.getexif().get(ORIENTATION, 1)
+        # Pillow turns a TIFF itself when it decodes it, and its size is already that of the upright picture.
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
         return Frame(*image.size, orientation if orientation in range(1, 9) else 1)
 
 

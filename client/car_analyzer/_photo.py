@@ -1,7 +1,7 @@
 """Converts a photo, in any of the accepted types, to the bytes that are sent.
 
 Files and bytes are sent unchanged: the server decodes them, and decides whether they are an image. Pillow images and
-arrays are already pixels, and are sent as PNG, which is lossless.
+arrays are already pixels: they are sent as PNG, which is lossless, with the EXIF orientation of the file they are from.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ Photo: TypeAlias = Union[
 
 # The limit of a gRPC message is 2 GiB; a real photo is a thousand times smaller.
 MAX_BYTES = 2**31 - 2**20
+ORIENTATION = 0x0112
 
 
 async def to_bytes(photo: Photo) -> bytes:
@@ -121,10 +122,22 @@ def _encode(image: Any) -> bytes:
     buffer = io.BytesIO()
     try:
         # The preprocess step calls convert("RGB") for files, too, so both give the same pixels.
-        image.convert("RGB").save(buffer, "PNG", compress_level=1)
+        pixels = image.convert("RGB")
+        pixels.save(buffer, "PNG", compress_level=1, exif=_orientation_of(image))
     except Exception as error:
         raise PhotoError(f"cannot read the Pillow image: {error}") from error
     return buffer.getvalue()
+
+
+def _orientation_of(image: Any) -> Image.Exif:
+    """Only the orientation of its EXIF data: a network may see the turned photo."""
+    from PIL.Image import Exif
+
+    exif = Exif()
+    orientation = image.getexif().get(ORIENTATION)
+    if orientation in range(2, 9):
+        exif[ORIENTATION] = orientation
+    return exif
 
 
 def _encode_array(array: Any) -> bytes:

@@ -54,12 +54,13 @@ class PixelSource:
         return None if text is None else Reference.from_json(text)
 
     async def pixels(
-        self, photo: bytes, export_id: str | None, request_id: str, timeout: float
+        self, photo: bytes, version: str, export_id: str | None, request_id: str, timeout: float
     ) -> npt.NDArray[np.uint8]:
         """The pixels that the first network sees: uint8 RGB, [height, width, 3].
 
         Args:
             photo: The bytes of an image file.
+            version: The version that has to prepare it: the newest that is loaded may only be being published.
             export_id: The export that has to prepare it.
             request_id: Appears in Triton's logs and traces.
             timeout: In seconds.
@@ -69,7 +70,7 @@ class PixelSource:
         """
         try:
             answer = await self._transport.infer(
-                PREPROCESS, photo, timeout=timeout, request_id=request_id, export_id=export_id
+                PREPROCESS, photo, timeout=timeout, request_id=request_id, export_id=export_id, version=version
             )
         except ExportMismatchError as error:
             raise OverloadedError("the model was replaced meanwhile") from error

@@ -123,7 +123,9 @@ class Drift:
             await self._load(analysis)
         if self._reference is None:
             return "skipped"
-        pixels = await self._source.pixels(answered.photo, analysis.export_id, answered.request_id, TIMEOUT_S)
+        pixels = await self._source.pixels(
+            answered.photo, analysis.version, analysis.export_id, answered.request_id, TIMEOUT_S
+        )
         statistics, deviation = await asyncio.to_thread(_measure, pixels, answered.photo, self._reference)
         self._seen.append(_Seen(answered.request_id, Observation(statistics, given_answers(analysis.heads))))
         if self._keep is not None:

@@ -150,7 +150,7 @@ def test_missing_files_do_not_stop_the_others(url: str, sample_photos: list[Path
 
 
 def test_names_that_are_not_valid_text(url: str, sample_photos: list[Path], tmp_path: Path) -> None:
-    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.jpg")
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n\x1b[2J.jpg")
     shutil.copy(sample_photos[0], name)
     for environment in ({"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
         env = {**os.environ, **environment}
@@ -158,6 +158,7 @@ def test_names_that_are_not_valid_text(url: str, sample_photos: list[Path], tmp_
         assert line["image"] == name
         table = run("analyze", tmp_path, name + "x", "--table", "--url", url, env=env, code=1)
         assert len(table.stdout.splitlines()) == 3
+        assert b"\x1b" not in table.stdout
 
 
 def test_table_is_aligned(url: str, folder: Path) -> None:

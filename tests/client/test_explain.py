@@ -50,7 +50,7 @@ VIEWS = {
 LOGITS = {"softmax": 2, "sigmoid": 1, "multilabel": 3}
 
 
-def make_photo(orientation: int = 1, size: tuple[int, int] = SIZE) -> bytes:
+def make_photo(orientation: int = 1, size: tuple[int, int] = SIZE, form: str = "JPEG") -> bytes:
     """A dark photo with a bright square, stored in one of EXIF's eight ways."""
     upright = Image.new("RGB", size, (40, 40, 40))
     upright.paste((250, 250, 250), SQUARE)
@@ -67,7 +67,7 @@ def make_photo(orientation: int = 1, size: tuple[int, int] = SIZE) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    stored.save(buffer, "JPEG", quality=95, exif=exif)
+    stored.save(buffer, form, quality=95, exif=exif)
     assert ImageOps.exif_transpose(Image.open(buffer)).size == size
     return buffer.getvalue()
 
@@ -152,6 +152,14 @@ async def test_the_peak_is_in_the_square(view: View, orientation: int, cam: bool
     assert explanation.photo_size == SIZE
     assert explanation.orientation == orientation
     assert explanation.map.dtype == np.float32
+    assert is_in_square(*peak(explanation))
+
+
+@pytest.mark.parametrize("name", ["cropped", "upright and cropped"])
+@pytest.mark.parametrize("orientation", [3, 6])
+async def test_a_tiff_is_upright_with_and_without_exif_rotation(name: str, orientation: int) -> None:
+    explanation = await Network(VIEWS[name], 3, cam=True).explain(make_photo(orientation, form="TIFF"), "multilabel")
+    assert (explanation.photo_size, explanation.orientation) == (SIZE, 1)
     assert is_in_square(*peak(explanation))
 
 

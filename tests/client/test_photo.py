@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from tritonclient.grpc import service_pb2
 
 from car_analyzer import ConfigurationError, PhotoError
@@ -75,6 +75,18 @@ async def test_urls_need_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'car-analyzer\[bulk\]'"):
         await to_bytes("https://example.com/car.jpg")
+
+
+async def test_the_orientation_of_a_pillow_image_arrives() -> None:
+    """As ImageOps.exif_transpose, in a training script, would turn it; nothing else of its metadata does."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "the camera's maker"
+    for form in ("PNG", "TIFF"):  # Pillow turns a TIFF itself
+        file = io.BytesIO()
+        Image.fromarray(PIXELS).save(file, form, exif=exif)
+        with Image.open(file) as image, Image.open(io.BytesIO(await to_bytes(image))) as sent:
+            np.testing.assert_array_equal(ImageOps.exif_transpose(sent), np.rot90(PIXELS, -1))
+            assert set(sent.getexif()) <= {0x0112}
 
 
 async def test_pixels_arrive_unchanged() -> None:

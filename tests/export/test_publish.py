@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from car_analyzer import CarAnalyzer
+from car_analyzer import CarAnalyzer, Retry
+from car_analyzer.pixels import PixelSource
 from car_analyzer_export.errors import PublishError
 from car_analyzer_export.export import export
 from car_analyzer_export.network_process import NetworkProcess
@@ -28,7 +30,7 @@ from car_analyzer_export.spec import Spec
 from car_analyzer_server.capacity import decoding_processes
 from car_analyzer_server.repository import check_repository
 from reliability.publishing import VersionedLoad
-from tests.conftest import until
+from tests.conftest import PATIENCE_S, until
 from tests.gateway.conftest import running_gateway
 
 from .publish_site import HEADS, KEY, OTHER_WORDS, Site, tree, versioned_photos
@@ -141,6 +143,11 @@ def test_a_version_is_compared_on_the_gateways_photos_first(
         process = site.start("", "publish", "--version", calibrated, *shadow, "--shadow-photos", 1_000_000)
         assert process.stdout is not None
         until(lambda: "comparing version" in process.stdout.readline())
+        # Meanwhile the served version prepares the photos of its explanations, and those that drift looks at.
+        with CarAnalyzer(site.server.grpc_url, retry=Retry(attempts=1)) as analyzer:
+            explained = analyzer.analyze(photos[0].content, explain=True)
+        assert (explained.version, explained.condition.explanation.method) == (str(before), "occlusion")
+        asyncio.run(prepare(site.server.http_url, photos[0].content, explained.version, explained.export_id))
         process.terminate()
         rest, _ = process.communicate(timeout=120)
         assert (process.returncode, "the previous version is still served" in rest) == (130, True), rest
@@ -156,6 +163,14 @@ def test_a_version_is_compared_on_the_gateways_photos_first(
         assert result["shadow"]["heads"]["condition"]["agreement"] == 1
         assert result["shadow"]["photos"] >= 30
     assert load.errors() == []
+
+
+async def prepare(url: str, photo: bytes, version: str, export_id: str | None) -> None:
+    source = PixelSource(url, "car_analyzer")
+    try:
+        assert (await source.pixels(photo, version, export_id, "", PATIENCE_S)).size
+    finally:
+        await source.close()
 
 
 def copy_of(site: Site, version: int, heads: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from car_analyzer_export import preprocess
-from car_analyzer_export.preprocess.photo import InvalidPhotoError, Photo
+from car_analyzer_export.preprocess.photo import InvalidPhotoError, Photo, header, is_turned
 from car_analyzer_export.preprocess.view import View
 
 RANDOM = np.random.default_rng(7)
@@ -89,6 +89,17 @@ def test_orientation_is_left_alone_unless_asked_for() -> None:
     turned = Photo(encoded("RGB", "JPEG", exif=exif))
     np.testing.assert_array_equal(turned.rgb, Photo(PHOTOS["jpeg"]).rgb)
     np.testing.assert_array_equal(turned.upright(), np.rot90(turned.rgb, -1))
+
+
+def test_a_tiff_is_upright_with_and_without_exif_rotation() -> None:
+    """As for a training script: Pillow turns the picture when it decodes it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded("RGB", "TIFF", exif=exif)
+    photo = Photo(content)
+    np.testing.assert_array_equal(photo.rgb, np.rot90(Photo(PHOTOS["tiff"]).rgb, -1))
+    np.testing.assert_array_equal(photo.upright(), photo.rgb)
+    assert not is_turned(header(content))
 
 
 def test_a_heic_is_upright_with_and_without_exif_rotation() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from .._results import Analysis, Failure, Head
     from .overlays import Overlays
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Output:
@@ -128,7 +131,9 @@ class TableOutput(Output):
 
 
 def _printable(text: str) -> str:
-    # A file's name may not be valid text in any encoding, and the terminal's encoding may lack some characters.
+    # A file's name may have line breaks and escape sequences. It may not be valid text in any encoding, and the
+    # terminal's encoding may lack some characters.
+    text = CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

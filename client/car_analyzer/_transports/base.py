@@ -78,7 +78,7 @@ class Transport(Protocol):
     """
 
     async def infer(
-        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
+        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None, version: str = ""
     ) -> Answer:
         """Have one photo analysed.
 
@@ -88,6 +88,7 @@ class Transport(Protocol):
             timeout: In seconds.
             request_id: Appears in Triton's logs and traces.
             export_id: The only export that may answer; None: any.
+            version: The only version that may answer; empty: the newest that is loaded.
 
         Raises:
             ExportMismatchError: The server has another export. It did not look at the photo.

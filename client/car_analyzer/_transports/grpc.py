@@ -130,9 +130,9 @@ class GrpcTransport:
         self._channels = [channel for channel in self._channels if channel.pending] + [self._open()]
 
     async def infer(
-        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
+        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None, version: str = ""
     ) -> Answer:
-        request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+        request = service_pb2.ModelInferRequest(model_name=model, model_version=version, id=request_id)
         tensor = request.inputs.add(name="image", datatype="BYTES")
         tensor.shape.extend([1, 1])
         request.parameters["timeout"].int64_param = max(1, int(timeout * 1e6))

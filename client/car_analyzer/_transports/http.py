@@ -74,7 +74,7 @@ class HttpTransport:
         self._idle: dict[str | None, list[Connection]] = {}
 
     async def infer(
-        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None
+        self, model: str, photo: bytes, *, timeout: float, request_id: str, export_id: str | None, version: str = ""
     ) -> Answer:
         header: dict[str, Any] = {"parameters": {"timeout": max(1, int(timeout * 1e6))}}
         if request_id:
@@ -82,7 +82,7 @@ class HttpTransport:
         if export_id is not None:
             header["parameters"]["export_id"] = export_id
         image = {"name": "image", "datatype": "BYTES", "shape": [1, 1]}
-        return await self._infer(model, "", header, image, (struct.pack("<I", len(photo)), photo), timeout)
+        return await self._infer(model, version, header, image, (struct.pack("<I", len(photo)), photo), timeout)
 
     async def infer_pixels(
         self, model: str, version: str, pixels: bytes, shape: tuple[int, ...], *, timeout: float

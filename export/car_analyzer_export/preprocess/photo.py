@@ -150,8 +150,8 @@ class Photo:
 
 
 def is_turned(image: Image.Image) -> bool:
-    """Whether an image's EXIF orientation turns or mirrors it."""
-    return image.getexif().get(_ORIENTATION) in _TURNS
+    """Whether an image's EXIF orientation turns or mirrors it; that of a TIFF does not, since its decoder did so."""
+    return image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _TURNS
 
 
 def header(content: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
