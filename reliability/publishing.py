@@ -161,6 +161,8 @@ def _write_spec(folder: Path, version: int) -> Path:
         torch.save(_network(head, version).state_dict(), folder / f"{head}{version}.pth")
         lines += [f"[heads.{head}]", f'weights = "{head}{version}.pth"']
         lines += [f'architecture = "{EXAMPLES}/demo_network.py:build"', f"labels = {json.dumps(LABELS[version][head])}"]
+        # Otherwise each export decides by its network's answers, and the reference cannot know how.
+        lines += ['decoding = "exact"', 'resampling = "exact"']
     file = folder / f"version{version}.toml"
     file.write_text("\n".join([*lines, "[limits]", "max_queue_seconds = 2"]))
     return file
@@ -168,7 +170,7 @@ def _write_spec(folder: Path, version: int) -> Path:
 
 def _versioned(photo: ReferencePhoto) -> VersionedPhoto:
     answers = {
-        version: VersionAnswer(reference_logits(photo.content, partial(_network, version=version)), labels)
+        version: VersionAnswer(reference_logits(photo.content, partial(_network, version=version), exact=True), labels)
         for version, labels in LABELS.items()
     }
     return VersionedPhoto(photo.name, photo.content, photo.logits, answers)
