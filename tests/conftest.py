@@ -40,6 +40,8 @@ EXAMPLES = ROOT / "examples"
 REAL_PHOTOS = ROOT.parent / "shared" / "photos"
 # Only a guard against hanging: no test may come near it, however slow the machine is.
 PATIENCE_S = 120.0
+# Free ports, and few processes: to start one takes a quarter of a second of processor time.
+SMALL_TRITON: dict[str, int] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "cores": 1}
 HELD_MODEL = """
 import json
 import os
@@ -215,7 +217,7 @@ def repository(make_once: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[SimpleNamespace]:
     """A real Triton on free ports, for the whole session."""
-    with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as running:
+    with Server(Settings(repository, **SMALL_TRITON)) as running:
         yield SimpleNamespace(
             grpc_url=running.grpc_url,
             http_url=running.http_url,

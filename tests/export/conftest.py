@@ -20,11 +20,11 @@ from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import EXAMPLES, PINNED
+from tests.conftest import EXAMPLES, PINNED, SMALL_TRITON
 from tests.export.zoo import import_torchvision
 
 from .labelled_photos import PICTURES
-from .publish_site import ANY, KEY, Site
+from .publish_site import KEY, Site
 from .tiny_network import make_network, write_network
 
 
@@ -87,7 +87,7 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     write_network(folder)
     site = Site(folder, folder / "repository", None)  # type: ignore[arg-type]
     export(plan_export(Spec.from_file(site.spec(0))), site.repository)
-    with Server(Settings(site.repository, admin_key=KEY, **ANY)) as site.server:
+    with Server(Settings(site.repository, admin_key=KEY, **SMALL_TRITON)) as site.server:
         yield site
 
 

@@ -35,7 +35,6 @@ from reliability.publishing import VersionAnswer, VersionedPhoto
 from .tiny_network import make_network
 
 KEY = "a-key-for-the-tests-only"
-ANY = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 HEADS = {"cleanliness": ["clean", "dirty"], "condition": ["intact", "damaged"]}
 OTHER_WORDS = {"cleanliness": ["sauber", "schmutzig"], "condition": ["heil", "kaputt"]}
 

@@ -18,7 +18,7 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import EXAMPLES, decided
+from tests.conftest import EXAMPLES, SMALL_TRITON, decided
 
 from .labelled_photos import LABELS, PICTURES, Run, write_csv
 
@@ -66,7 +66,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     heads["one_logit"] |= {"weights": folder / "one_logit.pth", "architecture": f"{folder / 'one_logit.py'}:build"}
     repository = folder / "model_repository"
     export(plan_export(decided(Spec.from_values({"heads": heads}, "faults"))), repository)
-    with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as running:
+    with Server(Settings(repository, **SMALL_TRITON)) as running:
         yield SimpleNamespace(url=running.grpc_url, repository=repository)
 
 

@@ -20,9 +20,10 @@ from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_server import Server, Settings, signing
 from car_analyzer_server.repository import check_repository
+from tests.conftest import SMALL_TRITON
 from tests.signatures import sign
 
-from .publish_site import ANY, HEADS, KEY, Site, config
+from .publish_site import HEADS, KEY, Site, config
 from .tiny_network import make_network, write_network
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def test_maps_are_served_and_switched_with_the_logits(
         parameters = config(site.repository, model).parameters
         described = json.loads(parameters["explain"].string_value)
         assert described == {"cleanliness": how | {"network": "cleanliness", "map": None}, "condition": how}
-    settings = Settings(site.repository, admin_key=KEY, verify=keys.public, **ANY)
+    settings = Settings(site.repository, admin_key=KEY, verify=keys.public, **SMALL_TRITON)
     with Server(settings) as site.server:
         assert f"{EXPLAIN} 1" in site.server.models
         _check_answers(site, parameters["export_id"].string_value)

@@ -21,7 +21,7 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository.config import preferred_batch_sizes
 from car_analyzer_export.spec import Limits, Plan, Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import PINNED, decided
+from tests.conftest import PINNED, SMALL_TRITON, decided
 
 pytestmark = pytest.mark.triton
 
@@ -111,7 +111,7 @@ def test_cuda_serves_on_a_cpu(tmp_path: Path, sample_photos: list[Path], referen
     assert list(found.dynamic_batching.preferred_batch_size) == [4]
     assert found.dynamic_batching.max_queue_delay_microseconds == 500
     assert [warm_up.batch_size for warm_up in found.model_warmup] == [1, 4]
-    with Server(Settings(tmp_path, http_port=0, grpc_port=0, metrics_port=0)) as server:
+    with Server(Settings(tmp_path, **SMALL_TRITON)) as server:
         assert_answers(server, sample_photos, reference, 1e-3)
 
 
@@ -137,7 +137,7 @@ def test_tensorrt_falls_back_to_the_cpu_and_says_so(
     # TensorRT takes uint8 only to make floats of it, and that must come first.
     graph = onnx.load(repository / "condition" / "1" / "model.onnx").graph
     assert {node.op_type for node in graph.node if "pixels" in node.input} == {"Cast"}
-    with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as server:
+    with Server(Settings(repository, **SMALL_TRITON)) as server:
         assert_answers(server, sample_photos, reference, 0.05)
     assert "TensorRT is not used: there is no GPU for it; the CPU is." in capfd.readouterr().err
     assert not engines.exists()

@@ -21,7 +21,7 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import decided
+from tests.conftest import SMALL_TRITON, decided
 from tests.export import zoo
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes
     plan = plan_export(decided(Spec.from_values(values, "cases")))
     export(plan, folder / "repository")
     heads = [head for name in CASES for head in head_names(name)]
-    with Server(Settings(folder / "repository", http_port=0, grpc_port=0, metrics_port=0)) as server:
+    with Server(Settings(folder / "repository", **SMALL_TRITON)) as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url.partition("://")[2])
 
         def infer(photo: bytes, class_count: int = 0) -> dict[str, np.ndarray[Any, Any]]:

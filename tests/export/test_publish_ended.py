@@ -11,8 +11,9 @@ import pytest
 from car_analyzer_export.repository import versions
 from car_analyzer_server import Server, Settings
 from car_analyzer_server.settings import triton_arguments
+from tests.conftest import SMALL_TRITON
 
-from .publish_site import ANY, KEY, Site
+from .publish_site import KEY, Site
 
 QUICK = "from car_analyzer_export.repository.publishing import switch; switch._longest = lambda _configs: 0.2"
 
@@ -20,6 +21,7 @@ KILL = """
 import os, signal
 from car_analyzer_export.repository import versions
 from car_analyzer_export.repository.publishing import control, switch
+from tests.conftest import SMALL_TRITON
 switch._longest = lambda _configs: 0.2
 left = {count}
 def counted(call):
@@ -118,7 +120,7 @@ def test_a_server_of_an_older_export_is_refused(site: Site, tmp_path: Path) -> N
     shutil.copytree(site.repository, repository)
     file = repository / "car_analyzer" / "config.pbtxt"
     file.write_text(re.sub(r"model_version: \d+", "model_version: -1", file.read_text()))
-    with Server(Settings(repository, admin_key=KEY, **ANY)) as server:
+    with Server(Settings(repository, admin_key=KEY, **SMALL_TRITON)) as server:
         older = Site(site.folder, repository, server, site.capture)
         code, printed = older.run("rollback", "--to", 1)
         assert code == 1
@@ -134,7 +136,7 @@ def test_a_triton_that_is_not_to_be_controlled_is_refused(site: Site, monkeypatc
     monkeypatch.setattr("car_analyzer_server.server.triton_arguments", without_control)
     # `serve` itself may not control it, either.
     monkeypatch.setattr(Server, "_start_decoding_processes", lambda _server: None)
-    with Server(Settings(site.repository, admin_key=KEY, **ANY)) as server:
+    with Server(Settings(site.repository, admin_key=KEY, **SMALL_TRITON)) as server:
         code, printed = Site(site.folder, site.repository, server, site.capture).run("rollback", "--to", 1)
     assert code == 1
     assert "was not started with --model-control-mode=explicit" in printed

@@ -16,9 +16,10 @@ from car_analyzer_export.planning import plan_export
 from car_analyzer_export.repository.publishing import switch
 from car_analyzer_export.repository.signature import Signature
 from car_analyzer_server import RepositoryError, Server, ServingError, Settings, SettingsError, signing
+from tests.conftest import SMALL_TRITON
 from tests.signatures import CHANGES, Keys, sign
 
-from .publish_site import ANY, KEY, Site, tree
+from .publish_site import KEY, Site, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,7 @@ def test_a_server_that_verifies(
     """It serves, also while versions come and go, as long as every file is signed; Python leaves no bytecode there."""
     monkeypatch.setattr(switch, "_longest", lambda _configs: 0.2)
     ran = tmp_path / "ran"
-    with Server(Settings(signed, verify=keys.public, admin_key=KEY, **ANY)) as server:
+    with Server(Settings(signed, verify=keys.public, admin_key=KEY, **SMALL_TRITON)) as server:
         site = Site(tmp_path, signed, server, capsys)
         with CarAnalyzer(server.grpc_url) as analyzer:
             assert analyzer.analyze(sample_photos[0]).cleanliness.label in sample_photos[0].name

@@ -19,7 +19,7 @@ from car_analyzer_export.export import export
 from car_analyzer_export.planning import plan_export
 from car_analyzer_export.spec import Spec
 from car_analyzer_server import Server, Settings
-from tests.conftest import EXAMPLES, decided
+from tests.conftest import EXAMPLES, SMALL_TRITON, decided
 from tests.export import zoo
 
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.triton
 
-ANY = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 ZOO = Path(zoo.__file__)
 
 
 def analyze(repository: Path, photo: Path) -> Analysis:
-    with Server(Settings(repository, **ANY)) as server, CarAnalyzer(server.grpc_url) as analyzer:
+    with Server(Settings(repository, **SMALL_TRITON)) as server, CarAnalyzer(server.grpc_url) as analyzer:
         return analyzer.analyze(photo)
 
 
@@ -119,7 +118,7 @@ def test_a_third_head_needs_only_its_table(
     assert all(network["compared_with_pytorch"]["batches"] for network in networks.values())
     assert not Path(repository).exists()
     assert main(exported) == 0
-    with Server(Settings(Path(repository), **ANY)) as server:
+    with Server(Settings(Path(repository), **SMALL_TRITON)) as server:
         asked = [*command, "analyze", str(sample_photos[0]), "--url", server.grpc_url]
         answer = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
     heads = ("cleanliness", "tires", "glass")

@@ -19,7 +19,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from car_analyzer_server import Server, Settings
-from tests.conftest import PATIENCE_S, until
+from tests.conftest import PATIENCE_S, SMALL_TRITON, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,10 +141,11 @@ def start_triton() -> Iterator[Callable[..., Server]]:
     with contextlib.ExitStack() as stack:
 
         def start(repository: Path, *arguments: str, **settings: Any) -> Server:
-            ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
             # Connections that tests leave open would delay its exit by half a minute.
             arguments = ("--exit-timeout-secs=3", *arguments)
-            return stack.enter_context(Server(Settings(repository, **{**ports, **settings}, arguments=arguments)))
+            return stack.enter_context(
+                Server(Settings(repository, **{**SMALL_TRITON, **settings}, arguments=arguments))
+            )
 
         yield start
 

@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from car_analyzer_server import Server, Settings
 from reliability.overload import pending_requests
-from tests.conftest import PATIENCE_S, HeldModel, edit, until
+from tests.conftest import PATIENCE_S, SMALL_TRITON, HeldModel, edit, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def flooded(
     model: HeldModel, repository: Path, photo: bytes
 ) -> Iterator[tuple[list[Future[str]], Callable[[], dict[str, int]]]]:
     """Sends requests, all at once, while a model is held; what becomes of each, and how many wait for each model."""
-    with Server(Settings(repository, http_port=0, grpc_port=0, metrics_port=0)) as server:
+    with Server(Settings(repository, **SMALL_TRITON)) as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url.partition("://")[2])
 
         def send(_number: int) -> str:

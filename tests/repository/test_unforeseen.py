@@ -12,7 +12,7 @@ from PIL import Image
 from car_analyzer_server import Server, Settings
 from reliability.reference import reference_photos
 from reliability.triton_client import TritonClient
-from tests.conftest import until
+from tests.conftest import SMALL_TRITON, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +44,7 @@ def client(repository: Path, tmp_path_factory: pytest.TempPathFactory, log: Path
     copy = shutil.copytree(repository, tmp_path_factory.mktemp("faulty") / "model_repository")
     with (copy / "preprocess" / "1" / "photo.py").open("a") as file:
         file.write(FAULTS)
-    settings = Settings(
-        copy, http_port=0, grpc_port=0, metrics_port=0, log_photos=True, arguments=(f"--log-file={log}",)
-    )
+    settings = Settings(copy, log_photos=True, arguments=(f"--log-file={log}",), **SMALL_TRITON)
     with Server(settings) as server, TritonClient(server) as client:
         yield client
 

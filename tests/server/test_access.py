@@ -18,13 +18,12 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from car_analyzer import TLS, CarAnalyzer, CarAnalyzerError, UnreachableError
 from car_analyzer_server import Server, ServerTLS, Settings, SettingsError
 from car_analyzer_server.access import GRPC_KEY_HEADER, KEY_HEADER, KEY_VARIABLE, read_key
-from tests.conftest import PATIENCE_S, until
+from tests.conftest import PATIENCE_S, SMALL_TRITON, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KEY = "a-key-that-only-this-test-knows"
-ANY_PORTS: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 CLOSED_OVER_HTTP = [
     ("POST", "/v2/repository/index"),
     ("POST", "/v2/repository/models/condition/load"),
@@ -76,7 +75,7 @@ def files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> di
 def closed(repository: Path, files: dict[str, Path]) -> Iterator[Server]:
     """A Triton with a key, which answers only callers with a certificate."""
     tls = ServerTLS(files["server"], files["server_key"], files["ca"])
-    with Server(Settings(repository, **ANY_PORTS, admin_key=KEY, tls=tls)) as running:
+    with Server(Settings(repository, **SMALL_TRITON, admin_key=KEY, tls=tls)) as running:
         yield running
 
 
@@ -142,10 +141,10 @@ def test_the_key_is_in_no_process_list(closed: Server) -> None:
 def test_the_key_is_in_no_log(repository: Path, tmp_path: Path) -> None:
     file = tmp_path / "admin.key"
     file.write_text(f"{KEY}\n")
-    ports = [word for name in ANY_PORTS for word in (f"--{name.replace('_', '-')}", "0")]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL_TRITON.items()]
     command = [sys.executable, "-m", "car_analyzer", "serve", "--verbose", "--json", "--repository", str(repository)]
     process = subprocess.Popen(
-        [*command, *ports, "--admin-key-file", str(file), "--", "--log-verbose=1"],
+        [*command, *flags, "--admin-key-file", str(file), "--", "--log-verbose=1"],
         stdout=subprocess.PIPE,
         stderr=(log := (tmp_path / "log").open("w+")),
         text=True,

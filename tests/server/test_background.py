@@ -145,7 +145,7 @@ def car_analyzer(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-ANY_PORTS = ("--http-port", 0, "--grpc-port", 0, "--metrics-port", 0)
+ANY_PORTS = ("--http-port", 0, "--grpc-port", 0, "--metrics-port", 0, "--cores", 1)
 
 
 def test_a_triton_in_the_background(repository: Path) -> None:

@@ -11,9 +11,9 @@ from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup, ModelParamete
 
 from car_analyzer_server import Server, Settings, gpus
 from car_analyzer_server.repository import read_config
-from tests.conftest import edit
+from tests.conftest import SMALL_TRITON, edit
 
-from .test_lifetime import ANY_PORTS, wrapper
+from .test_lifetime import wrapper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +74,6 @@ def test_networks_for_any_machine(repository: Path, copy: Path, monkeypatch: pyt
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_start_with_several_gpus(with_tensorrt: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with Server(Settings(with_tensorrt, tritonserver=wrapper(tmp_path, ""), **ANY_PORTS)):
+    with Server(Settings(with_tensorrt, tritonserver=wrapper(tmp_path, ""), **SMALL_TRITON)):
         lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert [line[:30] for line in lines] == ["warning: Triton 2.51.0 runs al", "warning: There is a GPU here, "]

@@ -21,14 +21,13 @@ from car_analyzer_server.stubs import Stubs
 from car_analyzer_server.supervisor import Supervisor
 from reliability import processes
 from reliability.service import Service
-from tests.conftest import PATIENCE_S, until
+from tests.conftest import PATIENCE_S, SMALL_TRITON, until
 
 from .test_serve import left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 KEY = "a-key-for-the-tests-of-healing"
 
 
@@ -105,7 +104,7 @@ def test_a_repository_that_was_mended_is_served_again(copy: Path, service: Servi
 
 
 def test_a_lost_cause_is_given_up(copy: Path) -> None:
-    with Server(Settings(copy, **ANY_PORTS)) as server:
+    with Server(Settings(copy, **SMALL_TRITON)) as server:
         (copy / "condition" / "1" / "model.onnx").unlink()
         os.kill(server.pid, signal.SIGKILL)
         with pytest.raises(StartError, match=r"model\.onnx is missing\. Giving up after 2 new starts in a row"):
@@ -114,7 +113,7 @@ def test_a_lost_cause_is_given_up(copy: Path) -> None:
 
 def test_a_triton_that_hangs_is_noticed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "HEALTH_TIMEOUT_S", 0.5)
-    with Server(Settings(repository, **ANY_PORTS)) as server:
+    with Server(Settings(repository, **SMALL_TRITON)) as server:
         os.kill(server.pid, signal.SIGSTOP)
         try:
             with pytest.raises(StartError, match="3 health checks in a row timed out"):
@@ -161,7 +160,7 @@ def test_renewing(copy: Path) -> None:
     preprocess = read_config(copy, "preprocess")
     preprocess.instance_group[0].ClearField("count")
     (copy / "preprocess" / "config.pbtxt").write_text(text_format.MessageToString(preprocess))
-    with Server(Settings(copy, cores=2, **ANY_PORTS)) as server:
+    with Server(Settings(copy, **SMALL_TRITON | {"cores": 2})) as server:
         stubs = Stubs(server.pid, server.instances)
 
         def alive() -> tuple[int, int]:

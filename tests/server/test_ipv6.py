@@ -15,13 +15,12 @@ import pytest
 
 from car_analyzer import CarAnalyzer
 from car_analyzer_server import Server, Settings, StartError
+from tests.conftest import SMALL_TRITON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import SimpleNamespace
-
-ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 
 
 def has_ipv6() -> bool:
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 @pytest.fixture(scope="module")
 def served(repository: Path) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "car_analyzer", "serve", "--json", "--host", "::1", "--repository", repository]
-    command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--cores", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -81,7 +80,7 @@ def test_a_port_in_use(repository: Path) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartError, match=rf"Port {port} on ::1 cannot be used \(Address already in use\)"):
-            Server(Settings(repository, host="::1", **{**ANY_PORTS, "grpc_port": port})).start()
+            Server(Settings(repository, host="::1", **{**SMALL_TRITON, "grpc_port": port})).start()
 
 
 def test_where_to_find_one_that_listens_everywhere() -> None:

@@ -19,13 +19,13 @@ from car_analyzer_server import Server, Settings, StartError
 from car_analyzer_server.installation import find_installation
 from reliability import processes
 from reliability.service import Service
+from tests.conftest import SMALL_TRITON
 
 from .test_serve import left_behind
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-ANY_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 LOCKED = "terminate called after throwing an instance of 'boost::interprocess::lock_exception'"
 
 
@@ -54,7 +54,7 @@ def parent(process: psutil.Process) -> int | None:
 
 
 def test_a_triton_outlives_the_thread_that_started_it(repository: Path, sample_photos: list[Path]) -> None:
-    server = Server(Settings(repository, **ANY_PORTS))
+    server = Server(Settings(repository, **SMALL_TRITON))
     thread = threading.Thread(target=server.start)
     thread.start()
     thread.join()
@@ -73,7 +73,7 @@ def test_a_start_that_was_aborted_is_tried_once_more(
 ) -> None:
     program = wrapper(tmp_path, f"{end}\n")
     with pytest.raises(StartError, match=r"Triton stopped with exit code"):
-        Server(Settings(repository, tritonserver=program, **ANY_PORTS)).start()
+        Server(Settings(repository, tritonserver=program, **SMALL_TRITON)).start()
     assert runs(tmp_path) == 2
     assert capfd.readouterr().err.count("Starting it once more.") == 1
 
@@ -82,7 +82,7 @@ def test_the_second_start_is_as_good_as_the_first(
     repository: Path, tmp_path: Path, sample_photos: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     program = wrapper(tmp_path, f"[ $(wc -l < {tmp_path}/runs) -gt 1 ] || kill -ABRT $$")
-    settings = Settings(repository, tritonserver=program, **ANY_PORTS)
+    settings = Settings(repository, tritonserver=program, **SMALL_TRITON)
     with Server(settings) as server, CarAnalyzer(server.grpc_url) as analyzer:
         assert analyzer.analyze(sample_photos[0]).heads
     assert runs(tmp_path) == 2
@@ -93,7 +93,7 @@ def test_a_start_that_fails_for_a_reason_is_not_repeated(repository: Path, tmp_p
     copy = shutil.copytree(repository, tmp_path / "model_repository")
     (copy / "condition" / "1" / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(StartError, match="INVALID_PROTOBUF"):
-        Server(Settings(copy, tritonserver=wrapper(tmp_path, ""), **ANY_PORTS)).start()
+        Server(Settings(copy, tritonserver=wrapper(tmp_path, ""), **SMALL_TRITON)).start()
     assert runs(tmp_path) == 1
 
 
@@ -120,7 +120,7 @@ def test_what_a_killed_triton_left_is_removed(repository: Path, server: SimpleNa
         while any(parent(stub) == triton for stub in stubs):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        with Server(Settings(repository, **ANY_PORTS)):
+        with Server(Settings(repository, **SMALL_TRITON)):
             assert left_behind(service.pid) == []
         assert {stub.pid for stub in processes.stubs(server.pid)} == of_the_living
         assert memory_of_the_living <= set(Path("/dev/shm").glob(f"car_analyzer_{os.getpid()}_*"))

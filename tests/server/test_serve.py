@@ -25,7 +25,7 @@ from tests.conftest import PATIENCE_S, edit, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ANY_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+ANY_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--cores", "1"]
 
 
 def serve(*arguments: object) -> subprocess.Popen[str]:
