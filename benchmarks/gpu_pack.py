@@ -53,6 +53,7 @@ _UNUSED_PACKAGES = (
 )  # fmt: skip
 _TENSORRT = "onnxruntime/capi/libonnxruntime_providers_tensorrt.so"
 _LEAST_LIBRARY = 1 << 20
+_PRESET = 6
 # Networks of the same weights are stored once if they are within this distance.
 _DICTIONARY = {"models": 256 << 20}
 _SCRIPTS = Path(__file__).parent / "gpu_scripts"
@@ -111,6 +112,8 @@ def make_variants(folder: Path, network: str, variants: Sequence[Variant] = VARI
     for seed in range(16):
         Image.fromarray(generated(seed, (320, 240))).save(photos / f"{seed}.jpg", quality=90)
     (folder / "network").write_text(network, encoding="utf-8")
+    for interrupted in folder.glob(".*.export-*"):
+        shutil.rmtree(interrupted)
     spec = Spec.from_file(weights / "spec.toml")
     engines = str(Path(tempfile.gettempdir()) / "car-analyzer-engines")
     for variant in variants:
@@ -238,7 +241,7 @@ def _group(name: str) -> str:
 
 def _compress(home: Path, file: Path, names: Sequence[str]) -> None:
     unfinished = file.with_suffix(".unfinished")
-    lzma2 = {"id": lzma.FILTER_LZMA2, "preset": 6}
+    lzma2 = {"id": lzma.FILTER_LZMA2, "preset": _PRESET}
     if dictionary := _DICTIONARY.get(file.name.partition("-")[0]):
         lzma2["dict_size"] = dictionary
     with lzma.open(unfinished, "wb", filters=[lzma2]) as compressed, tarfile.open(fileobj=compressed, mode="w|") as tar:

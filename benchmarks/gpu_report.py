@@ -93,7 +93,7 @@ def as_tables(rows: list[Row], parity: list[dict[str, object]], left_out: list[s
     for section in dict.fromkeys(row.section for row in rows):
         some = [row for row in rows if row.section == section]
         parts.append(f"### {section}\n\n{as_table(_COLUMNS, [_cells(row, rows) for row in some])}")
-        if steps := list(dict.fromkeys(step for row in some for step in row.steps)):
+        if steps := sorted({step for row in some for step in row.steps}, key=_by_order):
             parts.append(f"{_STEPS}\n\n{_steps_table(some, steps)}")
     if parity:
         table = as_table(list(parity[0]), [list(one.values()) for one in parity])
@@ -101,6 +101,10 @@ def as_tables(rows: list[Row], parity: list[dict[str, object]], left_out: list[s
     if left_out:
         parts.append("### Left out\n\n" + "\n".join(f"- {one}" for one in left_out))
     return "\n\n".join(parts)
+
+
+def _by_order(step: str) -> tuple[bool, str]:
+    return step != "preprocess", step
 
 
 def _cells(row: Row, rows: list[Row]) -> tuple[object, ...]:

@@ -37,7 +37,7 @@ class Variant(NamedTuple):
         options = {
             f"batches {' '.join(map(str, self.batch_sizes or ()))}": self.batch_sizes is not None,
             "with maps": self.explain,
-            f"{self.processes} preprocess processes": self.processes is not None,
+            f"{self.processes} preprocess process{'es' * (self.processes != 1)}": self.processes is not None,
             "pixels by way of the CPU": self.pixels_on == "cpu",
             "official backend": self.official,
         }

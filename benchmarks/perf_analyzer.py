@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _LIBRARIES = {"libb64.so.0d": "libb64-*", "libcudart.so.12": "libcudart-*"}
 _FIGURES = ("Inferences/Second", "p50 latency", "p99 latency")  # columns of its report
 _WINDOWS = 3  # it measures at least three times
+_NO_REQUEST, _LONGER = "No valid requests recorded", (1, 4, 16)  # it needs an answer in each window
 
 
 @cache
@@ -72,17 +73,20 @@ def measure(program: Path, environments: Path, load: Load) -> Answers:
         else:
             arguments += ["--concurrency-range", str(load.clients)]
         # As long as ours, however much the windows differ.
-        arguments += ["-p", str(int(1000 * load.seconds / _WINDOWS)), "-r", str(_WINDOWS), "-s", "999"]
-        before = _children_cpu()
-        ended = _run(program, environments / "perf_analyzer", arguments)
-        spent = _children_cpu() - before
+        arguments += ["-r", str(_WINDOWS), "-s", "999", "-p"]
+        for longer in _LONGER:
+            before, seconds = _children_cpu(), longer * load.seconds
+            ended = _run(program, environments / "perf_analyzer", [*arguments, str(int(1000 * seconds / _WINDOWS))])
+            spent = _children_cpu() - before
+            if not ended.returncode or _NO_REQUEST not in ended.stdout + ended.stderr:
+                break
         if ended.returncode:
             raise RuntimeError(f"perf_analyzer: {(ended.stderr or ended.stdout).strip()[-300:]}")
         with report.open(encoding="utf-8") as rows:
             found = next(csv.DictReader(rows))
     rate, *latencies = (float(found[name]) for name in _FIGURES)
     p50, p99 = (latency / 1000 for latency in latencies)
-    photos = round(rate * load.seconds)
+    photos = round(rate * seconds)
     return Answers(rate, p50, p99, [], photos, 1000 * spent / photos if photos else 0.0)
 
 
