@@ -27,7 +27,7 @@ from car_analyzer.command_line import count, positive
 
 from .command_line import folder, make_parser
 from .gpu_report import DECODER, JPEGS, NETWORKS, PARITY, PEAK, PIXELS, Row, as_tables, best_rates
-from .gpu_served import Loader, Served, served
+from .gpu_served import Loader, Served, served, tritonserver
 from .gpu_variants import SIZES, VARIANTS, Variant
 from .load import Load
 from .nvidia_smi import gpu_name, watching
@@ -64,7 +64,7 @@ class Run:
         self._loader = Loader(arguments.out / "environments", arguments.processes)
         self._done: list[str] = []
         python = f"{platform.machine()}, {CORES} cores, Python {platform.python_version()}"
-        self.machine = f"{gpu or 'no GPU'}; {python}; {self._network}; {self._loader}"
+        self.machine = f"{gpu or 'no GPU'}; {python}; two {self._network}; {tritonserver()}; {self._loader}"
         self._settings = {name: str(getattr(arguments, name)) for name in _SETTINGS}
 
     def resume(self) -> None:
@@ -193,14 +193,20 @@ class Run:
         load = Load("grpc", "", self._photos(size), 1, self._arguments.seconds, warm_up=1)
         self._add(section, f"{name}, 1 caller", self._loaded(server, load), load)
         # Larger photos need fewer callers: each takes longer.
-        callers = self._arguments.callers[: len(SIZES) - list(SIZES).index(size) + 1]
-        loads = [replace(load, clients=number) for number in callers]
-        found = [(self._loaded(server, each), each) for each in loads]
-        peak, at = max(found, key=lambda each: each[0][0].answers.rate)
-        for one, each in found:
-            self._add(section, f"{name}, {PEAK if each is at else f'{each.clients} callers'}", one, each)
-        half = replace(at, rate=peak[0].answers.rate / 2)
-        self._add(section, f"{name}, at half of its peak", self._loaded(server, half), half)
+        callers = self._arguments.callers
+        found: dict[Load, tuple[Served, dict[str, Any]]] = {}
+        try:
+            for number in callers[: max(1, len(callers) - list(SIZES).index(size))]:
+                each = replace(load, clients=number)
+                found[each] = self._loaded(server, each)
+        finally:  # what is known when the time is over
+            peak = max(found, key=lambda each: found[each][0].answers.rate, default=None)
+            for each, one in found.items():
+                what = PEAK if each is peak else f"{each.clients} callers"
+                self._add(section, f"{name}, {what}", one, each)
+        if peak:
+            half = replace(peak, rate=found[peak][0].answers.rate / 2)
+            self._add(section, f"{name}, at half of its peak", self._loaded(server, half), half)
 
     def _loaded(self, server: Server, load: Load) -> tuple[Served, dict[str, Any]]:
         if self._left() < load.seconds + _LOAD_SECONDS:
@@ -261,16 +267,9 @@ def main() -> int:
 def _pack(arguments: argparse.Namespace, variants: list[Variant]) -> int:
     from .gpu_pack import PackError, pack
 
+    options = {name: getattr(arguments, name) for name in ("packages", "architecture", "official_backend")}
     try:
-        pack(
-            arguments.pack,
-            arguments.network,
-            variants,
-            packages=arguments.packages,
-            architecture=arguments.architecture,
-            size=arguments.part_size * 1_000_000,
-            official=arguments.official_backend,
-        )
+        pack(arguments.pack, arguments.network, variants, size=arguments.part_size * 1_000_000, **options)
     except PackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -299,7 +298,12 @@ def _parse() -> argparse.Namespace:
     add("--budget", type=positive, default=570, help="seconds for all; default: %(default)s")
     add("--photos", type=folder, metavar="DIR", help="photographs for the parity of DALI and Pillow")
     add("--pytorch", default=sys.executable, metavar="FILE", help="a Python with PyTorch; default: this one")
-    add("--official-backend", type=folder, metavar="DIR", help="with libtriton_onnxruntime.so and its libraries")
+    add(
+        "--official-backend",
+        type=folder,
+        metavar="DIR",
+        help="a folder with libtriton_onnxruntime.so, to be compared with ours",
+    )
     return parser.parse_args()
 
 

@@ -71,7 +71,7 @@ def pack(
     packages: Sequence[str],
     architecture: int,
     size: int,
-    official: Path | None = None,
+    official_backend: Path | None = None,
 ) -> None:
     """Packs a Python with all packages, the code, the exported networks and photos.
 
@@ -82,7 +82,7 @@ def pack(
         packages: More packages for the Python.
         architecture: Of the GPU, such as 90; code for others is taken out of the libraries.
         size: The most bytes of a part.
-        official: A folder with the official ONNX Runtime backend, to pack as well.
+        official_backend: A folder with the official ONNX Runtime backend, to pack as well.
 
     Raises:
         PackError: A package cannot be downloaded, or this Python cannot be packed.
@@ -96,8 +96,8 @@ def pack(
     shutil.rmtree(home / "code", ignore_errors=True)
     for room in _CODE:
         shutil.copytree(ROOT / room, home / "code" / room, ignore=shutil.ignore_patterns("__pycache__"))
-    if official:
-        shutil.copytree(official, home / "official", dirs_exist_ok=True)
+    if official_backend:
+        shutil.copytree(official_backend, home / "official", dirs_exist_ok=True)
     shutil.copy2(_SCRIPTS / "run.sh", home)
     parts = _split(_archive(home, folder / "archives"), folder / "parts", size)
     megabytes = [round(part.stat().st_size / 1e6) for part in parts]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf import text_format
 
-from car_analyzer_server import Server, Settings
+from car_analyzer_server import InstallationError, Server, Settings
+from car_analyzer_server.installation import find_installation
 from car_analyzer_server.repository import read_config
 
 from . import perf_analyzer
@@ -142,6 +143,14 @@ def as_steps(counts: dict[str, Counts]) -> dict[str, Step]:
         for model, each in counts.items()
         if model != _ENSEMBLE
     }
+
+
+def tritonserver() -> str:
+    """The server that is measured."""
+    try:
+        return find_installation().describe()
+    except InstallationError:
+        return "no tritonserver"
 
 
 @contextlib.contextmanager

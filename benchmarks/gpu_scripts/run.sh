@@ -7,7 +7,7 @@ here=$(pwd)
 torch=$(python3 -c 'import importlib.util as util; print(util.find_spec("torch").origin)' 2>/dev/null || true)
 if [ -n "$torch" ]; then
     set -- --pytorch "$(command -v python3)" "$@"
-    cuda=$(find "${torch%/torch/*}/nvidia" -name '*.so*' -path '*/lib/*' -printf '%h\n' | sort -u | tr '\n' ':')
+    cuda=$(find "${torch%/torch/*}/nvidia" -name '*.so*' -path '*/nvidia/*/lib/*' -printf '%h\n' | sort -u | tr '\n' ':')
 fi
 [ ! -d official ] || set -- --official-backend official "$@"
 export LD_LIBRARY_PATH="$here/python/lib:$cuda$LD_LIBRARY_PATH"
