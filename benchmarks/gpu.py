@@ -212,7 +212,7 @@ class Run:
         if self._left() < load.seconds + _LOAD_SECONDS:
             raise RuntimeError("no time was left for all of it")
         with watching() as gpu:
-            return self._loader.send(server, load), gpu
+            return self._loader.send(server, load, self._left()), gpu
 
     def _add(self, section: str, name: str, found: tuple[Served, dict[str, Any]], load: Load) -> None:
         (one, gpu), batch = found, load.batch if load.client == "pixels" else None

@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 _CODE = ("benchmarks", "client", "export", "gateway", "reliability", "server")
-# With what they depend on. This version of `tritonclient` has `perf_analyzer`; see there.
+# With what they depend on. This version of `tritonclient` has `perf_analyzer` (see there), and needs `pkg_resources`.
 _PACKAGES = (
     "onnxruntime-gpu>=1.31,<1.32", "nvidia-dali-cuda130>=2", "tritonclient[grpc]==2.50.0", "numpy<2", "pillow>=11.3",
     "cykooz-resizer>=4.0.1", "h11>=0.14", "matplotlib>=3.9", "psutil>=6", "tqdm>=4.66",
+    "setuptools<81",
 )  # fmt: skip
 # What it depends on is for its own client.
 _ALONE = ("nvidia-pytriton>=0.7,<0.8",)
@@ -220,8 +221,10 @@ def _archive(home: Path, folder: Path) -> list[Path]:
     groups["models"] = [name for name in groups["models"] if name.split("/")[1] not in ("materials", "weights")]
     jobs: dict[Path, list[str]] = {}
     for group, names in groups.items():
-        facts = [(name, (home / name).stat().st_size, (home / name).stat().st_mtime_ns) for name in names]
-        jobs[folder / f"{group}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.tar.xz"] = names
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(name.encode() + hashlib.sha256((home / name).read_bytes()).digest())
+        jobs[folder / f"{group}-{digest.hexdigest()[:16]}.tar.xz"] = names
     for old in set(folder.iterdir()) - set(jobs):
         old.unlink()
     missing = {file: names for file, names in jobs.items() if not file.exists()}

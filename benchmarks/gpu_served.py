@@ -85,17 +85,17 @@ class Loader:
             return "load by perf_analyzer"
         return "load by benchmarks.load: perf_analyzer does not run here"
 
-    def send(self, server: Server, load: Load) -> Served:
+    def send(self, server: Server, load: Load, timeout: float) -> Served:
         """Measures one load.
 
         Raises:
-            RuntimeError: No request was answered.
+            RuntimeError: No request was answered, or perf_analyzer took longer than `timeout` seconds.
         """
         load = replace(load, url=server.grpc_url)
         counts, seconds = read_counts(server.http_url), processor_seconds(server.pid)
         # perf_analyzer asks one model, and knows no pixels for both heads at once.
         if self._program and load.client == "grpc":
-            answers = perf_analyzer.measure(self._program, self._environments, load)
+            answers = perf_analyzer.measure(self._program, self._environments, load, timeout)
         else:
             number = min(self._processes, load.clients)
             rate = load.rate and load.rate / number

@@ -54,11 +54,11 @@ def find_program(environments: Path) -> Path | None:
     return program
 
 
-def measure(program: Path, environments: Path, load: Load) -> Answers:
+def measure(program: Path, environments: Path, load: Load, timeout: float | None = None) -> Answers:
     """Measures a Triton with the photos, callers (or rate) and seconds of a load for the clients `grpc` or `http`.
 
     Raises:
-        RuntimeError: It measured nothing, or a request failed.
+        RuntimeError: It measured nothing, or a request failed, or it took longer than `timeout` seconds.
     """
     contents = [base64.b64encode(element(photo.read_bytes())).decode() for photo in sorted(Path(load.photos).iterdir())]
     data = {"data": [{"image": {"content": {"b64": content}, "shape": [1]}} for content in contents]}
@@ -76,7 +76,11 @@ def measure(program: Path, environments: Path, load: Load) -> Answers:
         arguments += ["-r", str(_WINDOWS), "-s", "999", "-p"]
         for longer in _LONGER:
             before, seconds = _children_cpu(), longer * load.seconds
-            ended = _run(program, environments / "perf_analyzer", [*arguments, str(int(1000 * seconds / _WINDOWS))])
+            window = str(int(1000 * seconds / _WINDOWS))
+            try:
+                ended = _run(program, environments / "perf_analyzer", [*arguments, window], timeout)
+            except subprocess.TimeoutExpired:
+                raise RuntimeError("perf_analyzer did not end within the time left") from None
             spent = _children_cpu() - before
             if not ended.returncode or _NO_REQUEST not in ended.stdout + ended.stderr:
                 break
@@ -95,9 +99,12 @@ def _children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _run(program: Path, home: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    program: Path, home: Path, arguments: list[str], timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
     variables = os.environ | {"LD_LIBRARY_PATH": str(home / "lib")}
-    return subprocess.run([program, *arguments], env=variables, capture_output=True, text=True, check=False)
+    command = [program, *arguments]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def _triton_libraries() -> Path:

@@ -34,7 +34,7 @@ def test_it_runs_through(tmp_path: Path) -> None:
         "served, cuda",
     ]
     command = [sys.executable, "-m", "benchmarks.gpu", "--packed", tmp_path, "--out", tmp_path, *options, "--only"]
-    ended = subprocess.run([*command, *steps], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    ended = subprocess.run([*command, *steps], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr
     figures = json.loads((tmp_path / "gpu.json").read_text())
     rows = [Row(**row) for row in figures["figures"]]
@@ -54,7 +54,7 @@ def test_it_runs_through(tmp_path: Path) -> None:
     assert "Left out" in ended.stdout
     assert (tmp_path / "gpu.png").stat().st_size > 1000
     # A second run keeps what was measured, and has nothing to start.
-    again = subprocess.run([*command, "served, cuda"], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    again = subprocess.run([*command, "served, cuda"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert again.returncode == 0, again.stderr
     assert "continues" in again.stderr
     assert "..." not in again.stderr
