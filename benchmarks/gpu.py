@@ -68,13 +68,13 @@ class Run:
         self._settings = {name: str(getattr(arguments, name)) for name in _SETTINGS}
 
     def resume(self) -> None:
-        """Takes over the steps that an earlier run on this machine completed."""
+        """Takes over the figures of an earlier run on this machine, and skips the steps that it completed."""
         file: Path = self._arguments.out / "gpu.json"
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if (found.get("machine"), found.get("settings")) != (self.machine, self._settings):
             return
         self._done = found["done"]
-        self.rows = [Row(**row) for row in found["figures"] if row["step"] in self._done]
+        self.rows = [Row(**row) for row in found["figures"]]
         self.parity = found["parity"] if PARITY in self._done else []
         print(f"continues {file}, which has {len(self._done)} steps", file=sys.stderr)
 
@@ -119,6 +119,8 @@ class Run:
             self.left_out.append(f"{name}: no time was left")
             return
         print(f"{name} ...", file=sys.stderr)
+        # A step that was interrupted is measured again.
+        self.rows = [row for row in self.rows if row.step != name]
         before = len(self.rows)
         try:
             run()

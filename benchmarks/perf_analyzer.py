@@ -103,7 +103,7 @@ def _run(
     program: Path, home: Path, arguments: list[str], timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
     variables = os.environ | {"LD_LIBRARY_PATH": str(home / "lib")}
-    command = [program, *arguments]
+    command = [str(program), *arguments]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout, check=False)
 
 

@@ -54,7 +54,9 @@ def test_it_runs_through(tmp_path: Path) -> None:
     assert "Left out" in ended.stdout
     assert (tmp_path / "gpu.png").stat().st_size > 1000
     # A second run keeps what was measured, and has nothing to start.
-    again = subprocess.run([*command, "served, cuda"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    again = subprocess.run(
+        [*command, "served, cuda"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
     assert again.returncode == 0, again.stderr
     assert "continues" in again.stderr
     assert "..." not in again.stderr
