@@ -140,7 +140,7 @@ def _measure(case: str, system: System, number: int, arguments: argparse.Namespa
         checked = None
         if case == CHECKED_CASE and system.name in CHECKED_SYSTEMS:
             program = perf_analyzer.find_program(out / "environments")
-            checked = perf_analyzer.measure(program, load) if program else None
+            checked = perf_analyzer.measure(program, out / "environments", load).rate if program else None
     return Measurement(case, system.name, number, answers, one.p50, memory, first_answer, checked)
 
 

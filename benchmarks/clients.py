@@ -26,13 +26,12 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from car_analyzer import CarAnalyzer
 
-from .rivals.reading import HEADS, answers, infer, pixels, sessions
+from .rivals.reading import HEADS, SIDE, answers, infer, pixels, sessions
 
 Client: TypeAlias = Callable[[int], object]
 
 ADMIN_KEY = "benchmark"
 _ADMIN_HEADER = "triton-grpc-protocol-admin-key"
-SIDE = 224
 CLASSES = 2
 _TIMEOUT_S = 120
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from car_analyzer_server import Server, Settings
-from reliability.processes import is_stub
 from reliability.service import Gateway
 
 from .command_line import SIZES, make_parser
 from .load import Load, run
 from .materials import make_materials, make_photos
+from .processor_time import processor_seconds
 from .report import as_table
 from .systems import CORES
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from pathlib import Path
 
 CLIENTS = {"gRPC": "grpc", "HTTP": "http", "gateway": "upload"}
 
@@ -51,24 +55,20 @@ def _served(repository: Path, load: Load) -> dict[str, float]:
     with ExitStack() as stack:
         settings = Settings(repository, http_port=0, grpc_port=0, metrics_port=0, supervised=True)
         server = stack.enter_context(Server(settings))
-        triton = psutil.Process(server.pid)
-        processes = {triton: "Triton", **{stub: _model(stub) for stub in triton.children() if is_stub(stub)}}
         url = {"grpc": server.grpc_url, "http": server.http_url}.get(load.client, "")
-        if load.client == "upload":
-            gateway = stack.enter_context(Gateway(server.grpc_url))
-            url, processes[psutil.Process(gateway.pid)] = f"{gateway.url}/analyze", "gateway"
-        load = replace(load, url=url)
+        gateway = stack.enter_context(Gateway(server.grpc_url)) if load.client == "upload" else None
+        load = replace(load, url=f"{gateway.url}/analyze" if gateway else url)
         run(replace(load, seconds=2))
-        before = {process: sum(process.cpu_times()[:2]) for process in processes}
+        before = _seconds(server, gateway)
         photos = run(replace(load, warm_up=0)).photos
-        cost = dict.fromkeys(processes.values(), 0.0)
-        for process, name in processes.items():
-            cost[name] += 1000 * (sum(process.cpu_times()[:2]) - before[process]) / photos
-    return cost
+        return {name: 1000 * spent / photos for name, spent in (_seconds(server, gateway) - before).items()}
 
 
-def _model(stub: psutil.Process) -> str:
-    return Path(stub.cmdline()[1]).parents[1].name
+def _seconds(server: Server, gateway: Gateway | None) -> Counter[str]:
+    seconds = processor_seconds(server.pid)
+    if gateway:
+        seconds["gateway"] = sum(psutil.Process(gateway.pid).cpu_times()[:2])
+    return seconds
 
 
 if __name__ == "__main__":

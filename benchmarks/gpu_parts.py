@@ -1,6 +1,7 @@
 """What runs without a server: the bare networks, PyTorch, and the bare decoder. Each part is a process of its own.
 
-`python -m benchmarks.gpu_parts PART JSON` prints a JSON list of figures, or a sentence that says what is missing.
+`python -m benchmarks.gpu_parts PART JSON` prints a JSON list of figures, or a sentence that says what is missing. The
+part `pytorch` may run in another Python, which has PyTorch, numpy and Pillow and nothing else of ours.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .clients import SIDE
-from .load import percentiles
-from .rivals.reading import HEADS
+from .rivals.reading import HEADS, SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +97,10 @@ def _session(onnxruntime: Any, repository: Path, head: str, device: int | None, 
 
 def pytorch(device: int | None, network: str, compiled: bool, batches: list[int], seconds: float) -> Iterator[Any]:
     """Plain PyTorch with the same arithmetic, fp16 on a GPU: pixels on the device in, logits out."""
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise MissingError("there is no PyTorch") from None
 
     from .rivals.networks import NETWORKS
 
@@ -211,8 +213,8 @@ def _timed(run: Callable[[], Any], photos: int, seconds: float) -> dict[str, flo
         begun = time.perf_counter()
         run()
         times.append(1000 * (time.perf_counter() - begun))
-    p50, p99 = percentiles(times)
-    return {"rate": 1000 * photos * len(times) / sum(times), "p50": p50, "p99": p99}
+    p50, p99 = np.percentile(times, (50, 99))
+    return {"rate": 1000 * photos * len(times) / sum(times), "p50": float(p50), "p99": float(p99)}
 
 
 PARTS: dict[str, Callable[..., Iterator[Any]]] = {

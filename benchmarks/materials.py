@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NETWORKS_FILE = Path(__file__).parent / "rivals" / "networks.py"
-PHOTOS_OF_EACH = 8
+_PHOTOS_OF_EACH = 8
 # What the export chooses for trained networks. It would not for these: their answers are random.
 _SPEC = {"decoding": "scaled", "resampling": "fast"}
 
@@ -81,7 +81,7 @@ def make_materials(
     return made
 
 
-def make_photos(size: str, folder: Path) -> Path:
+def make_photos(size: str, folder: Path, count: int = _PHOTOS_OF_EACH) -> Path:
     """Makes JPEGs as large as photographs of so many pixels usually are, unless they are there.
 
     Returns:
@@ -94,7 +94,7 @@ def make_photos(size: str, folder: Path) -> Path:
     width, height = SIZES[size]
     unfinished = folder / f"photos-{size}.unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
-    for number in range(PHOTOS_OF_EACH):
+    for number in range(count):
         # Large shapes for the colours, small ones for the detail, and grain: about 2 bits a pixel at quality 90.
         broad, fine = (
             Image.fromarray(random.integers(0, 256, (n * 3 // 4, n, 3), dtype=np.uint8)).resize((width, height), 3)

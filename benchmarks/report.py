@@ -37,7 +37,7 @@ def draw_bars(panels: dict[str, dict[str, list[float]]], file: Path) -> None:
         above = [max(bars[name]) - median for name, median in zip(names, medians, strict=True)]
         colours = ["tab:gray" if name == "limit" else "tab:green" if "car" in name else "tab:blue" for name in names]
         drawn = axes.barh(names, medians, xerr=[below, above], color=colours, capsize=3)
-        axes.bar_label(drawn, fmt="%.3g", padding=4, fontsize=8)
+        axes.bar_label(drawn, fmt=lambda rate: f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}", padding=4, fontsize=8)
         axes.set(title=title, xlabel="photos a second")
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=110)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+SIDE = 224
 HEADS = ("cleanliness", "condition")
 LABELS = {"cleanliness": ("clean", "dirty"), "condition": ("intact", "damaged")}
 
 
 def pixels(photo: bytes) -> Any:
     """Photo bytes to uint8 [224, 224, 3]."""
-    image = Image.open(io.BytesIO(photo)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    image = Image.open(io.BytesIO(photo)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(image)
 
 
