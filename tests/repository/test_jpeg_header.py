@@ -105,6 +105,8 @@ def patched(at: int, data: bytes, photo: bytes | None = None) -> bytes:
 
 
 FRAME = frame_of(encoded())
+SCAN = encoded().index(b"\xff\xda") + 14
+SECOND_SCAN = encoded(progressive=True).rindex(b"\xff\xda") + 10
 UNUSUAL = {
     "empty": b"",
     "no photo": b"no photo",
@@ -121,6 +123,12 @@ UNUSUAL = {
     "without frame": patched(FRAME, b"\xff\xfe"),
     "two frames": with_segment(0xC0, encoded()[FRAME + 4 : FRAME + 21]),
     "without scan": encoded()[: encoded().index(b"\xff\xda")],
+    "without data": encoded()[:SCAN],
+    "without end": encoded()[:-2],
+    "a marker in the data": patched(SCAN + 20, b"\xff\xc0"),
+    "tables in the data": patched(SCAN + 20, b"\xff\xc4"),
+    "progressive, without end": encoded(progressive=True)[:-2],
+    "progressive, a marker in the data": patched(SECOND_SCAN + 2, b"\xff\xc0", encoded(progressive=True)),
     "restart marker in the header": patched(2, b"\xff\xd0\xff\xd0"),
     "padded": encoded()[:2] + b"\xff" + encoded()[2:],
     "junk between segments": encoded()[:2] + b"\0" + encoded()[2:],

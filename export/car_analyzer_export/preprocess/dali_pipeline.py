@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # The most decoded pixels in one run; larger batches are split into several runs.
 _PIXELS_AT_ONCE = 256_000_000
-_START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _NVJPEG_BACKEND_HARDWARE = 3
 
 
@@ -89,7 +88,7 @@ class Decoder:
     def job(self, content: bytes) -> Job | None:
         """The job for a photo; None if DALI would decode it differently from Pillow, or if it must be rejected."""
         header = plain_header(content, **self._limits)
-        if header is None or (self._upright and not header.is_upright) or not _is_whole(content):
+        if header is None or (self._upright and not header.is_upright):
             return None
         try:
             return self._job(content, header.width, header.height)
@@ -236,12 +235,6 @@ def reason(error: Exception) -> str:
     if "encountered:" in lines:
         lines = lines[lines.index("encountered:") + 1 :]
     return lines[0] if lines else type(error).__name__
-
-
-def _is_whole(content: bytes) -> bool:
-    """Whether the last picture in a file is complete. DALI may return part of an incomplete one."""
-    end = content.rfind(_END)
-    return end >= 0 and content.find(_START_OF_SCAN, end) < 0
 
 
 def _in_runs(jobs: list[Job], most: int) -> list[list[Job]]:
