@@ -84,6 +84,10 @@ class Proxy:
 
     async def _refuse(self) -> None:
         if self._server is not None:
+            # A server that is closed before an accepted connection has its transport leaves it open.
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            await asyncio.sleep(0)
             self._server.close()
             self._server = None
             # Every duplicate of a listening socket goes on listening: a new socket takes over the port.
