@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from car_analyzer_server.settings import Settings, with_ports
+
 from .processes import die_with_parent, stubs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
-# The kernel gives outgoing connections a port from here on; those below are free unless somebody listens on them.
-_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_FIRST_PORT = 15_000
 _OWN_LINE = "car-analyzer serve: "
 
 C = TypeVar("C", bound="Command")
@@ -113,13 +109,8 @@ def fixed_ports() -> dict[str, int]:
     An outgoing connection cannot take them meanwhile: not even that of a client to this very port, which the kernel
     would connect to itself.
     """
-    last = int(_OUTGOING.read_text().split()[0]) - 1 if _OUTGOING.is_file() else 32_767
-    found: list[int] = []
-    while len(found) < len(ANY_PORTS):
-        with socket.socket() as attempt, contextlib.suppress(OSError):
-            attempt.bind(("127.0.0.1", random.randint(_FIRST_PORT, last)))
-            found = list({*found, attempt.getsockname()[1]})
-    return dict(zip(ANY_PORTS, found, strict=True))
+    chosen = with_ports(Settings(http_port=0, grpc_port=0, metrics_port=0))
+    return {"http": chosen.http_port, "grpc": chosen.grpc_port, "metrics": chosen.metrics_port}
 
 
 class Gateway(Command):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import random
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +18,10 @@ from .errors import SettingsError, StartError
 # Below the 30 s grace period of platforms, and the client's default deadline of 30 s: a request that is stuck in a
 # stopping Triton can still be retried on another one.
 DRAIN_SECONDS = 20
+# The kernel gives outgoing connections a port from here on; those below are free unless somebody listens on them.
+_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 15_000
+_RANDOM = random.SystemRandom()  # programs that seed `random` in the same way would choose the same ports
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def with_ports(settings: Settings) -> Settings:
             wanted = getattr(settings, name)
             try:
                 family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
-                listener = held.enter_context(socket.create_server((host, wanted), family=family))
+                listener = held.enter_context(_listen(host, wanted, family))
             except OSError as error:
                 flag = f"--{name.replace('_', '-')}"
                 # Python adds the address to the system's message, and has none for host names that are not found.
@@ -137,6 +143,18 @@ def with_ports(settings: Settings) -> Settings:
                 ) from error
             chosen[name] = listener.getsockname()[1]
     return replace(settings, **chosen)
+
+
+def _listen(host: str, port: int, family: socket.AddressFamily) -> socket.socket:
+    """A listener; for port 0 on one that no outgoing connection can take before Triton listens on it."""
+    last = int(_OUTGOING.read_text(encoding="ascii").split()[0]) - 1 if _OUTGOING.is_file() else 32_767
+    for _ in range(100 if port == 0 and last > _FIRST_PORT else 0):
+        try:
+            return socket.create_server((host, _RANDOM.randint(_FIRST_PORT, last)), family=family)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return socket.create_server((host, port), family=family)
 
 
 def reachable(host: str) -> str:
