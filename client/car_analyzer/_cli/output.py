@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .._results import Analysis, Failure, Head
     from .overlays import Overlays
 
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Output:
@@ -133,7 +133,7 @@ class TableOutput(Output):
 def _printable(text: str) -> str:
     # A file's name may have line breaks and escape sequences. It may not be valid text in any encoding, and the
     # terminal's encoding may lack some characters.
-    text = CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    text = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
