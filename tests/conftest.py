@@ -136,6 +136,7 @@ _LONGEST = (
     "test_healing.py",
     "test_gpu.py",
     "test_publish_ended.py",
+    "test_publish_compared.py",
     "test_export.py",
     "test_whole_way.py",
     "test_check.py",
