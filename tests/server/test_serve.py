@@ -20,6 +20,7 @@ from car_analyzer_server import InstallationError, RepositoryError, Server, Sett
 from car_analyzer_server._cli import _parser, _settings
 from car_analyzer_server.installation import find_installation
 from car_analyzer_server.repository import check_repository, demo_warning
+from car_analyzer_server.settings import with_ports
 from tests.conftest import PATIENCE_S, edit, until
 
 if TYPE_CHECKING:
@@ -119,6 +120,16 @@ def test_a_failed_start_says_why_and_leaves_nothing(copy: Path) -> None:
     assert "INVALID_PROTOBUF" in errors
     assert "Traceback (most" not in errors
     assert left_behind(process.pid) == []
+
+
+def test_no_outgoing_connection_can_take_a_free_port() -> None:
+    outgoing = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if not outgoing.is_file() or (first := int(outgoing.read_text().split()[0])) < 16_000:
+        pytest.skip("no ports are left to the others")
+    chosen = with_ports(Settings(http_port=0, grpc_port=0, metrics_port=0))
+    ports = {chosen.http_port, chosen.grpc_port, chosen.metrics_port}
+    assert len(ports) == 3
+    assert max(ports) < first
 
 
 @pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port"])
